@@ -1,0 +1,148 @@
+//! The one interface between the model's arithmetic and everything above it.
+
+use crate::Delay;
+
+/// Most rows (positions of all spans together) of one [`Backend::decode`] call.
+pub const MAX_DECODE_ROWS: usize = 128;
+
+/// Most tokens of audio (of all spans together) of one [`Backend::encode`] call.
+pub const MAX_ENCODE_TOKENS: usize = 64;
+
+/// Audio embeddings that a stream keeps: the newest so many tokens can be decoded, older ones are overwritten.
+pub const AUDIO_WINDOW: usize = 512;
+
+/// A stream of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u64);
+
+/// Audio of one stream to encode.
+#[derive(Clone, Copy, Debug)]
+pub struct EncodeSpan<'a> {
+    /// Whose audio it is.
+    pub stream: StreamId,
+    /// Log-mel frames, `[frames, mel_bins]`; frames are a multiple of [`frames_per_token`](crate::ModelConfig::frames_per_token)
+    /// and follow those of the stream's span before.
+    pub mel: &'a [f32],
+}
+
+/// Consecutive positions of one stream to decode.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodeSpan<'a> {
+    /// Whose positions they are.
+    pub stream: StreamId,
+    /// The first position. At most the number of positions decoded so far: a position may be decoded again, with another id, and
+    /// then everything after it counts as not yet decoded.
+    pub position: usize,
+    /// Input ids, one a position. The audio of all these positions has been encoded and is among the newest [`AUDIO_WINDOW`].
+    pub ids: &'a [u32],
+}
+
+/// What the model makes of one position.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// The most probable id, the lowest of those that tie.
+    pub id: u32,
+    /// The natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+/// Intermediate results, for tests and for comparing backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Of the last `encode`: after both convolutions, `[positions, enc_dim]`.
+    ConvStem,
+    /// Of the last `encode`: after the last norm of the encoder, `[positions, enc_dim]`.
+    Encoder,
+    /// Of the last `encode`: audio embeddings, `[tokens, dec_dim]`.
+    Adapter,
+    /// Of the last `decode`: `[rows, vocab]`.
+    Logits,
+}
+
+/// What a backend runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendInfo {
+    /// "cpu" or "cuda".
+    pub backend: &'static str,
+    /// The device's own name.
+    pub device: String,
+    /// Device memory in use for weights, streams and scratch; 0 where the device is the host.
+    pub device_bytes: u64,
+}
+
+/// Why a backend could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// Weights, or a stream's state, do not fit.
+    #[error("not enough memory on {device}: {needed} MB are needed, {free} MB are free")]
+    OutOfMemory {
+        /// The device's name.
+        device: String,
+        /// Megabytes (10^6 bytes) asked for.
+        needed: u64,
+        /// Megabytes that were free.
+        free: u64,
+    },
+    /// The device or its driver reported an error.
+    #[error("{device}: {what}")]
+    Device {
+        /// The device's name.
+        device: String,
+        /// What was attempted, and the driver's words.
+        what: String,
+    },
+    /// The caller broke the contract of [`Backend`].
+    #[error("{0}")]
+    Contract(String),
+    /// The backend cannot run this model.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// A model on a device: weights shared by any number of streams.
+///
+/// A stream is one speaker's state and stays on the device: what the convolutions carry over, the key and value rings of encoder and
+/// decoder, the newest audio embeddings. Calls run to completion; a call that fails leaves the streams it named unusable but for
+/// [`Backend::close`], and all others as they were.
+///
+/// What a row comes to depends neither on the other rows of its call nor on how positions are cut into calls.
+pub trait Backend: Send {
+    /// What it runs on and how much of it is taken.
+    fn info(&self) -> BackendInfo;
+
+    /// A new stream that has heard nothing, to be decoded at `delay`. It will not grow beyond `positions` tokens: the rings are no
+    /// larger than that needs, and `usize::MAX` is for streams without an end.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError>;
+
+    /// A new stream that has heard and decoded what `of` has, for up to `positions` tokens.
+    ///
+    /// # Errors
+    /// When there is no memory for it, or `of` is not open.
+    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError>;
+
+    /// Frees a stream's memory. The id is never used again; closing it twice does nothing.
+    fn close(&mut self, stream: StreamId);
+
+    /// Turns log-mel frames into audio embeddings, which stay in their streams. At most [`MAX_ENCODE_TOKENS`] in all and one span a
+    /// stream.
+    ///
+    /// # Errors
+    /// When the device fails or a span breaks the contract.
+    fn encode(&mut self, batch: &[EncodeSpan<'_>]) -> Result<(), BackendError>;
+
+    /// Decodes positions and replaces the contents of `out` by one prediction a row, in the order of the spans. At most
+    /// [`MAX_DECODE_ROWS`] in all and one span a stream.
+    ///
+    /// # Errors
+    /// When the device fails or a span breaks the contract.
+    fn decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), BackendError>;
+
+    /// What the last call left at `stage`. Slow; for tests.
+    ///
+    /// # Errors
+    /// When the device fails or no such call was made.
+    fn inspect(&mut self, stage: Stage) -> Result<Vec<f32>, BackendError>;
+}

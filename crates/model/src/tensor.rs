@@ -1,0 +1,153 @@
+//! Tensors as a checkpoint stores them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+/// Where the bytes of tensors lie.
+pub enum Storage {
+    /// A file, mapped read-only.
+    Mapped(memmap2::Mmap),
+    /// Part of the program.
+    Static(&'static [u8]),
+    /// Memory of our own, for what had to be rearranged; words of 8 bytes, so that it is aligned for every element type.
+    Owned(Vec<u64>),
+}
+
+impl Storage {
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Static(bytes) => bytes,
+            Self::Owned(words) => bytemuck::cast_slice(words),
+        }
+    }
+}
+
+/// The elements of a tensor in the type they are stored in, row-major.
+#[derive(Clone, Copy, Debug)]
+pub enum TensorData<'a> {
+    /// bfloat16, as the released checkpoint is.
+    Bf16(&'a [bf16]),
+    /// IEEE half precision.
+    F16(&'a [f16]),
+    /// Single precision.
+    F32(&'a [f32]),
+}
+
+impl TensorData<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Bf16(d) => d.len(),
+            Self::F16(d) => d.len(),
+            Self::F32(d) => d.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// How the elements of a tensor are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DType {
+    Bf16,
+    F16,
+    F32,
+}
+
+impl DType {
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::Bf16 | Self::F16 => 2,
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// One tensor of a checkpoint: a view that keeps the storage alive; cloning it copies no elements.
+#[derive(Clone)]
+pub struct Tensor {
+    storage: Arc<Storage>,
+    bytes: Range<usize>,
+    dtype: DType,
+    shape: Vec<usize>,
+}
+
+impl Tensor {
+    /// A view of `bytes` of `storage`. Bytes that are not aligned for their type (nothing in a file promises it) are copied.
+    ///
+    /// `bytes` must lie inside `storage` and be as long as `shape` and `dtype` say.
+    pub(crate) fn new(storage: Arc<Storage>, bytes: Range<usize>, dtype: DType, shape: Vec<usize>) -> Self {
+        debug_assert_eq!(bytes.len(), shape.iter().product::<usize>() * dtype.bytes());
+        let aligned = (storage.bytes()[bytes.clone()].as_ptr() as usize).is_multiple_of(dtype.bytes());
+        if aligned {
+            return Self { storage, bytes, dtype, shape };
+        }
+        Self::owned(&storage.bytes()[bytes], dtype, shape)
+    }
+
+    /// A tensor over a copy of `data`.
+    pub(crate) fn owned(data: &[u8], dtype: DType, shape: Vec<usize>) -> Self {
+        let mut words = vec![0u64; data.len().div_ceil(8)];
+        bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..data.len()].copy_from_slice(data);
+        Self { storage: Arc::new(Storage::Owned(words)), bytes: 0..data.len(), dtype, shape }
+    }
+
+    /// A tensor over values of our own, for tests and for generated models.
+    pub fn from_f32(values: &[f32], shape: &[usize]) -> Self {
+        assert_eq!(values.len(), shape.iter().product::<usize>(), "values do not fill the shape");
+        Self::owned(bytemuck::cast_slice(values), DType::F32, shape.to_vec())
+    }
+
+    /// Like [`Tensor::from_f32`], rounded to bfloat16.
+    pub fn from_f32_as_bf16(values: &[f32], shape: &[usize]) -> Self {
+        assert_eq!(values.len(), shape.iter().product::<usize>(), "values do not fill the shape");
+        let rounded: Vec<bf16> = values.iter().map(|&v| bf16::from_f32(v)).collect();
+        Self::owned(bytemuck::cast_slice(&rounded), DType::Bf16, shape.to_vec())
+    }
+
+    /// Outermost dimension first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The elements, as stored.
+    pub fn data(&self) -> TensorData<'_> {
+        let bytes = self.as_bytes();
+        match self.dtype {
+            DType::Bf16 => TensorData::Bf16(bytemuck::cast_slice(bytes)),
+            DType::F16 => TensorData::F16(bytemuck::cast_slice(bytes)),
+            DType::F32 => TensorData::F32(bytemuck::cast_slice(bytes)),
+        }
+    }
+
+    /// The elements' bytes, little-endian.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.storage.bytes()[self.bytes.clone()]
+    }
+
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// A copy of the elements in single precision; meant for small tensors (norms, biases).
+    pub fn to_f32(&self) -> Vec<f32> {
+        match self.data() {
+            TensorData::Bf16(d) => d.iter().map(|v| v.to_f32()).collect(),
+            TensorData::F16(d) => d.iter().map(|v| v.to_f32()).collect(),
+            TensorData::F32(d) => d.to_vec(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tensor({:?} {:?})", self.dtype, self.shape)
+    }
+}
