@@ -180,6 +180,8 @@ mod tests {
         assert_eq!(lines(&speech(&"a ".repeat(16))), [["a"; 14].join(" "), "a a".into()]);
         let exact = [word(&"x".repeat(40), 0.0, 0.1), word("y", 0.1, 0.2), word("z", 0.2, 0.3)];
         assert_eq!(lines(&exact), [format!("{} y|z", "x".repeat(40))]);
+        let one_more = [word(&"x".repeat(41), 0.0, 0.1), word("y", 0.1, 0.2)];
+        assert_eq!(lines(&one_more), [format!("{}|y", "x".repeat(41))]);
         assert_eq!(lines(&[word(&"x".repeat(50), 0.0, 0.1)]), ["x".repeat(50)]);
     }
 }

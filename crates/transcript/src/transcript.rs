@@ -87,10 +87,11 @@ impl Transcript {
         self.next_token += 1;
         match piece {
             Piece::Text(bytes) => self.read(bytes, k, logprob),
-            // A special in the middle of a character interrupts neither the character nor its word.
-            _ if !self.tail.is_empty() => {}
             Piece::Word => {
-                self.close_group();
+                // In the middle of a character it interrupts neither the character nor its word.
+                if self.tail.is_empty() {
+                    self.close_group();
+                }
                 self.marker = Some(k);
             }
             Piece::Special => self.marker = None,
@@ -188,7 +189,8 @@ impl Transcript {
     fn close_group(&mut self) {
         self.group.extend(self.open.take());
         let Some(end_frame) = self.group.last().map(|word| word.end_frame) else { return };
-        let end_ms = (end_frame * FRAME_MS).min(self.audio_ms.unwrap_or(u64::MAX)).max(self.last_end_ms);
+        // Never before the last end: a later marker, or a later first piece without one, is a later frame.
+        let end_ms = (end_frame * FRAME_MS).min(self.audio_ms.unwrap_or(u64::MAX));
         let usual_ms: u64 = self.group.iter().map(Draft::usual_ms).sum();
         let span_ms = usual_ms.min(end_ms - self.last_end_ms);
         let start_ms = end_ms - span_ms;

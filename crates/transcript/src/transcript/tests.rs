@@ -79,9 +79,14 @@ fn a_marker_begins_a_word_where_no_spaces_are_written() {
 #[test]
 fn a_special_inside_a_character_interrupts_nothing() {
     for special in [PAD, WORD] {
-        let bytes = [Piece::Text(b"\xe4\xbd"), special, Piece::Text(b"\xa0"), t("好")];
-        let (got, live) = transcribe(&[&[PAD, WORD], &bytes[..]].concat(), 10.0);
-        assert_eq!((live.as_str(), spans(&got)), ("你好", vec![("你好", 0, 160)]));
+        let tokens =
+            [PAD, WORD, t("你"), Piece::Text(b"\xe5\xa5"), special, Piece::Text(b"\xbd"), t("吗"), PAD, WORD, t("是")];
+        let (got, live) = transcribe(&tokens, 10.0);
+        assert_eq!((live.as_str(), spans(&got)), ("你好吗是", vec![("你好吗", 0, 160), ("是", 480, 720)]));
+        // Where the rest of the character never comes, what follows still has its own time.
+        let (got, _) =
+            transcribe(&[WORD, Piece::Text(b" \xe4"), PAD, special, PAD, PAD, PAD, PAD, WORD, t(" a")], 10.0);
+        assert_eq!(spans(&got)[1], ("a", 480, 720));
     }
 }
 
