@@ -124,7 +124,7 @@ impl TransformerConfig {
     }
 }
 
-fn within(field: impl Into<String>, value: usize, range: RangeInclusive<usize>) -> Result<(), ConfigError> {
+pub(crate) fn within(field: impl Into<String>, value: usize, range: RangeInclusive<usize>) -> Result<(), ConfigError> {
     if range.contains(&value) {
         return Ok(());
     }
