@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use voxtral_model::{
     AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS,
-    MAX_ENCODE_TOKENS, ModelConfig, Prediction, Stage, StreamId, Tensor, TensorData, Weights, ada_scales, gelu,
+    MAX_ENCODE_TOKENS, Model, ModelConfig, Prediction, Stage, StreamId, Tensor, TensorData, Weights, ada_scales, gelu,
 };
 
 pub use kernels::Isa;
@@ -106,7 +106,8 @@ impl CpuBackend {
     ///
     /// # Errors
     /// When threads cannot be started.
-    pub fn new(config: &ModelConfig, weights: &Weights, options: CpuOptions) -> Result<Self, BackendError> {
+    pub fn new(model: &Model, options: CpuOptions) -> Result<Self, BackendError> {
+        let Model { config, weights, .. } = model;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .thread_name(|i| format!("voxtral-cpu-{i}"))
@@ -116,7 +117,7 @@ impl CpuBackend {
         let device = format!("{}, {} threads, {}", processor_name(), pool.current_num_threads(), options.isa.name());
         tracing::debug!(device, bf16, "cpu backend");
         let linear = |l: &voxtral_model::Linear| Linear::new(&l.weight, l.bias.as_ref());
-        let model = Network {
+        let network = Network {
             config: config.clone(),
             weights: weights.clone(),
             arithmetic: Arithmetic { isa: options.isa, bf16 },
@@ -126,7 +127,7 @@ impl CpuBackend {
             decoder: Stack::new(&config.decoder, &weights.decoder, &weights.decoder_norm),
             head: Linear::new(&weights.embedding, None),
         };
-        Ok(Self { model, pool, device, streams: BTreeMap::new(), opened: 0, last: Last::default() })
+        Ok(Self { model: network, pool, device, streams: BTreeMap::new(), opened: 0, last: Last::default() })
     }
 
     fn add(&mut self, stream: Stream) -> StreamId {

@@ -164,7 +164,8 @@ impl Scheduler {
         };
         let positions = options.samples.map_or(usize::MAX, |samples| schedule.tokens(samples));
         let stream = self.backend.fork(template, positions)?;
-        Speaker::new(&self.model, schedule, options, Arc::clone(port), stream).inspect_err(|_| self.backend.close(stream))
+        Speaker::new(&self.model, schedule, options, Arc::clone(port), stream)
+            .inspect_err(|_| self.backend.close(stream))
     }
 
     /// Runs through what all streams of a delay begin with, once.
@@ -173,7 +174,8 @@ impl Scheduler {
         let stream = self.backend.open(schedule.delay, tokens)?;
         self.templates.insert(schedule.delay, stream);
         let (_, frames) = self.model.begin(schedule)?;
-        for mel in frames[..tokens * self.model.frames_of_token].chunks(MAX_ENCODE_TOKENS * self.model.frames_of_token) {
+        for mel in frames[..tokens * self.model.frames_of_token].chunks(MAX_ENCODE_TOKENS * self.model.frames_of_token)
+        {
             self.backend.encode(&[EncodeSpan { stream, mel }])?;
         }
         let mut ids = vec![self.model.tokenizer.streaming_pad(); tokens];

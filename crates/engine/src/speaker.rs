@@ -196,7 +196,7 @@ impl Speaker {
             let kind = self.tokenizer.kind(id);
             let piece = match kind {
                 Kind::Text(bytes) => Piece::Text(bytes),
-                Kind::Word => Piece::Word,
+                Kind::WordStart => Piece::Word,
                 _ => Piece::Special,
             };
             events.push(Event::Token { id, logprob });

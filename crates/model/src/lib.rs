@@ -20,6 +20,7 @@ mod model;
 mod numerics;
 mod synth;
 mod tensor;
+pub mod testing;
 mod tokenizer;
 mod weights;
 
