@@ -40,4 +40,4 @@ pub use decoding::Decoding;
 pub use engine::Engine;
 pub use error::EngineError;
 pub use schedule::Schedule;
-pub use session::{AudioIn, Event, Events, Session, SessionOptions, Stats, Summary};
+pub use session::{AudioIn, Event, Events, Session, SessionOptions, Stats, Stopper, Summary};

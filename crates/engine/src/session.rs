@@ -115,7 +115,7 @@ impl Session {
 
     /// Ends the audio. What was heard is transcribed to its end.
     pub fn finish(&mut self) {
-        self.input.end();
+        self.input.port.finish();
     }
 
     /// Waits for the next event; `None` when there are no more. The last one is [`Event::Done`] or an error.
@@ -157,15 +157,27 @@ impl AudioIn {
     /// Ends the audio.
     pub fn finish(self) {}
 
-    fn end(&self) {
-        self.port.lock().finished = true;
-        self.port.bell.ring();
+    /// A handle that ends the audio from elsewhere, as an interrupt does while this half waits for more.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { port: Arc::clone(&self.port) }
     }
 }
 
 impl Drop for AudioIn {
     fn drop(&mut self) {
-        self.end();
+        self.port.finish();
+    }
+}
+
+/// Ends a session's audio from anywhere. What was pushed is transcribed; pushing more fails with [`EngineError::Ended`].
+pub struct Stopper {
+    port: Arc<Port>,
+}
+
+impl Stopper {
+    /// Ends the audio.
+    pub fn stop(&self) {
+        self.port.finish();
     }
 }
 
@@ -240,7 +252,7 @@ struct PortState {
 impl PortState {
     /// Takes as many samples as there is room for.
     fn take_in(&mut self, samples: &[f32]) -> Result<usize, EngineError> {
-        if self.ended {
+        if self.ended || self.finished {
             return Err(EngineError::Ended);
         }
         let room = AUDIO_QUEUE - self.audio.len();
@@ -261,6 +273,13 @@ impl Port {
 
     fn wait<'a>(&self, state: MutexGuard<'a, PortState>) -> MutexGuard<'a, PortState> {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No more audio will come.
+    fn finish(&self) {
+        self.lock().finished = true;
+        self.changed.notify_all();
+        self.bell.ring();
     }
 
     /// For the reader: waits for the next event.
