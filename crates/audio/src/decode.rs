@@ -42,7 +42,8 @@ impl Decoder {
     /// Reads a stream that cannot go back, standard input for one: any known format, told by its content, or else `raw`
     /// samples, or else an error. Every byte looked at is read.
     ///
-    /// WAV and raw samples are handed out as they arrive; other formats packet by packet. M4A must have its index in front.
+    /// WAV and raw samples are handed out as they arrive; other formats packet by packet. M4A must have its
+    /// index in front, and CAF must be a file.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -71,7 +72,7 @@ impl Decoder {
         }
         match (content, raw) {
             (Content::Unknown, Some(raw)) => Ok(Self::of(Reader::Pcm(PcmReader::new(input, raw, None)?))),
-            (Content::Unknown, None) => Err(Error::UnknownFormat),
+            // Symphonia may find more: an MPEG stream cut out of a broadcast begins in the middle of a frame.
             _ => Ok(Self::of(Reader::Coded(CodedReader::open(input)?))),
         }
     }

@@ -40,7 +40,7 @@ fn every_format_is_heard() {
         assert!((level - 0.5).abs() < 0.03, "{name}: amplitude {level}"); // 48 kbit/s MP3 loses 0.5 dB
 
         // The name says nothing, and a pipe gives the same as a file, where the format allows.
-        if !name.ends_with("m4a") {
+        if ![".m4a", ".caf"].iter().any(|extension| name.ends_with(extension)) {
             let mut piped = Decoder::from_reader(Pipe::new(bytes_of(name), 1000), None).unwrap();
             assert_eq!(all(&mut piped).0, heard, "{name} as a pipe");
         }
@@ -174,6 +174,13 @@ fn raw_samples_near_minus_one_are_not_taken_for_mpeg() {
 }
 
 #[test]
+fn sources_may_move_to_another_thread() {
+    fn assert_send<T: Send + 'static>() {}
+    assert_send::<AudioSource>();
+    assert_send::<Decoder>();
+}
+
+#[test]
 fn duration_is_what_the_header_says() {
     assert_eq!(AudioSource::open(common::data("tone.flac")).unwrap().duration(), Some(Duration::from_millis(300)));
 }
@@ -183,8 +190,11 @@ fn what_is_no_audio_is_said_to_be_none() {
     assert!(matches!(error_of(b""), Error::Empty));
     assert!(matches!(error_of(b"\x00"), Error::UnknownFormat));
     assert!(matches!(error_of(b"It was a dark and stormy night; the rain fell in torrents"), Error::UnknownFormat));
-    let random: Vec<u8> = noise(100_000).iter().map(|v| (v * 255.0) as i8 as u8).collect();
-    assert!(matches!(error_of(&random), Error::UnknownFormat));
+    let random: Vec<u8> = noise(4_000_000).iter().map(|v| (v * 255.0) as i8 as u8).collect();
+    for part in random.chunks(100_000) {
+        let error = error_of(part);
+        assert!(matches!(error, Error::UnknownFormat), "{error:?}");
+    }
     assert!(matches!(AudioSource::open("/nowhere/at/all.wav"), Err(Error::Io(_))));
 }
 
@@ -207,6 +217,13 @@ fn truncation_is_an_error_after_what_is_there() {
     assert_eq!(heard, vec![0.5; 1000]);
     assert!(matches!(error, Some(Error::Truncated { expected: 2000, got: 1000 })), "{error:?}");
 
+    let mut flac = bytes_of("tone.flac");
+    flac.truncate(flac.len() / 2);
+    let mut short = Decoder::from_reader(Cursor::new(flac), None).unwrap();
+    let (heard, error) = all(&mut short);
+    assert_eq!(heard.len(), 1024);
+    assert!(matches!(error, Some(Error::Truncated { expected: 2400, got: 1024 })), "{error:?}");
+
     // A header that asks for all there can be costs nothing.
     let mut boast = Decoder::from_reader(Cursor::new(wav(1, 2, 16, 16_000, 0x7ffe_ffff, &samples)), None).unwrap();
     assert!(matches!(all(&mut boast).1, Some(Error::Truncated { got: 500, .. })));
@@ -226,6 +243,34 @@ fn truncation_is_an_error_after_what_is_there() {
             Err(e) => eprintln!("half of {name}: {e:?}"),
         }
     }
+}
+
+#[test]
+fn a_broadcast_may_begin_anywhere() {
+    let bytes = bytes_of("tone.mp2");
+    let (whole, _) = all(&mut Decoder::from_reader(Cursor::new(bytes.clone()), None).unwrap());
+    let mut source = Decoder::from_reader(Cursor::new(bytes[100..].to_vec()), None).unwrap();
+    let (heard, error) = all(&mut source);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(heard.len(), whole.len() - 1152);
+}
+
+#[test]
+fn lost_packets_are_counted_and_keep_their_place() {
+    let bytes = bytes_of("tone.aac");
+    let (whole, _) = all(&mut Decoder::from_reader(Cursor::new(bytes.clone()), None).unwrap());
+    let mut counted = 0;
+    for at in (1000..2600).step_by(50) {
+        let mut damaged = bytes.clone();
+        damaged[at..at + 4].fill(0xff);
+        let mut source = Decoder::from_reader(Cursor::new(damaged), None).unwrap();
+        let (heard, _) = all(&mut source);
+        if source.damaged_packets() > 0 {
+            counted += 1;
+            assert!(heard.len() >= whole.len() - 2048, "damage at {at}: {} samples", heard.len());
+        }
+    }
+    assert!(counted > 5, "{counted}");
 }
 
 #[test]
