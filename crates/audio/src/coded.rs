@@ -19,9 +19,9 @@ use crate::error::{Error, Result, check_channels, check_rate};
 use crate::input::Input;
 use crate::pcm::finite;
 
-/// Lossy codecs add some samples before and after the audio, and containers differ in whether their count has them. A
-/// shortfall up to this is that, a larger one is a truncated file.
-const LOSSY_SLACK: u64 = 8192;
+/// Lossy codecs add some samples before and after the audio, and containers differ in whether their count has them: two
+/// MPEG frames at most. A larger shortfall is a truncated file.
+const LOSSY_SLACK: u64 = 2304;
 /// Samples per channel of the largest packet that is believed; the codecs themselves have at most 65 536.
 const MAX_PACKET: u64 = 1 << 17;
 const CUT: &str = "the input ends in the middle of a structure";
