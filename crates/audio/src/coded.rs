@@ -19,11 +19,12 @@ use crate::error::{Error, Result, check_channels, check_rate};
 use crate::input::Input;
 use crate::pcm::finite;
 
-/// Lossy codecs add some samples before and after the audio, and containers differ in whether their count has them. A
-/// shortfall up to this is that, a larger one is a truncated file.
-const LOSSY_SLACK: u64 = 8192;
+/// Lossy codecs add some samples before and after the audio, and containers differ in whether their count has them: two
+/// MPEG frames at most. A larger shortfall is a truncated file.
+const LOSSY_SLACK: u64 = 2304;
 /// Samples per channel of the largest packet that is believed; the codecs themselves have at most 65 536.
 const MAX_PACKET: u64 = 1 << 17;
+const CUT: &str = "the input ends in the middle of a structure";
 
 /// Reads packets of one track, decodes them and mixes them to mono.
 pub(crate) struct CodedReader {
@@ -35,6 +36,8 @@ pub(crate) struct CodedReader {
     promised: Option<u64>,
     got: u64,
     damaged: u64,
+    /// The input ended in the middle of a packet.
+    cut: bool,
     interleaved: Vec<f32>,
     mono: Vec<f32>,
     /// `mono` was decoded on opening and has not been handed out.
@@ -68,16 +71,13 @@ impl CodedReader {
             promised,
             got: 0,
             damaged: 0,
+            cut: false,
             interleaved: Vec::new(),
             mono: Vec::new(),
             primed: false,
         };
         if !reader.decode_block()? {
-            return Err(match promised {
-                _ if reader.damaged > 0 => Error::Corrupt("no packet can be decoded"),
-                Some(expected) if expected > 0 => Error::Truncated { expected, got: 0 },
-                _ => Error::NoSamples,
-            });
+            return Err(reader.ending().unwrap_or(Error::NoSamples));
         }
         reader.primed = true;
         Ok(reader)
@@ -101,16 +101,19 @@ impl CodedReader {
 
     pub(crate) fn next_block(&mut self) -> Result<Option<&[f32]>> {
         let more = std::mem::take(&mut self.primed) || contained(|| self.decode_block())?;
-        if more { Ok(Some(&self.mono)) } else { self.end() }
+        if more { Ok(Some(&self.mono)) } else { self.ending().map_or(Ok(None), Err) }
     }
 
-    fn end(&mut self) -> Result<Option<&[f32]>> {
+    /// What is wrong with having ended here.
+    fn ending(&mut self) -> Option<Error> {
         let lossless = self.format.format_info().format == FORMAT_ID_FLAC;
         let slack = if lossless { 0 } else { LOSSY_SLACK };
         match self.promised {
-            Some(expected) if self.got + slack < expected => Err(Error::Truncated { expected, got: self.got }),
-            _ if self.decoder.finalize().verify_ok == Some(false) => Err(Error::Checksum),
-            _ => Ok(None),
+            Some(expected) if self.got + slack < expected => Some(Error::Truncated { expected, got: self.got }),
+            _ if self.cut => Some(Error::Corrupt(CUT)),
+            _ if self.got == 0 && self.damaged > 0 => Some(Error::Corrupt("no packet can be decoded")),
+            _ if self.decoder.finalize().verify_ok == Some(false) => Some(Error::Checksum),
+            _ => None,
         }
     }
 
@@ -120,6 +123,10 @@ impl CodedReader {
             let packet = match self.format.next_packet() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return Ok(false),
+                Err(SymphoniaError::IoError(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.cut = true;
+                    return Ok(false);
+                }
                 Err(SymphoniaError::ResetRequired) => {
                     // Ogg files may be one after another in one; each begins with its own headers.
                     let track = self.format.default_track(TrackType::Audio).ok_or(Error::NoTrack)?;
@@ -208,10 +215,11 @@ fn promised_samples(format: &dyn FormatReader, track: &Track) -> Option<u64> {
 impl From<SymphoniaError> for Error {
     fn from(error: SymphoniaError) -> Self {
         match error {
-            SymphoniaError::IoError(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                Self::Corrupt("the input ends in the middle of a structure")
-            }
+            SymphoniaError::IoError(e) if e.kind() == io::ErrorKind::UnexpectedEof => Self::Corrupt(CUT),
             SymphoniaError::IoError(e) => Self::Io(e),
+            SymphoniaError::Unsupported("isomp4: missing moov atom") => {
+                Self::Corrupt("MP4 without its index; it is cut off, or piped with the index at its end")
+            }
             SymphoniaError::DecodeError(what) | SymphoniaError::LimitError(what) => Self::Corrupt(what),
             SymphoniaError::Unsupported(what) => Self::Unsupported(what),
             SymphoniaError::SeekError(_) => Self::Corrupt("a structure points outside of the file"),

@@ -36,13 +36,20 @@ impl Decoder {
     /// # Errors
     /// [`Error::Io`] where it cannot be opened; [`Error::Empty`], [`Error::UnknownFormat`] and others for what is in it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::new(Input::file(File::open(path)?)?, None)
+        let path = path.as_ref();
+        match Self::new(Input::file(File::open(path)?)?, None) {
+            // Symphonia looks at the end of what it can seek in, and gives up where an MP4 is cut off; reading on from the
+            // beginning gets all that is there.
+            Err(Error::Corrupt(_)) => Self::new(Input::stream(File::open(path)?), None),
+            outcome => outcome,
+        }
     }
 
     /// Reads a stream that cannot go back, standard input for one: any known format, told by its content, or else `raw`
     /// samples, or else an error. Every byte looked at is read.
     ///
-    /// WAV and raw samples are handed out as they arrive; other formats packet by packet. M4A must have its index in front.
+    /// WAV and raw samples are handed out as they arrive; other formats packet by packet. M4A must have its
+    /// index in front, and CAF must be a file.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -71,7 +78,12 @@ impl Decoder {
         }
         match (content, raw) {
             (Content::Unknown, Some(raw)) => Ok(Self::of(Reader::Pcm(PcmReader::new(input, raw, None)?))),
-            (Content::Unknown, None) => Err(Error::UnknownFormat),
+            // An MPEG stream cut out of a broadcast begins in the middle of a frame; anything else is no audio.
+            (Content::Unknown, None) => match CodedReader::open(input) {
+                Ok(coded) if coded.damaged() == 0 => Ok(Self::of(Reader::Coded(coded))),
+                Err(Error::Io(e)) => Err(Error::Io(e)),
+                _ => Err(Error::UnknownFormat),
+            },
             _ => Ok(Self::of(Reader::Coded(CodedReader::open(input)?))),
         }
     }

@@ -55,7 +55,9 @@ pub enum Error {
     #[error("corrupt: the checksum of the decoded audio is not the one in the header")]
     Checksum,
     /// Sample rate or channel count change in the middle.
-    #[error("the audio changes from {from_rate} Hz, {from_channels} channels to {to_rate} Hz, {to_channels} channels midway")]
+    #[error(
+        "the audio changes from {from_rate} Hz, {from_channels} channels to {to_rate} Hz, {to_channels} channels midway"
+    )]
     FormatChange {
         /// Sample rate so far.
         from_rate: u32,

@@ -129,9 +129,11 @@ impl PcmReader {
         let sample = self.format.sample;
         let channels = self.format.channels as f32;
         self.mono.clear();
-        self.mono.extend(self.bytes[..whole].chunks_exact(frame).map(|frame| {
-            frame.chunks_exact(sample.bytes()).map(|b| sample.value(b)).sum::<f32>() / channels
-        }));
+        self.mono.extend(
+            self.bytes[..whole]
+                .chunks_exact(frame)
+                .map(|frame| frame.chunks_exact(sample.bytes()).map(|b| sample.value(b)).sum::<f32>() / channels),
+        );
         self.bytes.copy_within(whole..self.filled, 0);
         self.filled -= whole;
         self.got += self.mono.len() as u64;
@@ -150,7 +152,7 @@ impl PcmReader {
 /// G.711: sign, 3 bits of exponent, 4 of mantissa, every other bit inverted; to 16 bits.
 fn a_law(code: u8) -> i16 {
     let code = code ^ 0x55;
-    let (exponent, mantissa) = (code >> 4 & 7, i16::from(code & 15));
+    let (exponent, mantissa) = ((code >> 4) & 7, i16::from(code & 15));
     let magnitude = match exponent {
         0 => (mantissa << 4) + 8,
         e => ((mantissa << 4) + 0x108) << (e - 1),
@@ -161,6 +163,6 @@ fn a_law(code: u8) -> i16 {
 /// G.711: sign, 3 bits of exponent, 4 of mantissa, all inverted, biased by 132; to 16 bits.
 fn mu_law(code: u8) -> i16 {
     let code = !code;
-    let magnitude = ((i16::from(code & 15) << 3) + 132 << (code >> 4 & 7)) - 132;
+    let magnitude = (((i16::from(code & 15) << 3) + 132) << ((code >> 4) & 7)) - 132;
     if code & 0x80 != 0 { -magnitude } else { magnitude }
 }

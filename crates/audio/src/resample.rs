@@ -73,7 +73,7 @@ impl Resampler {
         if let Some(filter) = &mut self.filter {
             let total = (self.taken * u64::from(SAMPLE_RATE)).div_ceil(u64::from(self.rate));
             let begin = out.len();
-            // A rate of 16 kHz or less may have given all already: the filter reaches half its length, rarely less.
+            // The filter reaches half its length ahead, so some are always missing, never any too many.
             let missing = total.saturating_sub(self.given) as usize;
             let zeros = vec![0.0; filter.chunk];
             while out.len() - begin < missing {

@@ -11,31 +11,26 @@ pub(crate) enum Content {
     Wav,
     /// Another container or codec.
     Coded,
-    /// Nothing that announces itself; raw samples look like this.
+    /// Nothing that announces itself in the first bytes; raw samples look like this.
     Unknown,
 }
 
 /// Looks at the first bytes, at a few kB at most, and at more than 12 only where they may be an MPEG or AAC stream.
 pub(crate) fn sniff(input: &mut Input) -> io::Result<Content> {
     let head = input.peek(12)?;
-    let begins = |magic: &[u8]| head.starts_with(magic);
     let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|h| h.starts_with(magic));
-    Ok(if (begins(b"RIFF") || begins(b"RF64")) && at(8, b"WAVE") {
-        Content::Wav
-    } else if begins(b"fLaC")
-        || begins(b"OggS")
-        || begins(b"ID3")
-        || begins(b"\x1a\x45\xdf\xa3")
-        || begins(b"caff")
+    if (at(0, b"RIFF") || at(0, b"RF64")) && at(8, b"WAVE") {
+        return Ok(Content::Wav);
+    }
+    let announced = at(0, b"fLaC")
+        || at(0, b"OggS")
+        || at(0, b"ID3")
+        || at(0, b"\x1a\x45\xdf\xa3")
+        || at(0, b"caff")
         || at(4, b"ftyp")
-        || (begins(b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")))
-    {
-        Content::Coded
-    } else if frames_follow(input, mpeg_frame_len)? || frames_follow(input, adts_frame_len)? {
-        Content::Coded
-    } else {
-        Content::Unknown
-    })
+        || (at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")));
+    let coded = announced || frames_follow(input, mpeg_frame_len)? || frames_follow(input, adts_frame_len)?;
+    Ok(if coded { Content::Coded } else { Content::Unknown })
 }
 
 /// MPEG and ADTS streams have no magic beyond 11 or 12 set bits, which raw samples near −1 have too: so three frames must

@@ -46,7 +46,9 @@ pub(crate) fn find_samples(input: &mut Input) -> Result<Option<Samples>> {
         match [a, b, c, d] {
             [b'f', b'm', b't', b' '] => format = plain_format(body)?,
             // RF64: lengths beyond 4 GiB are in a chunk of their own, the second of them that of the samples.
-            [b'd', b's', b'6', b'4'] => long_size = body.get(8..16).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes),
+            [b'd', b's', b'6', b'4'] => {
+                long_size = body.get(8..16).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes)
+            }
             _ => {}
         }
         offset = end;

@@ -40,7 +40,11 @@ fn original(name: &str) -> Vec<u8> {
 fn survive(bytes: Vec<u8>, as_file: bool) {
     let start = Instant::now();
     let source = if as_file {
-        let path = std::env::temp_dir().join(format!("voxtral-audio-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let path = std::env::temp_dir().join(format!(
+            "voxtral-audio-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
         std::fs::write(&path, &bytes).unwrap();
         let source = AudioSource::open(&path);
         std::fs::remove_file(&path).unwrap();

@@ -4,8 +4,8 @@
 use std::f64::consts::TAU;
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use voxtral_audio::{AudioSource, Decoder, Error};
 
