@@ -13,6 +13,7 @@
 mod backend;
 mod checkpoint;
 mod config;
+pub mod conformance;
 mod delay;
 mod error;
 mod files;
