@@ -165,6 +165,16 @@ fn descriptions_that_make_no_sense() {
 }
 
 #[test]
+fn the_delay_conditioning_of_the_hugging_face_layout_is_as_wide_as_its_tensors() {
+    let dir = hf();
+    let path = dir.path().join("model.safetensors");
+    let mut parts = Parts::of(&path);
+    parts.header["language_model.model.layers.0.ada_rms_norm.linear1.weight"]["shape"] = json!([16, 192]);
+    parts.write(&path);
+    has(&said(dir.path()), "linear1.weight: expected [16, 96], file has [16, 192]");
+}
+
+#[test]
 fn indexes_that_lead_elsewhere() {
     let index = |content: &str| {
         let dir = hf();
