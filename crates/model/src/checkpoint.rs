@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde::Deserialize;
 
 use crate::tensor::DType;
@@ -146,13 +147,15 @@ fn shards_of(index: &Path) -> Result<Vec<PathBuf>, ModelError> {
 fn interleaved(tensor: &Tensor, head_dim: usize) -> Tensor {
     let bytes = tensor.as_bytes();
     let row = bytes.len() / tensor.shape()[0];
-    let mut out = Vec::with_capacity(bytes.len());
-    for head in bytes.chunks_exact(head_dim * row) {
-        let (first, second) = head.split_at(head.len() / 2);
-        for (a, b) in first.chunks_exact(row).zip(second.chunks_exact(row)) {
-            out.extend_from_slice(a);
-            out.extend_from_slice(b);
-        }
-    }
-    Tensor::owned(&out, tensor.dtype(), tensor.shape().to_vec())
+    let head = head_dim * row;
+    Tensor::filled(tensor.dtype(), tensor.shape().to_vec(), |out| {
+        out.par_chunks_exact_mut(head).zip(bytes.par_chunks_exact(head)).for_each(|(out, head)| {
+            let (first, second) = head.split_at(head.len() / 2);
+            let pairs = first.chunks_exact(row).zip(second.chunks_exact(row));
+            for (out, (a, b)) in out.chunks_exact_mut(2 * row).zip(pairs) {
+                out[..row].copy_from_slice(a);
+                out[row..].copy_from_slice(b);
+            }
+        });
+    })
 }

@@ -6,13 +6,16 @@
 //! tekken.json ──────────Tokenizer────────┘
 //! ```
 //!
-//! [`Backend`] is the whole contract between the model's arithmetic and everything above it.
+//! [`Backend`] is the whole contract between the model's arithmetic and everything above it; [`conformance`] holds a backend to it.
+//! [`Model::open`] takes a folder, [`Model::digits`] the model that comes with the program, [`Model::synthetic`] and
+//! [`write_synthetic`] make one of any size.
 
 #![deny(unsafe_code)]
 
 mod backend;
 mod checkpoint;
 mod config;
+pub mod conformance;
 mod delay;
 mod error;
 mod files;

@@ -39,10 +39,11 @@ impl Model {
         check(config)?;
         let mut index = 0;
         let collected = Weights::collect(config, &mut |name, shape| {
-            let mut bf16s = vec![bf16::ZERO; shape.iter().product()];
-            fill(&Values::new(config, name, shape, seed, index), 0, &mut bf16s);
+            let values = Values::new(config, name, shape, seed, index);
             index += 1;
-            Ok::<_, Infallible>(Tensor::owned(bytemuck::cast_slice(&bf16s), DType::Bf16, shape.to_vec()))
+            let tensor =
+                Tensor::filled(DType::Bf16, shape.to_vec(), |out| fill(&values, 0, bytemuck::cast_slice_mut(out)));
+            Ok::<_, Infallible>(tensor)
         });
         let Ok(weights) = collected;
         let tokenizer = Tokenizer::from_json(text::tekken(config.vocab).as_bytes(), config.vocab)

@@ -70,6 +70,15 @@ fn nothing_stays_of_what_cannot_be_written() {
     assert!(said.contains("consolidated.safetensors.partial: "), "{said}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 
+    #[cfg(target_os = "linux")]
+    {
+        let full = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", full.path().join("consolidated.safetensors.partial")).unwrap();
+        let said = write_synthetic(full.path(), &tiny(), 0, |_, _| {}).unwrap_err().to_string();
+        assert!(said.contains("consolidated.safetensors.partial: No space left on device"), "{said}");
+        assert_eq!(fs::read_dir(full.path()).unwrap().count(), 0);
+    }
+
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     let said = write_synthetic(&file.join("folder"), &tiny(), 0, |_, _| {}).unwrap_err().to_string();

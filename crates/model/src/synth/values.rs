@@ -50,8 +50,8 @@ impl Values {
 fn row_scale(id: usize) -> f32 {
     match id {
         EOS => 0.0,
-        PAD => 4.0,
-        WORD => 3.0,
+        PAD => 3.0,
+        WORD => 2.0,
         _ => 0.25,
     }
 }
