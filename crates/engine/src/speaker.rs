@@ -171,7 +171,6 @@ impl Speaker {
         }
         if !self.in_text() {
             self.position += inputs.len();
-            self.stats.positions += inputs.len();
             self.take(&predictions[inputs.len() - 1..]);
             return Ok((inputs.len(), None));
         }
@@ -184,7 +183,6 @@ impl Speaker {
             (certain - 1, certain < inputs.len())
         };
         self.position += certain;
-        self.stats.positions += certain;
         self.take(&predictions[..certain]);
         Ok((certain, Some(guessed)))
     }
@@ -222,6 +220,7 @@ impl Speaker {
 
     /// Hands out what is left at the end, and the last event.
     pub(crate) fn finish(&mut self) {
+        self.stats.positions = self.position;
         let audio_s = self.audio_s();
         let text = self.transcript.finish(audio_s);
         let text = (!text.is_empty()).then(|| Event::Text(text.to_owned()));
