@@ -1,1 +1,40 @@
-fn main() {}
+//! The program `voxtral`: flags to parts, parts to text.
+
+mod args;
+mod backend;
+mod input;
+mod memory;
+mod output;
+mod synth;
+mod transcribe;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = if cli.transcribe.verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
+    let ours = ["voxtral", "voxtral_cpu", "voxtral_cuda", "voxtral_engine"].map(|name| (name, level));
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
+    if !cli.transcribe.silent {
+        tracing_subscriber::registry().with(log.with_filter(Targets::new().with_targets(ours))).init();
+    }
+    let result = match &cli.command {
+        Some(Command::SynthModel(args)) => synth::run(args),
+        None => transcribe::run(&cli.transcribe),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The causes of an error are part of its sentence.
+            eprintln!("voxtral: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

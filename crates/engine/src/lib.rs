@@ -1,1 +1,43 @@
-//! .
+//! Speech to text over a model and a backend: the public face of the library.
+//!
+//! ```no_run
+//! use voxtral_engine::{Engine, Event, SessionOptions};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = voxtral_model::Model::digits();
+//! # let backend: Box<dyn voxtral_model::Backend> = unimplemented!();
+//! let engine = Engine::new(&model, backend)?;
+//! let mut session = engine.session(SessionOptions::default())?;
+//! session.push_samples(&[0.0; 16000])?; // 16 kHz mono, in pieces of any size
+//! session.finish();
+//! while let Some(event) = session.next_event() {
+//!     if let Event::Text(text) = event? {
+//!         print!("{text}");
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! One thread owns the backend. Each round it gathers the audio that has arrived in all sessions into one
+//! [`encode`](voxtral_model::Backend::encode) and the positions that are due into one [`decode`](voxtral_model::Backend::decode):
+//!
+//! ```text
+//! push_samples ─queue─ MelStream ─┐                       ┌─ Transcript ─queue─ next_event
+//! push_samples ─queue─ MelStream ─┼─ encode ─ decode ─────┼─ Transcript ─queue─ next_event
+//! push_samples ─queue─ MelStream ─┘                       └─ Transcript ─queue─ next_event
+//! ```
+//! A session's tokens depend on its own audio and delay alone: not on how the samples were cut, on other sessions, or on the
+//! [`Decoding`].
+
+mod decoding;
+mod engine;
+mod error;
+mod schedule;
+mod session;
+mod speaker;
+
+pub use decoding::Decoding;
+pub use engine::Engine;
+pub use error::EngineError;
+pub use schedule::Schedule;
+pub use session::{AudioIn, Event, Events, Session, SessionOptions, Stats, Stopper, Summary};

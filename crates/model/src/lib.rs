@@ -6,21 +6,40 @@
 //! tekken.json ──────────Tokenizer────────┘
 //! ```
 //!
-//! [`Backend`] is the whole contract between the model's arithmetic and everything above it.
+//! [`Backend`] is the whole contract between the model's arithmetic and everything above it; [`conformance`] holds a backend to it.
+//! [`Model::open`] takes a folder, [`Model::digits`] the model that comes with the program, [`Model::synthetic`] and
+//! [`write_synthetic`] make one of any size.
+
+#![deny(unsafe_code)]
 
 mod backend;
+mod checkpoint;
 mod config;
+pub mod conformance;
 mod delay;
+mod error;
+mod files;
+mod model;
 mod numerics;
+mod synth;
 mod tensor;
+pub mod testing;
+mod tokenizer;
 mod weights;
 
 pub use backend::{
     AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, EncodeSpan, MAX_DECODE_ROWS, MAX_ENCODE_TOKENS,
     Prediction, Stage, StreamId,
 };
-pub use config::{AudioConfig, ModelConfig, TransformerConfig};
+pub use config::{AudioConfig, ConfigError, ModelConfig, TransformerConfig};
 pub use delay::{Delay, DelayError, TOKEN_MS};
+pub use error::ModelError;
+pub use model::Model;
 pub use numerics::{Rope, ada_scales, gelu};
+pub use synth::{SpecError, write_synthetic};
 pub use tensor::{Storage, Tensor, TensorData};
+pub use tokenizer::{Kind, Tokenizer, TokenizerError};
 pub use weights::{AdaNorm, LayerWeights, Linear, Weights};
+
+// Tensors are views of files that are little-endian.
+const _: () = assert!(cfg!(target_endian = "little"), "big-endian machines are not supported");

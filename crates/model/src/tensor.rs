@@ -94,9 +94,15 @@ impl Tensor {
 
     /// A tensor over a copy of `data`.
     pub(crate) fn owned(data: &[u8], dtype: DType, shape: Vec<usize>) -> Self {
-        let mut words = vec![0u64; data.len().div_ceil(8)];
-        bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..data.len()].copy_from_slice(data);
-        Self { storage: Arc::new(Storage::Owned(words)), bytes: 0..data.len(), dtype, shape }
+        Self::filled(dtype, shape, |bytes| bytes.copy_from_slice(data))
+    }
+
+    /// A tensor over bytes that `fill` writes; they start as zeros.
+    pub(crate) fn filled(dtype: DType, shape: Vec<usize>, fill: impl FnOnce(&mut [u8])) -> Self {
+        let len = shape.iter().product::<usize>() * dtype.bytes();
+        let mut words = vec![0u64; len.div_ceil(8)];
+        fill(&mut bytemuck::cast_slice_mut(&mut words)[..len]);
+        Self { storage: Arc::new(Storage::Owned(words)), bytes: 0..len, dtype, shape }
     }
 
     /// A tensor over values of our own, for tests and for generated models.

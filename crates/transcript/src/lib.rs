@@ -1,1 +1,29 @@
-//! .
+//! What comes after the tokens: text, words with times, files, scores.
+//!
+//! [`Transcript`] takes the generated tokens of one stream, one at a time, and hands out text as soon as it is
+//! certain and words as soon as they are complete. The rest works on what it made: [`Report`] is the JSON of one
+//! input, [`format`](mod@format) writes subtitles, [`score`] compares a text with a reference.
+//!
+//! ```
+//! use voxtral_transcript::{Piece, Transcript};
+//!
+//! let mut transcript = Transcript::new();
+//! let mut live = String::new();
+//! for piece in [Piece::Special, Piece::Word, Piece::Text(b" fo"), Piece::Text(b"ur"), Piece::Special] {
+//!     live += transcript.push(piece, -0.01);
+//! }
+//! live += transcript.finish(0.4);
+//! assert_eq!(live, "four");
+//! assert_eq!(transcript.words()[0].text, "four");
+//! assert_eq!(transcript.words()[0].end_s, 0.16); // the marker is token 1, and its frame ends at 160 ms
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod format;
+mod report;
+pub mod score;
+mod similarity;
+mod transcript;
+
+pub use report::{Audio, Report, Stats, TokenRecord};
+pub use transcript::{Piece, Transcript, Word};

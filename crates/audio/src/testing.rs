@@ -1,0 +1,66 @@
+//! What the tests of several modules need: goldens, signals, a measure of difference.
+
+use std::f64::consts::TAU;
+use std::path::{Path, PathBuf};
+
+/// A file among those of this crate.
+pub fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+/// The goldens that are not in the repository, beside it: `None`, and a line that says so, where they are absent.
+pub fn shared_golden(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/goldens").join(name);
+    if !path.exists() {
+        eprintln!("skipped: {} is absent", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// A little-endian f32 `.npy` file in C order: shape and values.
+pub fn npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
+    let bytes = std::fs::read(path).unwrap();
+    let header_len = u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
+    let header = std::str::from_utf8(&bytes[10..10 + header_len]).unwrap();
+    assert!(header.contains("'<f4'") && header.contains("'fortran_order': False"), "{header}");
+    let shape = header.split(['(', ')']).nth(1).unwrap();
+    let shape = shape.split(',').filter_map(|n| n.trim().parse().ok()).collect();
+    let values = bytes[10 + header_len..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+    (shape, values.collect())
+}
+
+/// `seconds` of a sine of amplitude 0.5 and phase 0.
+pub fn sine(hz: f64, rate: u32, seconds: f64) -> Vec<f32> {
+    let samples = (seconds * f64::from(rate)) as usize;
+    (0..samples).map(|i| (0.5 * (TAU * hz * i as f64 / f64::from(rate)).sin()) as f32).collect()
+}
+
+/// `samples` of reproducible white noise within ±0.5.
+pub fn noise(samples: usize) -> Vec<f32> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..samples).map(|_| next()).collect()
+}
+
+/// The largest difference between two equally long slices.
+pub fn max_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}
+
+/// The bits of every value, for comparisons in which -0 is not 0.
+pub fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Root mean square in decibels of full scale.
+pub fn decibels(values: &[f32]) -> f64 {
+    let power: f64 = values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / values.len() as f64;
+    10.0 * power.max(1e-30).log10()
+}

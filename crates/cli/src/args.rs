@@ -1,0 +1,191 @@
+//! The command line, as it is typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use voxtral_audio::SampleFormat;
+use voxtral_model::Delay;
+
+const EXAMPLES: &str = "\
+Examples:
+  voxtral talk.mp3                                   text on standard output, as it is recognised
+  voxtral --format json --tokens *.wav -o out.jsonl  one JSON object a file
+  ffmpeg -v error -i URL -f s16le -ar 16000 -ac 1 - | voxtral --stdin
+  voxtral -d ~/models/voxtral-mini-4b-realtime talk.wav
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.";
+
+/// Writes down what is said, on your own machine, with Mistral's Voxtral Realtime.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub transcribe: Transcribe,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Write a model of random weights: for benchmarks and tests, it transcribes nonsense
+    SynthModel(SynthModel),
+}
+
+#[derive(Args)]
+pub(crate) struct Transcribe {
+    /// Recordings to transcribe, told by their content: WAV, FLAC, MP3, AAC/M4A, Ogg Vorbis and more; - is standard input
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// The same as FILE
+    #[arg(short, long = "input", value_name = "FILE")]
+    pub inputs: Vec<PathBuf>,
+
+    /// Transcribe standard input while it arrives: any known format, or else raw samples
+    #[arg(long)]
+    pub stdin: bool,
+
+    /// Sample format of raw standard input
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = RawSample::S16le)]
+    pub raw_format: RawSample,
+
+    /// Sample rate of raw standard input
+    #[arg(long, value_name = "HZ", default_value_t = 16_000)]
+    pub raw_rate: u32,
+
+    /// Channels of raw standard input
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub raw_channels: usize,
+
+    /// The model: a folder with params.json, tekken.json and consolidated.safetensors, or with Hugging Face files; "digits" is
+    /// the built-in demo, which knows spoken English digits only and is the default
+    #[arg(short = 'd', long, value_name = "DIR|digits", env = "VOXTRAL_MODEL")]
+    pub model: Option<PathBuf>,
+
+    /// How long after a word it is written: 80 to 1200 in steps of 80, or 2400. More is more accurate. Default: what the model
+    /// recommends, 480 for Voxtral Mini 4B Realtime
+    #[arg(long, value_name = "MS", value_parser = delay)]
+    pub delay: Option<Delay>,
+
+    /// What computes
+    #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
+    pub backend: BackendChoice,
+
+    /// What the processor computes in: f32 is the reference; auto uses bf16 dot products where processor and weights have them
+    #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
+    pub precision: PrecisionChoice,
+
+    /// Threads on the processor [default: one for each]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+
+    /// How tokens are found; the text is the same. auto guesses several ahead and checks them in one pass where that pays
+    #[arg(long, value_enum, default_value_t = DecodeChoice::Auto)]
+    pub decode: DecodeChoice,
+
+    /// Most tokens that are guessed ahead
+    #[arg(long, value_name = "K", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub lookahead: u16,
+
+    /// What is printed: the text as it is recognised, or one JSON object a recording
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+
+    /// Write to a file instead of standard output: whole, or, where something fails, not at all
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+
+    /// List every token with its log-probability in the JSON
+    #[arg(long)]
+    pub tokens: bool,
+
+    /// Stop at the model's end-of-sequence token instead of at the end of the audio
+    #[arg(long)]
+    pub stop_at_eos: bool,
+
+    /// Nothing on standard error but errors
+    #[arg(long, conflicts_with = "verbose")]
+    pub silent: bool,
+
+    /// More on standard error: devices, times
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendChoice {
+    /// The GPU if one can be used, else the processor
+    Auto,
+    /// The processor
+    Cpu,
+    /// An NVIDIA GPU
+    Cuda,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionChoice {
+    Auto,
+    F32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DecodeChoice {
+    Auto,
+    Sequential,
+    Parallel,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+/// Little-endian sample formats.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum RawSample {
+    U8,
+    S16le,
+    S24le,
+    S32le,
+    F32le,
+    F64le,
+    Alaw,
+    Mulaw,
+}
+
+impl From<RawSample> for SampleFormat {
+    fn from(raw: RawSample) -> Self {
+        match raw {
+            RawSample::U8 => Self::U8,
+            RawSample::S16le => Self::S16,
+            RawSample::S24le => Self::S24,
+            RawSample::S32le => Self::S32,
+            RawSample::F32le => Self::F32,
+            RawSample::F64le => Self::F64,
+            RawSample::Alaw => Self::ALaw,
+            RawSample::Mulaw => Self::MuLaw,
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct SynthModel {
+    /// Folder to write to; it is made if need be
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+
+    /// "full" (the released model's dimensions, 8.9 GB), "small", and FIELD=VALUE for dimensions that differ from it, such as
+    /// decoder.layers=4
+    #[arg(long, value_name = "SIZE|FIELD=VALUE", num_args = 1.., default_value = "full")]
+    pub size: Vec<String>,
+
+    /// Another seed is another model
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+fn delay(text: &str) -> Result<Delay, String> {
+    let ms = text.parse().map_err(|_| format!("{text:?} is not a number of milliseconds"))?;
+    Delay::from_ms(ms).map_err(|e| e.to_string())
+}

@@ -1,0 +1,108 @@
+//! The arithmetic that is worth vectors, each kernel in a file of its own, instantiated for each instruction set.
+//!
+//! [`Isa::detect`] looks at the processor once; having an [`Isa`] value is the proof that its instructions exist here, and the
+//! kernels' safe entry points take one.
+
+mod attention;
+mod elementwise;
+mod product;
+mod vector;
+
+pub(crate) use attention::{BLOCK, Head, Query, attend};
+pub(crate) use elementwise::{argmax_logprob, rms_norm, rotate_pairs, round_bf16, silu_mul};
+pub(crate) use product::{Activations, Output, product_columns};
+
+/// Instruction sets that kernels exist for, from the plainest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// An instruction set that this processor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isa {
+    level: Level,
+    bf16_dot: bool,
+}
+
+impl Isa {
+    /// What runs everywhere.
+    pub const PORTABLE: Self = Self { level: Level::Portable, bf16_dot: false };
+
+    /// The best that this processor has.
+    pub fn detect() -> Self {
+        Self::available().pop().unwrap_or(Self::PORTABLE)
+    }
+
+    /// All that this processor has, from the plainest to the best.
+    pub fn available() -> Vec<Self> {
+        #[allow(unused_mut)]
+        let mut all = vec![Self::PORTABLE];
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::is_x86_feature_detected as has;
+            if has!("avx2") && has!("fma") && has!("f16c") {
+                all.push(Self { level: Level::Avx2, bf16_dot: false });
+                if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") {
+                    all.push(Self { level: Level::Avx512, bf16_dot: false });
+                    if has!("avx512bf16") {
+                        all.push(Self { level: Level::Avx512, bf16_dot: true });
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// Whether products of bf16 numbers can be taken without widening them.
+    pub fn has_bf16_dot(self) -> bool {
+        self.bf16_dot
+    }
+
+    /// Its name, as reports show it.
+    pub fn name(self) -> &'static str {
+        match self.level {
+            Level::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 if self.bf16_dot => "avx512-bf16",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "avx512",
+        }
+    }
+}
+
+/// Stamps a kernel for every level: `dispatch!(isa, [E: Element] kernel(x: &[E]))` calls `kernel::<V, E>` with the level's vector as
+/// `V`, inside a function that has the level's instructions switched on.
+macro_rules! dispatch {
+    ($isa:expr, [$($g:ident : $bound:ident),*] $kernel:ident($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)?) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn avx2<$($g: $bound),*>($($arg: $ty),*) $(-> $ret)? {
+            // SAFETY: this function's own target features are what the vector asks for.
+            unsafe { $kernel::<std::arch::x86_64::__m256, $($g),*>($($arg),*) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+        fn avx512<$($g: $bound),*>($($arg: $ty),*) $(-> $ret)? {
+            // SAFETY: this function's own target features are what the vector asks for.
+            unsafe { $kernel::<std::arch::x86_64::__m512, $($g),*>($($arg),*) }
+        }
+        match $isa.level {
+            // SAFETY: the portable vector asks for nothing.
+            $crate::kernels::Level::Portable => unsafe { $kernel::<$crate::kernels::vector::Portable, $($g),*>($($arg),*) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: an Isa of this level exists only after the processor was seen to have these features.
+            $crate::kernels::Level::Avx2 => unsafe { avx2::<$($g),*>($($arg),*) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            $crate::kernels::Level::Avx512 => unsafe { avx512::<$($g),*>($($arg),*) },
+        }
+    }};
+}
+pub(crate) use dispatch;

@@ -1,0 +1,125 @@
+//! Keys and values of one stream in one stack, as rings that hold the window and the longest span.
+
+use voxtral_model::TransformerConfig;
+
+use crate::kernels::{BLOCK, Head};
+
+/// Rings of all layers of a stack. Position p is in slot `p % slots` of each.
+pub(crate) struct KvCache {
+    layers: Vec<Layer>,
+    slots: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    value_stride: usize,
+    window: usize,
+}
+
+struct Layer {
+    /// `[kv_heads, slots / BLOCK, head_dim, BLOCK]`
+    keys: Vec<f32>,
+    /// `[kv_heads, slots, value_stride]`
+    values: Vec<f32>,
+}
+
+impl KvCache {
+    /// For spans of up to `span` positions in a stream of up to `positions`. Memory that was never written to costs nothing: the
+    /// system hands out zeroed pages as they are touched.
+    pub(crate) fn new(config: &TransformerConfig, span: usize, positions: usize) -> Self {
+        let slots = (config.window + span).min(positions.max(1)).next_multiple_of(BLOCK);
+        let value_stride = config.head_dim.next_multiple_of(BLOCK);
+        let layer = || Layer {
+            keys: vec![0.0; config.kv_heads * slots * config.head_dim],
+            values: vec![0.0; config.kv_heads * slots * value_stride],
+        };
+        Self {
+            layers: std::iter::repeat_with(layer).take(config.layers).collect(),
+            slots,
+            kv_heads: config.kv_heads,
+            head_dim: config.head_dim,
+            value_stride,
+            window: config.window,
+        }
+    }
+
+    /// Writes the keys and values of one position, `[kv_heads * head_dim]` each.
+    pub(crate) fn put(&mut self, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
+        let (slot, d) = (position % self.slots, self.head_dim);
+        let layer = &mut self.layers[layer];
+        for h in 0..self.kv_heads {
+            let block = (h * self.slots / BLOCK + slot / BLOCK) * d * BLOCK;
+            for (i, &key) in keys[h * d..][..d].iter().enumerate() {
+                layer.keys[block + i * BLOCK + slot % BLOCK] = key;
+            }
+            layer.values[(h * self.slots + slot) * self.value_stride..][..d].copy_from_slice(&values[h * d..][..d]);
+        }
+    }
+
+    /// One head of a layer.
+    pub(crate) fn head(&self, layer: usize, head: usize) -> Head<'_> {
+        let (keys, values) = (self.slots * self.head_dim, self.slots * self.value_stride);
+        Head {
+            keys: &self.layers[layer].keys[head * keys..][..keys],
+            values: &self.layers[layer].values[head * values..][..values],
+            slots: self.slots,
+            head_dim: self.head_dim,
+            value_stride: self.value_stride,
+            window: self.window,
+        }
+    }
+
+    /// Copies what a query at `position` or later can see of the positions before it.
+    pub(crate) fn copy_from(&mut self, other: &Self, position: usize) {
+        let d = self.head_dim;
+        let (mut keys, mut values) = (vec![0.0; self.kv_heads * d], vec![0.0; self.kv_heads * d]);
+        for layer in 0..self.layers.len() {
+            for p in position.saturating_sub(self.window)..position {
+                for h in 0..self.kv_heads {
+                    let (head, slot) = (other.head(layer, h), p % other.slots);
+                    let block = &head.keys[slot / BLOCK * d * BLOCK..][..d * BLOCK];
+                    for i in 0..d {
+                        keys[h * d + i] = block[i * BLOCK + slot % BLOCK];
+                    }
+                    values[h * d..][..d].copy_from_slice(&head.values[slot * head.value_stride..][..d]);
+                }
+                self.put(layer, p, &keys, &values);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_into_a_ring_of_another_size_sees_the_same() {
+        let config = TransformerConfig {
+            dim: 1,
+            layers: 1,
+            heads: 2,
+            kv_heads: 2,
+            head_dim: 3,
+            ffn_dim: 1,
+            window: 20,
+            rope_theta: 1e4,
+            norm_eps: 1e-5,
+        };
+        let (mut from, mut to) = (KvCache::new(&config, 4, usize::MAX), KvCache::new(&config, 100, usize::MAX));
+        for p in 0..70 {
+            let row: Vec<f32> = (0..6).map(|i| (p * 10 + i) as f32).collect();
+            from.put(0, p, &row, &row);
+        }
+        to.copy_from(&from, 70);
+        for p in 50..70 {
+            let slot = p % to.slots;
+            for h in 0..2 {
+                let head = to.head(0, h);
+                for i in 0..3 {
+                    let want = (p * 10 + h * 3 + i) as f32;
+                    assert_eq!(head.keys[(slot / BLOCK * 3 + i) * BLOCK + slot % BLOCK], want);
+                    assert_eq!(head.values[slot * head.value_stride + i], want);
+                }
+            }
+        }
+    }
+}

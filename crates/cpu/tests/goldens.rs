@@ -1,0 +1,60 @@
+//! The backend against what an independent implementation computes, stage by stage.
+
+use voxtral_cpu::{CpuBackend, CpuOptions, Isa, Precision};
+use voxtral_model::testing::{array, cases, golden, ids, max_difference};
+use voxtral_model::{Backend, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, MAX_ENCODE_TOKENS, Model, Stage};
+
+fn model(layout: &str) -> Model {
+    Model::open(&golden(layout).unwrap()).unwrap()
+}
+
+/// The golden log-mel of a case, `[frames, mel_bins]`.
+fn mel(case: &str) -> Vec<f32> {
+    let (shape, values) = array(&format!("{case}_logmel"));
+    let (bins, frames) = (shape[0], shape[1]);
+    (0..frames * bins).map(|i| values[i % bins * frames + i / bins]).collect()
+}
+
+#[test]
+fn every_stage_equals_the_goldens() {
+    for (layout, isa) in ["tiny", "tiny_hf"].into_iter().flat_map(|l| Isa::available().into_iter().map(move |i| (l, i)))
+    {
+        let model = model(layout);
+        let token = model.config.frames_per_token() * model.config.audio.mel_bins;
+        for case in cases() {
+            let options = CpuOptions { threads: 2, precision: Precision::F32, isa };
+            let mut backend = CpuBackend::new(&model, options).unwrap();
+            let tokens = case.split_once("_d").unwrap().1.parse::<u32>().unwrap();
+            let stream = backend.open(Delay::from_ms(tokens * 80).unwrap(), usize::MAX).unwrap();
+            let close = |what: &str, got: &[f32], want: &[f32], tolerance: f32| {
+                let error = max_difference(got, want);
+                assert!(error <= tolerance, "{case} {layout} {}: {what} differs by {error:e}", isa.name());
+            };
+
+            let (mut stem, mut encoder, mut adapter) = (Vec::new(), Vec::new(), Vec::new());
+            for mel in mel(case).chunks(MAX_ENCODE_TOKENS / 3 * token) {
+                backend.encode(&[EncodeSpan { stream, mel }]).unwrap();
+                stem.extend(backend.inspect(Stage::ConvStem).unwrap());
+                encoder.extend(backend.inspect(Stage::Encoder).unwrap());
+                adapter.extend(backend.inspect(Stage::Adapter).unwrap());
+            }
+            close("conv stem", &stem, &array(&format!("{case}_conv_stem")).1, 1e-4);
+            close("encoder", &encoder, &array(&format!("{case}_encoder_out")).1, 1e-4);
+            close("adapter", &adapter, &array(&format!("{case}_adapter_out")).1, 1e-4);
+
+            for what in ["teacher", "random"] {
+                let ids = ids(&format!("{case}_{what}_ids"));
+                let mut logits = Vec::new();
+                for (i, ids) in ids.chunks(MAX_DECODE_ROWS / 3).enumerate() {
+                    // From the start again: what was decoded there before is overwritten.
+                    let position = i * (MAX_DECODE_ROWS / 3);
+                    backend.decode(&[DecodeSpan { stream, position, ids }], &mut Vec::new()).unwrap();
+                    logits.extend(backend.inspect(Stage::Logits).unwrap());
+                }
+                let name = if what == "teacher" { "logits" } else { "random_logits" };
+                let want = array(&format!("{case}_{name}")).1;
+                close(name, &logits[logits.len() - want.len()..], &want, 5e-4);
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Finding the next tokens: one a pass, or several by guessing.
+//!
+//! A token depends on all tokens before it, so decoding seems to need a pass for each. But a pass over several positions costs
+//! little more than one, and the audio decides most tokens: so guess the inputs of the next positions, decode them all at once, and
+//! keep what the guesses turn out to be right for, plus the one correction (Jacobi decoding; Santilli et al., "Accelerating
+//! Transformer Inference for Translation via Parallel Decoding", ACL 2023). What is kept is exactly what one at a time would give.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use voxtral_model::Prediction;
+
+/// How the next tokens are found. The tokens are the same either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoding {
+    /// One token a pass.
+    Sequential,
+    /// Up to `lookahead` positions a pass, as many as pay off.
+    Parallel {
+        /// Most positions a pass; at most [`MAX_DECODE_ROWS`](voxtral_model::MAX_DECODE_ROWS).
+        lookahead: usize,
+    },
+}
+
+impl Decoding {
+    /// Most positions of one stream in a pass.
+    pub(crate) fn lookahead(self) -> usize {
+        match self {
+            Self::Sequential => 1,
+            Self::Parallel { lookahead } => lookahead.clamp(1, voxtral_model::MAX_DECODE_ROWS),
+        }
+    }
+}
+
+/// Guesses of one stream: what the pass before predicted behind the first wrong guess, then silence.
+pub(crate) struct Guesses {
+    pad: u32,
+    next: Vec<u32>,
+}
+
+impl Guesses {
+    pub(crate) fn new(pad: u32) -> Self {
+        Self { pad, next: Vec::new() }
+    }
+
+    /// The inputs of `rows` positions, of which the first is certain.
+    pub(crate) fn inputs(&self, certain: u32, rows: usize) -> Vec<u32> {
+        let guesses = self.next.iter().copied().chain(std::iter::repeat(self.pad));
+        std::iter::once(certain).chain(guesses).take(rows).collect()
+    }
+
+    /// How many of the predictions for `inputs` are certain: the first, and each one whose input was predicted by the one before.
+    /// The rest become guesses.
+    pub(crate) fn accept(&mut self, inputs: &[u32], predictions: &[Prediction]) -> usize {
+        let right = inputs[1..].iter().zip(predictions).take_while(|(guess, truth)| **guess == truth.id).count();
+        self.next.clear();
+        self.next.extend(predictions[right + 1..].iter().map(|p| p.id));
+        right + 1
+    }
+}
+
+/// How far to look ahead: as far as it pays, on a budget.
+///
+/// It learns what passes cost and how often guesses hold, and takes the number of rows that promises most tokens a second. Until
+/// guesses have paid for themselves, they may lose at most [`BUDGET`] of what one token a pass would have cost; so even where
+/// every guess is wrong, little is lost.
+pub(crate) struct Pace {
+    /// Seconds of a pass by its number of rows.
+    cost: BTreeMap<usize, f64>,
+    /// Guesses that held and that did not, fading.
+    held: f64,
+    failed: f64,
+    /// Seconds that passes may still cost above the sequential ones.
+    budget: f64,
+}
+
+/// Part of the sequential time that wrong guesses may cost: less than the tenth that is promised, since costs are estimates.
+const BUDGET: f64 = 0.07;
+/// Weight that older guesses keep at each new one.
+const FADE: f64 = 0.98;
+
+impl Pace {
+    pub(crate) fn new() -> Self {
+        Self { cost: BTreeMap::new(), held: 1.5, failed: 0.5, budget: 0.0 }
+    }
+
+    /// Rows for each of `streams` that decode together, at most `most`.
+    pub(crate) fn rows(&self, streams: usize, most: usize) -> usize {
+        let Some(&sequential) = self.cost.get(&streams) else { return 1 };
+        let hold = self.held / (self.held + self.failed);
+        let tokens = |rows: usize| (1.0 - hold.powi(rows as i32)) / (1.0 - hold).max(1e-9);
+        let mut best = (1, 1.0 / sequential);
+        for rows in [2, 4, 8, 16, 32, 64, 128].map(|rows: usize| rows.min(most)) {
+            let cost = self.cost_bound(streams * rows);
+            let speed = tokens(rows) / cost;
+            if cost - sequential <= self.budget && speed > best.1 {
+                best = (rows, speed);
+            }
+        }
+        best.0
+    }
+
+    /// Seconds of a pass of `rows`, or more than they can be: a pass over twice the rows takes at most twice as long, and one over
+    /// fewer rows takes no longer.
+    fn cost_bound(&self, rows: usize) -> f64 {
+        let below = self.cost.range(..=rows).next_back().map(|(&known, &cost)| cost * rows as f64 / known as f64);
+        let above = self.cost.range(rows..).map(|(_, &cost)| cost).reduce(f64::min);
+        below.unwrap_or(f64::INFINITY).min(above.unwrap_or(f64::INFINITY))
+    }
+
+    /// Learns from a pass of `rows` rows that took `time` and gave `tokens` tokens to `streams` streams.
+    pub(crate) fn passed(&mut self, streams: usize, rows: usize, tokens: usize, time: Duration) {
+        let seconds = time.as_secs_f64();
+        // A pass is sometimes slow for reasons of its own (the first one, other programs), never fast.
+        let known = self.cost.entry(rows).or_insert(seconds);
+        *known = if seconds < *known { seconds } else { *known + 0.2 * (seconds - *known) };
+        if let Some(&sequential) = self.cost.get(&streams) {
+            let passes = tokens as f64 / streams as f64;
+            self.budget += (1.0 + BUDGET) * passes * sequential - seconds.max(sequential);
+        }
+    }
+
+    /// Learns from one stream's guesses, of which `held` were right before the first wrong one, if there was one.
+    pub(crate) fn guessed(&mut self, held: usize, failed: bool) {
+        for _ in 0..held {
+            (self.held, self.failed) = (self.held * FADE + 1.0, self.failed * FADE);
+        }
+        if failed {
+            (self.held, self.failed) = (self.held * FADE, self.failed * FADE + 1.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn predicted(ids: &[u32]) -> Vec<Prediction> {
+        ids.iter().map(|&id| Prediction { id, logprob: 0.0 }).collect()
+    }
+
+    #[test]
+    fn keeps_what_the_guesses_were_right_for_and_one_more() {
+        let mut guesses = Guesses::new(32);
+        assert_eq!(guesses.inputs(7, 3), [7, 32, 32]);
+        assert_eq!(guesses.accept(&[7, 32, 32, 32], &predicted(&[32, 5, 9, 9])), 2);
+        assert_eq!(guesses.inputs(5, 5), [5, 9, 9, 32, 32]);
+        assert_eq!(guesses.accept(&[5, 9], &predicted(&[9, 8])), 2);
+        assert_eq!(guesses.inputs(8, 2), [8, 32]);
+    }
+
+    /// Time for `tokens` tokens where a pass of r rows takes `cost(r)` and guesses hold as `holds` says, and one token a pass.
+    fn simulate(tokens: usize, cost: impl Fn(usize) -> f64, mut holds: impl FnMut() -> bool) -> (f64, f64) {
+        let (mut pace, mut done, mut total) = (Pace::new(), 0, 0.0);
+        while done < tokens {
+            let rows = pace.rows(1, 32.min(tokens - done));
+            let held = (1..rows).take_while(|_| holds()).count();
+            total += cost(rows);
+            pace.passed(1, rows, held + 1, Duration::from_secs_f64(cost(rows)));
+            // At one row, whether silence would have been right is known all the same.
+            if rows == 1 {
+                let right = holds();
+                pace.guessed(usize::from(right), !right);
+            } else {
+                pace.guessed(held, held + 1 < rows);
+            }
+            done += held + 1;
+        }
+        (total, tokens as f64 * cost(1))
+    }
+
+    #[test]
+    fn loses_less_than_a_tenth_where_every_guess_fails() {
+        let costs: [fn(usize) -> f64; 3] =
+            [|rows| rows as f64, |rows| 1.0 + 0.05 * rows as f64, |rows| if rows <= 4 { 1.0 } else { 1.5 }];
+        for (i, cost) in costs.into_iter().enumerate() {
+            let (time, sequential) = simulate(500, cost, || false);
+            assert!(time <= 1.1 * sequential, "cost {i}: {time} for {sequential}");
+        }
+    }
+
+    #[test]
+    fn takes_what_there_is_to_gain() {
+        let (time, sequential) = simulate(500, |rows| 1.0 + 0.01 * rows as f64, || true);
+        assert!(time < sequential / 15.0, "{time} for {sequential}");
+        // Where a row costs as much as a pass, there is nothing to gain, and nothing is lost.
+        let (time, sequential) = simulate(500, |rows| rows as f64, || true);
+        assert!(time <= 1.1 * sequential, "{time} for {sequential}");
+    }
+}

@@ -1,0 +1,335 @@
+//! A session as its owner sees it, and the queues between it and the engine.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use voxtral_model::Delay;
+use voxtral_transcript::Word;
+
+use crate::{Decoding, EngineError};
+
+/// Samples that wait for the engine: ten seconds, more than a live source falls behind by accident.
+const AUDIO_QUEUE: usize = 160_000;
+/// Events that wait for their reader, beyond which the session pauses: a minute's tokens.
+const EVENT_QUEUE: usize = 1024;
+
+/// How to transcribe.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOptions {
+    /// How long after a word it is written; the model's own default if none.
+    pub delay: Option<Delay>,
+    /// How tokens are found.
+    pub decoding: Decoding,
+    /// End the session at the model's end-of-sequence token, instead of where the audio ends.
+    pub stop_at_eos: bool,
+    /// How many samples there will be at most, if that is known: the session then takes no more memory than they need.
+    pub samples: Option<u64>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { delay: None, decoding: Decoding::Sequential, stop_at_eos: false, samples: None }
+    }
+}
+
+/// What happens in a session, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The model wrote a token, one for each 80 ms of audio.
+    Token {
+        /// Its id.
+        id: u32,
+        /// The natural logarithm of its probability.
+        logprob: f32,
+    },
+    /// Text became certain: the transcript goes on with it.
+    Text(String),
+    /// A word is complete.
+    Word(Word),
+    /// All audio is transcribed. Nothing follows.
+    Done(Summary),
+}
+
+/// A whole session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// The transcript, without space around it.
+    pub text: String,
+    /// Seconds of audio.
+    pub audio_s: f64,
+    /// What it took.
+    pub stats: Stats,
+}
+
+/// What a session took. Passes that it shared with others count whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stats {
+    /// Decoder positions, those of the prompt included.
+    pub positions: usize,
+    /// Decoder passes.
+    pub passes: usize,
+    /// Time in the encoder.
+    pub encode: Duration,
+    /// Time in the decoder.
+    pub decode: Duration,
+    /// From the start of the session to its first text.
+    pub first_text: Option<Duration>,
+}
+
+/// One stream of audio and what comes of it.
+///
+/// Dropping it ends the session where it is and frees its memory.
+pub struct Session {
+    input: AudioIn,
+    output: Events,
+}
+
+impl Session {
+    pub(crate) fn new(port: Arc<Port>) -> Self {
+        let input = AudioIn { port: Arc::clone(&port) };
+        Self { input, output: Events { port, early: VecDeque::new(), over: false } }
+    }
+
+    /// Adds audio: 16 kHz mono, in pieces of any size. Waits while ten seconds are queued already.
+    ///
+    /// # Errors
+    /// When the session has ended; its last event says why.
+    pub fn push_samples(&mut self, mut samples: &[f32]) -> Result<(), EngineError> {
+        while !samples.is_empty() {
+            let mut state = self.input.port.lock();
+            let taken = state.take_in(samples)?;
+            if taken > 0 {
+                self.input.port.bell.ring();
+            } else if state.events.is_empty() {
+                drop(self.input.port.wait(state));
+            } else {
+                // The engine may be waiting for this very reader.
+                self.output.early.extend(state.events.drain(..));
+                self.input.port.bell.ring();
+            }
+            samples = &samples[taken..];
+        }
+        Ok(())
+    }
+
+    /// Ends the audio. What was heard is transcribed to its end.
+    pub fn finish(&mut self) {
+        self.input.port.finish();
+    }
+
+    /// Waits for the next event; `None` when there are no more. The last one is [`Event::Done`] or an error.
+    pub fn next_event(&mut self) -> Option<Result<Event, EngineError>> {
+        self.output.next()
+    }
+
+    /// Parts the session, for a thread that pushes and one that reads. Both halves must be in use: a session whose events nobody
+    /// reads pauses.
+    pub fn split(self) -> (AudioIn, Events) {
+        (self.input, self.output)
+    }
+}
+
+/// The half of a session that takes audio. Dropping it ends the audio, as [`AudioIn::finish`] does.
+pub struct AudioIn {
+    port: Arc<Port>,
+}
+
+impl AudioIn {
+    /// Adds audio: 16 kHz mono, in pieces of any size. Waits while ten seconds are queued already.
+    ///
+    /// # Errors
+    /// When the session has ended, or its reader is gone.
+    pub fn push_samples(&self, mut samples: &[f32]) -> Result<(), EngineError> {
+        while !samples.is_empty() {
+            let mut state = self.port.lock();
+            let taken = state.take_in(samples)?;
+            if taken > 0 {
+                self.port.bell.ring();
+            } else {
+                drop(self.port.wait(state));
+            }
+            samples = &samples[taken..];
+        }
+        Ok(())
+    }
+
+    /// Ends the audio.
+    pub fn finish(self) {}
+
+    /// A handle that ends the audio from elsewhere, as an interrupt does while this half waits for more.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { port: Arc::clone(&self.port) }
+    }
+}
+
+impl Drop for AudioIn {
+    fn drop(&mut self) {
+        self.port.finish();
+    }
+}
+
+/// Ends a session's audio from anywhere. What was pushed is transcribed; pushing more fails with [`EngineError::Ended`].
+pub struct Stopper {
+    port: Arc<Port>,
+}
+
+impl Stopper {
+    /// Ends the audio.
+    pub fn stop(&self) {
+        self.port.finish();
+    }
+}
+
+/// The half of a session that gives events. Dropping it ends the session.
+pub struct Events {
+    port: Arc<Port>,
+    /// Events that came while a push was waiting.
+    early: VecDeque<Result<Event, EngineError>>,
+    over: bool,
+}
+
+impl Iterator for Events {
+    type Item = Result<Event, EngineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.over {
+            return None;
+        }
+        let event = self.early.pop_front().unwrap_or_else(|| self.port.next_event());
+        self.over = matches!(event, Ok(Event::Done(_)) | Err(_));
+        Some(event)
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.port.lock().ended = true;
+        self.port.changed.notify_all();
+        self.port.bell.ring();
+    }
+}
+
+/// Wakes the engine.
+#[derive(Default)]
+pub(crate) struct Bell {
+    rung: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits for a ring, also one that came since the last wait.
+    pub(crate) fn wait(&self) {
+        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*rung {
+            rung = self.wake.wait(rung).unwrap_or_else(PoisonError::into_inner);
+        }
+        *rung = false;
+    }
+}
+
+/// The queues of one session, shared by its owner and the engine. Both are bounded.
+pub(crate) struct Port {
+    state: Mutex<PortState>,
+    changed: Condvar,
+    bell: Arc<Bell>,
+}
+
+#[derive(Default)]
+struct PortState {
+    audio: Vec<f32>,
+    finished: bool,
+    events: VecDeque<Result<Event, EngineError>>,
+    /// The last event is in the queue or was read, or nobody will read.
+    ended: bool,
+}
+
+impl PortState {
+    /// Takes as many samples as there is room for.
+    fn take_in(&mut self, samples: &[f32]) -> Result<usize, EngineError> {
+        if self.ended || self.finished {
+            return Err(EngineError::Ended);
+        }
+        let room = AUDIO_QUEUE - self.audio.len();
+        let taken = samples.len().min(room);
+        self.audio.extend_from_slice(&samples[..taken]);
+        Ok(taken)
+    }
+}
+
+impl Port {
+    pub(crate) fn new(bell: Arc<Bell>) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), bell }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PortState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, PortState>) -> MutexGuard<'a, PortState> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No more audio will come.
+    fn finish(&self) {
+        self.lock().finished = true;
+        self.changed.notify_all();
+        self.bell.ring();
+    }
+
+    /// For the reader: waits for the next event.
+    fn next_event(&self) -> Result<Event, EngineError> {
+        let mut state = self.lock();
+        loop {
+            if let Some(event) = state.events.pop_front() {
+                if state.events.len() + 1 == EVENT_QUEUE {
+                    self.bell.ring();
+                }
+                return event;
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// For the engine: moves queued samples to `into`. True when no more will come.
+    pub(crate) fn take_audio(&self, into: &mut Vec<f32>) -> bool {
+        let mut state = self.lock();
+        if !state.audio.is_empty() {
+            into.append(&mut state.audio);
+            self.changed.notify_all();
+        }
+        state.finished
+    }
+
+    /// For the engine: whether the reader has fallen behind.
+    pub(crate) fn is_full(&self) -> bool {
+        self.lock().events.len() >= EVENT_QUEUE
+    }
+
+    /// For the engine: whether the last event was handed out, or nobody waits for it.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lock().ended
+    }
+
+    /// For the engine: hands out events.
+    pub(crate) fn send(&self, events: impl IntoIterator<Item = Event>) {
+        self.lock().events.extend(events.into_iter().map(Ok));
+        self.changed.notify_all();
+    }
+
+    /// For the engine: hands out the last event.
+    pub(crate) fn end(&self, last: Result<Event, EngineError>) {
+        let mut state = self.lock();
+        if !state.ended {
+            state.ended = true;
+            state.events.push_back(last);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+}

@@ -1,0 +1,161 @@
+//! The weights of a folder, in either layout, as [`Weights`]; bytes stay where they lie but for what must be rearranged.
+
+mod finite;
+mod layout;
+mod shard;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde::Deserialize;
+
+use crate::tensor::DType;
+use crate::{ConfigError, ModelConfig, ModelError, Storage, Tensor, Weights, files};
+use shard::Entry;
+
+pub(crate) use layout::Layout;
+
+/// The tensors of a model by the names that [`Layout::name`] gives them.
+pub(crate) struct Checkpoint {
+    layout: Layout,
+    config: PathBuf,
+    /// The weights file, or the index of several.
+    weights: PathBuf,
+    entries: HashMap<String, Entry>,
+}
+
+impl Checkpoint {
+    /// Of a folder. Where both layouts are there, the native one is taken: it needs no rearranging.
+    pub(crate) fn open(dir: &Path) -> Result<Self, ModelError> {
+        let there = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
+        let native = (there("params.json"), there("consolidated.safetensors"));
+        let hf = (there("config.json"), there("model.safetensors").or(there("model.safetensors.index.json")));
+        match (native, hf) {
+            ((Some(config), Some(weights)), _) => {
+                let storage = files::map(&weights)?;
+                Self::of_shards(Layout::Native, config, weights.clone(), [(weights, storage)])
+            }
+            (_, (Some(config), Some(weights))) => {
+                let paths = match weights.extension() {
+                    Some(extension) if extension == "json" => shards_of(&weights)?,
+                    _ => vec![weights.clone()],
+                };
+                let shards: Vec<_> =
+                    paths.into_iter().map(|path| Ok((path.clone(), files::map(&path)?))).collect::<Result<_, _>>()?;
+                Self::of_shards(Layout::HuggingFace, config, weights, shards)
+            }
+            ((Some(_), None), (None, _)) => Err(ModelError::Missing { path: dir.join("consolidated.safetensors") }),
+            ((None, Some(_)), (None, _)) => Err(ModelError::Missing { path: dir.join("params.json") }),
+            (_, (Some(_), None)) => Err(ModelError::Missing { path: dir.join("model.safetensors") }),
+            (_, (None, Some(_))) => Err(ModelError::Missing { path: dir.join("config.json") }),
+            ((None, None), (None, None)) => Err(ModelError::NoModel { dir: dir.to_owned() }),
+        }
+    }
+
+    /// Of weights that lie anywhere; `weights` and the paths of the shards are for messages.
+    pub(crate) fn of_shards(
+        layout: Layout,
+        config: PathBuf,
+        weights: PathBuf,
+        shards: impl IntoIterator<Item = (PathBuf, Arc<Storage>)>,
+    ) -> Result<Self, ModelError> {
+        let mut entries = HashMap::new();
+        for (path, storage) in shards {
+            for entry in shard::entries(&Arc::from(path), &storage)? {
+                if layout.ignores(&entry.name) {
+                    continue;
+                }
+                if let Some(twin) = entries.insert(layout.normal(&entry.name), entry) {
+                    return Err(files::broken(&twin.path, format!("{} is there twice", twin.name)));
+                }
+            }
+        }
+        Ok(Self { layout, config, weights, entries })
+    }
+
+    /// The description of the model, read from its file.
+    pub(crate) fn read_config(&self) -> Result<ModelConfig, ModelError> {
+        self.parse_config(&files::read(&self.config)?)
+    }
+
+    /// The description of the model, from the contents of its file.
+    pub(crate) fn parse_config(&self, json: &[u8]) -> Result<ModelConfig, ModelError> {
+        let failed = |source: ConfigError| ModelError::Config { path: self.config.clone(), source };
+        match self.layout {
+            Layout::Native => ModelConfig::from_params_json(json).map_err(failed),
+            Layout::HuggingFace => {
+                let mut config = ModelConfig::from_hf_json(json).map_err(failed)?;
+                let rows = self.entries.get(&self.layout.name(Layout::ADA_DOWN)).and_then(|entry| entry.shape.first());
+                config.ada_dim = rows.copied().unwrap_or(config.ada_dim);
+                config.validate().map_err(failed)?;
+                Ok(config)
+            }
+        }
+    }
+
+    /// All weights, every shape checked and every value known to be finite, which reads all of the file once.
+    pub(crate) fn weights(mut self, config: &ModelConfig) -> Result<Weights, ModelError> {
+        let mut taken = Vec::new();
+        let weights = Weights::collect(config, &mut |native, shape| {
+            let name = self.layout.name(native);
+            let Some(entry) = self.entries.remove(&name) else {
+                return Err(ModelError::MissingTensor { path: self.weights.clone(), tensor: name });
+            };
+            let tensor = entry.tensor(shape)?;
+            let tensor = match self.layout.split_halves(native, config) {
+                Some(head_dim) => interleaved(&tensor, head_dim),
+                None => tensor,
+            };
+            taken.push(entry);
+            Ok(tensor)
+        })?;
+        // The first by name, so that the message is the same every time.
+        if let Some(entry) = self.entries.into_values().min_by(|a, b| a.name.cmp(&b.name)) {
+            return Err(ModelError::UnknownTensor { path: entry.path.to_path_buf(), tensor: entry.name });
+        }
+        match finite::first_bad(&taken) {
+            None => Ok(weights),
+            Some(entry) => Err(ModelError::NotFinite { path: entry.path.to_path_buf(), tensor: entry.name.clone() }),
+        }
+    }
+}
+
+/// The files that an index names, each once.
+fn shards_of(index: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let parsed: Index =
+        serde_json::from_slice(&files::read(index)?).map_err(|e| files::broken(index, format!("not an index: {e}")))?;
+    let mut names: Vec<String> = parsed.weight_map.into_values().collect();
+    names.sort();
+    names.dedup();
+    if names.is_empty() {
+        return Err(files::broken(index, "it names no files"));
+    }
+    // An index comes from elsewhere; it must not make us open anything outside its folder.
+    if let Some(name) = names.iter().find(|name| name.contains(['/', '\\', ':']) || *name == "..") {
+        return Err(files::broken(index, format!("{name:?} is not a file of this folder")));
+    }
+    Ok(names.into_iter().map(|name| index.with_file_name(name)).collect())
+}
+
+/// Rows `j` and `j + head_dim / 2` of each head, a rotary pair in the Hugging Face layout, become rows `2j` and `2j + 1`.
+fn interleaved(tensor: &Tensor, head_dim: usize) -> Tensor {
+    let bytes = tensor.as_bytes();
+    let row = bytes.len() / tensor.shape()[0];
+    let head = head_dim * row;
+    Tensor::filled(tensor.dtype(), tensor.shape().to_vec(), |out| {
+        out.par_chunks_exact_mut(head).zip(bytes.par_chunks_exact(head)).for_each(|(out, head)| {
+            let (first, second) = head.split_at(head.len() / 2);
+            let pairs = first.chunks_exact(row).zip(second.chunks_exact(row));
+            for (out, (a, b)) in out.chunks_exact_mut(2 * row).zip(pairs) {
+                out[..row].copy_from_slice(a);
+                out[row..].copy_from_slice(b);
+            }
+        });
+    })
+}

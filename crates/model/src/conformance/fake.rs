@@ -1,0 +1,210 @@
+//! The suite held against itself: a backend without arithmetic that keeps the contract passes, and one that breaks a promise fails
+//! the property of that promise.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rand::{Rng, SeedableRng};
+
+use super::*;
+use crate::{
+    AUDIO_WINDOW, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, MAX_ENCODE_TOKENS,
+    Prediction, StreamId,
+};
+
+/// The promise that a fake breaks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    FeelsChunks,
+    FeelsSpans,
+    FeelsCompany,
+    KeepsFirstId,
+    ForgetsInFork,
+    FeelsRoom,
+    SeesTooFar,
+    SeesTooLittle,
+    GivesIdsTwice,
+    TakesAnyId,
+    TakesOldAudio,
+}
+
+#[derive(Clone)]
+struct Stream {
+    delay: Delay,
+    positions: usize,
+    /// A number for each token of audio.
+    audio: Vec<u64>,
+    embeddings: Vec<u64>,
+    ids: Vec<u32>,
+}
+
+/// Embeddings and logits are hashes of what they may depend on.
+struct Fake {
+    fault: Fault,
+    config: ModelConfig,
+    streams: HashMap<StreamId, Stream>,
+    opened: u64,
+    embeddings: Vec<f32>,
+    logits: Vec<f32>,
+}
+
+fn hash(of: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn contract<T>(holds: bool, value: T, what: &str) -> Result<T, BackendError> {
+    if holds { Ok(value) } else { Err(BackendError::Contract(what.to_owned())) }
+}
+
+impl Fake {
+    fn add(&mut self, stream: Stream) -> StreamId {
+        let new = if self.fault == Fault::GivesIdsTwice { self.streams.len() as u64 } else { self.opened };
+        self.opened += 1;
+        self.streams.insert(StreamId(new), stream);
+        StreamId(new)
+    }
+
+    fn stream(&mut self, id: StreamId) -> Result<&mut Stream, BackendError> {
+        self.streams.get_mut(&id).ok_or_else(|| BackendError::Contract("no such stream".to_owned()))
+    }
+
+    fn once(streams: impl Iterator<Item = StreamId>) -> Result<(), BackendError> {
+        let mut seen = HashSet::new();
+        contract(streams.into_iter().all(|stream| seen.insert(stream)), (), "a stream twice")
+    }
+}
+
+impl Backend for Fake {
+    fn info(&self) -> BackendInfo {
+        BackendInfo { backend: "fake", device: String::new(), device_bytes: 0 }
+    }
+
+    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
+        Ok(self.add(Stream { delay, positions, audio: vec![], embeddings: vec![], ids: vec![] }))
+    }
+
+    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError> {
+        let mut stream = Stream { positions, ..self.stream(of)?.clone() };
+        if self.fault == Fault::ForgetsInFork {
+            stream.ids.fill(0);
+        }
+        Ok(self.add(stream))
+    }
+
+    fn close(&mut self, stream: StreamId) {
+        self.streams.remove(&stream);
+    }
+
+    fn encode(&mut self, batch: &[EncodeSpan<'_>]) -> Result<(), BackendError> {
+        let (fault, width) = (self.fault, self.config.decoder.dim);
+        let token = self.config.frames_per_token() * self.config.audio.mel_bins;
+        Self::once(batch.iter().map(|span| span.stream))?;
+        let total: usize = batch.iter().map(|span| span.mel.len()).sum();
+        contract(total <= MAX_ENCODE_TOKENS * token, (), "too much audio")?;
+        self.embeddings.clear();
+        for span in batch {
+            contract(span.mel.len().is_multiple_of(token), (), "a part of a token")?;
+            let stream = self.stream(span.stream)?;
+            let mut embeddings = Vec::new();
+            for (i, mel) in span.mel.chunks(token).enumerate() {
+                stream.audio.push(hash(mel.iter().map(|v| v.to_bits()).collect::<Vec<_>>()));
+                let heard = &stream.audio[stream.audio.len().saturating_sub(10)..];
+                let embedding = hash((heard, if fault == Fault::FeelsChunks { i } else { 0 }));
+                stream.embeddings.push(embedding);
+                embeddings.extend(std::iter::repeat_n(embedding as f32, width));
+            }
+            self.embeddings.extend(embeddings);
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), BackendError> {
+        let (fault, vocab, decoder) = (self.fault, self.config.vocab, self.config.decoder.clone());
+        Self::once(batch.iter().map(|span| span.stream))?;
+        contract(batch.iter().map(|span| span.ids.len()).sum::<usize>() <= MAX_DECODE_ROWS, (), "too many rows")?;
+        out.clear();
+        self.logits.clear();
+        for span in batch {
+            let stream = self.stream(span.stream)?;
+            contract(span.position <= stream.ids.len(), (), "a gap")?;
+            contract(span.position + span.ids.len() <= stream.embeddings.len(), (), "audio not encoded")?;
+            let newest = stream.embeddings.len().saturating_sub(AUDIO_WINDOW) <= span.position;
+            contract(newest || fault == Fault::TakesOldAudio, (), "audio too old")?;
+            let known = span.ids.iter().all(|&id| (id as usize) < vocab);
+            contract(known || fault == Fault::TakesAnyId, (), "no such id")?;
+            let before = if fault == Fault::KeepsFirstId { stream.ids.len() } else { span.position };
+            stream.ids.truncate(before);
+            stream.ids.extend_from_slice(&span.ids[(before - span.position).min(span.ids.len())..]);
+            let mut rows = Vec::new();
+            for row in 0..span.ids.len() {
+                let position = span.position + row;
+                let reach = decoder.layers * (decoder.window - 1)
+                    + usize::from(fault == Fault::SeesTooFar)
+                    + usize::from(fault == Fault::FeelsRoom && stream.positions == usize::MAX)
+                    - usize::from(fault == Fault::SeesTooLittle);
+                let seen = position.saturating_sub(reach)..position + 1;
+                let quirk = match fault {
+                    Fault::FeelsSpans => row,
+                    Fault::FeelsCompany => batch.len(),
+                    _ => 0,
+                };
+                let state = (&stream.ids[seen.clone()], &stream.embeddings[seen], stream.delay, quirk);
+                let mut rng = rand::rngs::SmallRng::seed_from_u64(hash(state));
+                let logits: Vec<f32> = (0..vocab).map(|_| rng.random_range(-3.0..3.0)).collect();
+                let best = logits.iter().copied().fold(f32::MIN, f32::max);
+                let sum: f32 = logits.iter().map(|l| (l - best).exp()).sum();
+                let id = logits.iter().position(|&l| l == best).unwrap_or(0) as u32;
+                out.push(Prediction { id, logprob: -sum.ln() });
+                rows.extend(logits);
+            }
+            self.logits.extend(rows);
+        }
+        Ok(())
+    }
+
+    fn inspect(&mut self, stage: Stage) -> Result<Vec<f32>, BackendError> {
+        Ok(if stage == Stage::Logits { self.logits.clone() } else { self.embeddings.clone() })
+    }
+}
+
+const TERMS: Terms = Terms { tolerance: 0.0, head_dims: &[16, 24] };
+
+fn fake(fault: Fault) -> impl Fn(&Model) -> Box<dyn Backend> {
+    move |model| {
+        let config = model.config.clone();
+        Box::new(Fake { fault, config, streams: HashMap::new(), opened: 0, embeddings: vec![], logits: vec![] })
+    }
+}
+
+#[test]
+fn a_backend_that_keeps_the_contract_passes() {
+    run(&fake(Fault::None), &TERMS);
+    run(&fake(Fault::None), &Terms { tolerance: 1e-3, ..TERMS });
+}
+
+#[test]
+fn every_broken_promise_is_found_by_its_property() {
+    type Property = fn(Make<'_>, &Terms);
+    let cases: [(Fault, Property); 11] = [
+        (Fault::FeelsChunks, chunks_do_not_matter),
+        (Fault::FeelsSpans, spans_do_not_matter),
+        (Fault::FeelsCompany, company_does_not_matter),
+        (Fault::KeepsFirstId, decoding_again_overwrites),
+        (Fault::ForgetsInFork, forks_are_equal_and_independent),
+        (Fault::FeelsRoom, room_does_not_matter),
+        (Fault::SeesTooFar, windows_have_their_width),
+        (Fault::SeesTooLittle, windows_have_their_width),
+        (Fault::GivesIdsTwice, closed_streams_are_refused),
+        (Fault::TakesAnyId, mistakes_are_refused),
+        (Fault::TakesOldAudio, mistakes_are_refused),
+    ];
+    for (fault, property) in cases {
+        let failed = catch_unwind(AssertUnwindSafe(|| property(&fake(fault), &TERMS))).expect_err("not found");
+        let message = failed.downcast_ref::<String>().expect("a message that is made for the case");
+        assert!(message.contains("on fake with a decoder of width 96, 4 query heads"), "{fault:?}: {message}");
+    }
+}

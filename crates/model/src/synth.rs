@@ -1,0 +1,157 @@
+//! Models of any size with random weights, for tests, benchmarks and demonstrations without a download.
+//!
+//! They write nonsense, but like a real model: mostly words and pauses that depend on the audio and on what was written before. The
+//! same description and seed give the same bytes on every machine, on disk and in memory.
+
+mod spec;
+mod text;
+mod values;
+
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use half::bf16;
+use rayon::prelude::*;
+
+use crate::tensor::DType;
+use crate::{ConfigError, Model, ModelConfig, ModelError, Tensor, Tokenizer, Weights};
+use values::Values;
+
+pub use spec::SpecError;
+
+const PARAMS: &str = "params.json";
+const TEKKEN: &str = "tekken.json";
+const WEIGHTS: &str = "consolidated.safetensors";
+
+/// Values that are made, then written, at a time: 32 MB.
+const BATCH: usize = 16 << 20;
+/// Values that one thread makes at a time.
+const BLOCK: usize = 1 << 16;
+
+impl Model {
+    /// The model that [`write_synthetic`] would write, in memory.
+    ///
+    /// # Errors
+    /// When `config` makes no sense, or its vocabulary has no room for the special ids and the 256 bytes.
+    pub fn synthetic(config: &ModelConfig, seed: u64) -> Result<Self, ConfigError> {
+        check(config)?;
+        let mut index = 0;
+        let collected = Weights::collect(config, &mut |name, shape| {
+            let values = Values::new(config, name, shape, seed, index);
+            index += 1;
+            let tensor =
+                Tensor::filled(DType::Bf16, shape.to_vec(), |out| fill(&values, 0, bytemuck::cast_slice_mut(out)));
+            Ok::<_, Infallible>(tensor)
+        });
+        let Ok(weights) = collected;
+        let tokenizer = Tokenizer::from_json(text::tekken(config.vocab).as_bytes(), config.vocab)
+            .expect("a generated vocabulary is well formed");
+        Ok(Self { name: "synthetic".to_owned(), config: config.clone(), weights, tokenizer })
+    }
+}
+
+/// Writes a model with random BF16 weights into `dir`, in the native layout, and tells `progress` how many bytes of weights are
+/// written, and of how many. The folder is made if need be. Memory stays below 100 MB whatever the size.
+///
+/// Until all is written the files have other names, so that what is there never looks like a model that it is not.
+///
+/// # Errors
+/// When `config` makes no sense, when the folder already holds a model's files, or when it cannot be written; then nothing stays.
+pub fn write_synthetic(
+    dir: &Path,
+    config: &ModelConfig,
+    seed: u64,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<(), ModelError> {
+    check(config).map_err(|source| ModelError::Config { path: dir.join(PARAMS), source })?;
+    let names = [PARAMS, TEKKEN, WEIGHTS];
+    if let Some(path) = names.iter().map(|name| dir.join(name)).find(|path| path.exists()) {
+        return Err(ModelError::Exists { path });
+    }
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| ModelError::Io { path, source }
+    };
+    fs::create_dir_all(dir).map_err(io(dir))?;
+
+    let partial = |name: &str| dir.join(format!("{name}.partial"));
+    let mut write = || {
+        let (params, tekken, weights) = (partial(PARAMS), partial(TEKKEN), partial(WEIGHTS));
+        fs::write(&params, text::params(config)).map_err(io(&params))?;
+        fs::write(&tekken, text::tekken(config.vocab)).map_err(io(&tekken))?;
+        let file = File::create(&weights).map_err(io(&weights))?;
+        write_weights(file, config, seed, &mut progress).map_err(io(&weights))?;
+        // The weights come last: a folder without them is no model.
+        names.iter().try_for_each(|name| fs::rename(partial(name), dir.join(name)).map_err(io(&dir.join(name))))
+    };
+    write().inspect_err(|_| {
+        for name in names {
+            // What is not there need not be removed, and of the rest the first error has told.
+            let _ = fs::remove_file(partial(name));
+        }
+    })
+}
+
+fn check(config: &ModelConfig) -> Result<(), ConfigError> {
+    config.validate()?;
+    crate::config::within("vocab", config.vocab, text::FEWEST_IDS..=1 << 20)
+}
+
+fn write_weights(
+    mut file: File,
+    config: &ModelConfig,
+    seed: u64,
+    progress: &mut impl FnMut(u64, u64),
+) -> io::Result<()> {
+    let tensors = tensors(config);
+    file.write_all(&header(&tensors))?;
+    let total = config.parameters() * size_of::<bf16>() as u64;
+    let mut written = 0;
+    let mut buffer = vec![bf16::ZERO; BATCH];
+    for (index, (name, shape)) in tensors.iter().enumerate() {
+        let values = Values::new(config, name, shape, seed, index as u64);
+        let len: usize = shape.iter().product();
+        for start in (0..len).step_by(BATCH) {
+            let batch = &mut buffer[..BATCH.min(len - start)];
+            fill(&values, start, batch);
+            let bytes: &[u8] = bytemuck::cast_slice(batch);
+            file.write_all(bytes)?;
+            written += bytes.len() as u64;
+            progress(written, total);
+        }
+    }
+    Ok(())
+}
+
+/// Values `start..` of a tensor, on all cores.
+fn fill(values: &Values, start: usize, out: &mut [bf16]) {
+    out.par_chunks_mut(BLOCK).enumerate().for_each(|(i, block)| values.fill(start + i * BLOCK, block));
+}
+
+/// Name and shape of every tensor of such a model.
+fn tensors(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let mut tensors = Vec::new();
+    let none = Tensor::owned(&[], DType::Bf16, vec![0]);
+    let _: Result<_, Infallible> = Weights::collect(config, &mut |name, shape| {
+        tensors.push((name.to_owned(), shape.to_vec()));
+        Ok(none.clone())
+    });
+    tensors
+}
+
+/// Length and header of a safetensors file of BF16 tensors, padded so that their bytes are aligned.
+fn header(tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
+    let mut start = 0;
+    let mut entries = serde_json::Map::new();
+    for (name, shape) in tensors {
+        let end = start + shape.iter().product::<usize>() * size_of::<bf16>();
+        let entry = serde_json::json!({"dtype": "BF16", "shape": shape, "data_offsets": [start, end]});
+        entries.insert(name.clone(), entry);
+        start = end;
+    }
+    let mut json = serde_json::Value::Object(entries).to_string().into_bytes();
+    json.resize(json.len().next_multiple_of(64) - 8, b' ');
+    [&(json.len() as u64).to_le_bytes()[..], &json].concat()
+}
