@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use voxtral_model::{
     AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS,
-    MAX_ENCODE_TOKENS, ModelConfig, Prediction, Stage, StreamId, Weights, ada_scales,
+    MAX_ENCODE_TOKENS, Model, ModelConfig, Prediction, Stage, StreamId, Weights, ada_scales,
 };
 
 use crate::driver::{Buffer, Device, Download, DriverError, Graph, Stream, Upload};
@@ -135,7 +135,8 @@ impl CudaBackend {
     ///
     /// # Errors
     /// When the weights do not fit the configuration or the kernels.
-    pub fn needs(config: &ModelConfig, weights: &Weights, positions: usize) -> Result<(u64, u64), BackendError> {
+    pub fn needs(model: &Model, positions: usize) -> Result<(u64, u64), BackendError> {
+        let Model { config, weights, .. } = model;
         let plan = supported(config).and_then(|()| Plan::new(config, weights)).map_err(BackendError::Unsupported)?;
         let fixed = plan.bytes() + Scratch::bytes_for(config);
         Ok((fixed as u64, Shape::new(config, positions).bytes() as u64))
@@ -146,12 +147,8 @@ impl CudaBackend {
     ///
     /// # Errors
     /// When there is no such GPU, the model does not fit it, or the driver fails.
-    pub fn new(
-        config: &ModelConfig,
-        weights: &Weights,
-        options: &CudaOptions,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Self, BackendError> {
+    pub fn new(model: &Model, options: &CudaOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, BackendError> {
+        let Model { config, weights, .. } = model;
         let plan = supported(config).and_then(|()| Plan::new(config, weights)).map_err(BackendError::Unsupported)?;
         let (device, image) = open_device(options.device)?;
         let begun = Instant::now();
@@ -328,7 +325,7 @@ impl CudaBackend {
         let contract = |what: String| Err(BackendError::Contract(what));
         for (i, span) in batch.iter().enumerate() {
             let state = self.get(span.stream)?;
-            let (id, end) = (span.stream.0, span.position + span.ids.len());
+            let (id, end) = (span.stream.0, span.position.saturating_add(span.ids.len()));
             if span.position > state.decoded || end > state.encoded || span.ids.is_empty() {
                 let (decoded, encoded, position) = (state.decoded, state.encoded, span.position);
                 return contract(format!(

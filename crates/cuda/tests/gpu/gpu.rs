@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use half::bf16;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use voxtral_cuda::internals::images::{FORCE_PTX, choose};
 use voxtral_cuda::internals::driver::{Buffer, Device, Download, Stream, Upload};
+use voxtral_cuda::internals::images::{FORCE_PTX, choose};
 use voxtral_cuda::internals::kernels::Kernels;
 
 pub struct Gpu {

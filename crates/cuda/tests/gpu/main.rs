@@ -28,7 +28,10 @@ fn main() -> ExitCode {
         }
     };
     let (major, minor) = report.capability;
-    println!("{}, compute capability {major}.{minor}, driver {}, kernels {}", report.name, report.driver_version, report.image);
+    println!(
+        "{}, compute capability {major}.{minor}, driver {}, kernels {}",
+        report.name, report.driver_version, report.image
+    );
     let gpu = gpu::Gpu::open();
     let mut failed = 0;
     let filter = arguments.iter().find(|a| !a.starts_with('-'));

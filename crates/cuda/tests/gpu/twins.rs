@@ -94,7 +94,18 @@ fn odd_products(gpu: &Gpu) -> Result<(), String> {
 }
 
 fn real_products(gpu: &Gpu) -> Result<(), String> {
-    let shapes = [(6144, 3072), (3072, 4096), (18432, 3072), (3072, 9216), (6144, 1280), (1280, 2048), (10240, 1280), (1280, 5120), (1280, 3840), (1280, 384)];
+    let shapes = [
+        (6144, 3072),
+        (3072, 4096),
+        (18432, 3072),
+        (3072, 9216),
+        (6144, 1280),
+        (1280, 2048),
+        (10240, 1280),
+        (1280, 5120),
+        (1280, 3840),
+        (1280, 384),
+    ];
     for (n, k) in shapes {
         let case = Case::new(gpu, n, k, 256, (n + k) as u64);
         let mut alone = Vec::new();
@@ -105,7 +116,9 @@ fn real_products(gpu: &Gpu) -> Result<(), String> {
             for _ in 0..200 {
                 let (r, f) = (rng.random_range(0..rows), rng.random_range(0..n));
                 let (want, size) = case.twin(r, f);
-                close(&format!("{what}, row {r}, output {f}"), &[got[r * n + f]], &[want], |_| ROUNDING * (1.0 + size))?;
+                close(&format!("{what}, row {r}, output {f}"), &[got[r * n + f]], &[want], |_| {
+                    ROUNDING * (1.0 + size)
+                })?;
             }
             if rows == 1 {
                 alone = got;
@@ -137,7 +150,9 @@ fn epilogues(gpu: &Gpu) -> Result<(), String> {
         let rounding = |i: usize| 1e-5 * (1.0 + size[i]);
         let out = gpu.poison(rows * ldo * 4);
         let p = Product { out: out.address(), ldo: ldo as u32, ..case.product() };
-        let rows_of = |values: Vec<f32>, width: usize| -> Vec<f32> { values.chunks(ldo).flat_map(|r| r[..width].to_vec()).collect() };
+        let rows_of = |values: Vec<f32>, width: usize| -> Vec<f32> {
+            values.chunks(ldo).flat_map(|r| r[..width].to_vec()).collect()
+        };
 
         let residual: Vec<f32> = random(&mut rng(4), rows * ldo, 3.0);
         let before = gpu.put(&residual);
@@ -157,7 +172,9 @@ fn epilogues(gpu: &Gpu) -> Result<(), String> {
         close("SiLU", &got, &want, |i| want[i].abs() / 250.0 + 8.0 * rounding(2 * i))?;
 
         let slots = gpu.poison(rows * 1000 * 4);
-        let table: Vec<Row> = (0..rows).map(|r| Row { audio: slots.address() + ((rows - 1 - r) * 4000) as u64, ..Row::default() }).collect();
+        let table: Vec<Row> = (0..rows)
+            .map(|r| Row { audio: slots.address() + ((rows - 1 - r) * 4000) as u64, ..Row::default() })
+            .collect();
         let table = gpu.put(&table);
         case.run(gpu, Product { rows: table.address(), ..p }, Mode::Audio, rows)?;
         let got = gpu.get::<f32>(&slots, rows * 1000);
@@ -183,7 +200,8 @@ fn qkv(gpu: &Gpu) -> Result<(), String> {
             .map(|r| Row { kv: kv.address(), ring: ring as u32, position: position(r) as u32, ..Row::default() })
             .collect();
         let table = gpu.put(&table);
-        let turns: Vec<[f32; 2]> = (0..rows).flat_map(|r| rope.turns(position(r)).map(|(c, s)| [c, s]).collect::<Vec<_>>()).collect();
+        let turns: Vec<[f32; 2]> =
+            (0..rows).flat_map(|r| rope.turns(position(r)).map(|(c, s)| [c, s]).collect::<Vec<_>>()).collect();
         let turns = gpu.put(&turns);
         let ldo = q_dim.next_multiple_of(32);
         let q = gpu.poison(rows * ldo * 2);
@@ -208,7 +226,9 @@ fn qkv(gpu: &Gpu) -> Result<(), String> {
             }
             let slot = |value: usize| ((2 * layer as usize + value) * ring + position(r) % ring) * kv_dim;
             let got: Vec<f32> = [&q[r * ldo..][..q_dim], &kv[slot(0)..][..kv_dim], &kv[slot(1)..][..kv_dim]].concat();
-            close(&format!("{rows} rows, row {r}"), &got, &want, |i| want[i].abs() / 250.0 + 2e-5 * (1.0 + size[r * n + i]))?;
+            close(&format!("{rows} rows, row {r}"), &got, &want, |i| {
+                want[i].abs() / 250.0 + 2e-5 * (1.0 + size[r * n + i])
+            })?;
         }
     }
     Ok(())
@@ -232,7 +252,13 @@ fn head(gpu: &Gpu) -> Result<(), String> {
             let counts = gpu.put(&[Counts { rows: rows as u32, ..Counts::default() }]);
             let p = Product { bias: 0, slices: 1, out: best.address(), ldo: tiles as u32, ..case.product() };
             case.run(gpu, p, Mode::Head, rows)?;
-            let reduce = RowWork { input: best.address(), out: out.address(), counts: counts.address(), dim: tiles as u32, ..RowWork::default() };
+            let reduce = RowWork {
+                input: best.address(),
+                out: out.address(),
+                counts: counts.address(),
+                dim: tiles as u32,
+                ..RowWork::default()
+            };
             gpu.kernels.best_of_row(&gpu.stream, reduce, rows).map_err(|e| e.to_string())?;
             let got = gpu.get::<[u32; 2]>(&out, rows);
             let logits = gpu.poison(rows * n * 4);
@@ -316,14 +342,18 @@ fn positions(gpu: &Gpu) -> Result<(), String> {
     let base = RowWork { rows: table_d.address(), counts: counts.address(), ..RowWork::default() };
     let p = RowWork { weight: embedding_d.address(), out: out.address(), dim: dim as u32, k: ld as u32, ..base };
     gpu.kernels.embed(&gpu.stream, p, 8).map_err(|e| e.to_string())?;
-    let want: Vec<f32> = (0..rows * dim).map(|i| embedding[table[i / dim].id as usize * dim + i % dim] + audio[i]).collect();
+    let want: Vec<f32> =
+        (0..rows * dim).map(|i| embedding[table[i / dim].id as usize * dim + i % dim] + audio[i]).collect();
     same("embed", &gpu.get::<f32>(&out, rows * dim), &want)?;
 
     let rope = Rope::new(head_dim, 1e6);
     let (frequencies, turns) = (gpu.put(rope.frequencies()), gpu.poison(rows * head_dim * 4));
     let p = RowWork { weight: frequencies.address(), out: turns.address(), dim: head_dim as u32, ..base };
     gpu.kernels.rope_turns(&gpu.stream, p, 8).map_err(|e| e.to_string())?;
-    let want: Vec<f32> = table.iter().flat_map(|row| rope.turns(row.position as usize).flat_map(|(c, s)| [c, s]).collect::<Vec<_>>()).collect();
+    let want: Vec<f32> = table
+        .iter()
+        .flat_map(|row| rope.turns(row.position as usize).flat_map(|(c, s)| [c, s]).collect::<Vec<_>>())
+        .collect();
     close("rope_turns", &gpu.get::<f32>(&turns, rows * head_dim), &want, |_| 1.2e-7)
 }
 
@@ -333,7 +363,8 @@ fn gathers(gpu: &Gpu) -> Result<(), String> {
     let frames: usize = lens.iter().sum();
     let rng = &mut rng(11);
     let (mel, columns) = (random(rng, frames * bins, 1.0), random(rng, frames * dim, 1.0));
-    let carries: Vec<(Vec<f32>, Vec<f32>)> = lens.iter().map(|_| (random(rng, 2 * bins, 1.0), random(rng, dim, 1.0))).collect();
+    let carries: Vec<(Vec<f32>, Vec<f32>)> =
+        lens.iter().map(|_| (random(rng, 2 * bins, 1.0), random(rng, dim, 1.0))).collect();
     let on_device: Vec<(Buffer, Buffer)> = carries.iter().map(|(m, c)| (gpu.put(m), gpu.put_bf16(c))).collect();
     let mut at = 0;
     let span = |(len, (mel, column)): (&usize, &(Buffer, Buffer))| {

@@ -105,7 +105,9 @@ impl Case {
         let seen = (position + 1).saturating_sub(window)..position + 1;
         let mut out = Vec::new();
         for (head, q) in self.queries[position * self.q_dim()..][..self.q_dim()].chunks(head_dim).enumerate() {
-            let of = |from: &'_ [f32], key: usize| from[key * self.kv_dim() + head / group * head_dim..][..head_dim].to_vec();
+            let of = |from: &'_ [f32], key: usize| {
+                from[key * self.kv_dim() + head / group * head_dim..][..head_dim].to_vec()
+            };
             let dot = |key| of(&self.keys, key).iter().zip(q).map(|(&k, &q)| f64::from(k) * f64::from(q)).sum::<f64>();
             let scores: Vec<f64> = seen.clone().map(|key| dot(key) / (head_dim as f64).sqrt()).collect();
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -150,7 +152,9 @@ fn shapes(gpu: &Gpu) -> Result<(), String> {
 }
 
 fn windows(gpu: &Gpu) -> Result<(), String> {
-    for (window, ring, first, rows) in [(20, 160, 1000, 128), (20, 64, 500, 31), (257, 416, 1500, 100), (750, 1024, 1900, 33), (1, 160, 3, 7)] {
+    for (window, ring, first, rows) in
+        [(20, 160, 1000, 128), (20, 64, 500, 31), (257, 416, 1500, 100), (750, 1024, 1900, 33), (1, 160, 3, 7)]
+    {
         let case = Case::new(Shape { group: 4, kv_heads: 2, head_dim: 32, window }, 2100, window as u64);
         for runs in [false, true] {
             case.check(gpu, &[(first, rows, ring)], runs, &format!("window {window}, ring {ring}, runs {runs}"))?;
@@ -161,7 +165,9 @@ fn windows(gpu: &Gpu) -> Result<(), String> {
 
 fn bits(gpu: &Gpu) -> Result<(), String> {
     let rng = &mut rng(1);
-    for (group, kv_heads, head_dim, window, runs) in [(4, 8, 128, 8192, true), (4, 2, 128, 500, true), (1, 4, 64, 750, false)] {
+    for (group, kv_heads, head_dim, window, runs) in
+        [(4, 8, 128, 8192, true), (4, 2, 128, 500, true), (1, 4, 64, 750, false)]
+    {
         let case = Case::new(Shape { group, kv_heads, head_dim, window }, 2600, 5);
         let (first, rows) = (2300, 128);
         let span = case.run(gpu, &[(first, rows, 2688)], runs)?;
@@ -169,7 +175,11 @@ fn bits(gpu: &Gpu) -> Result<(), String> {
             let r = rng.random_range(0..rows);
             let alone = case.run(gpu, &[(77, 2, 160), (first + r, 1, 2624)], runs)?;
             let width = case.q_dim();
-            same(&format!("head_dim {head_dim}, window {window}, row {r}"), &alone[2 * width..], &span[r * width..][..width])?;
+            same(
+                &format!("head_dim {head_dim}, window {window}, row {r}"),
+                &alone[2 * width..],
+                &span[r * width..][..width],
+            )?;
         }
     }
     Ok(())
