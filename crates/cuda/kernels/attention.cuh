@@ -79,30 +79,46 @@ template <int HD> DEVICE void attention(const Attention& p) {
             for (int c = 0; c < 4; c++) o[i][c] = 0.f;
         for (u32 key0 = item.key0 + warp * 32; key0 < item.key1; key0 += 256) {
             const u32 slot0 = key0 % ring;                              // a tile does not wrap: rings are multiples of 32
-            float s[4][4];
-            const u16* k = keys + (u64)(slot0 + g) * kv_dim + KW * t;
+            // All of the tile's keys and values are on their way before the first is used.
+            Vector<2 * KW> k[4][HD / (4 * KW)];
+            Vector<2 * VW> v[2][HD / (8 * VW)][4];
+            const u16* key = keys + (u64)(slot0 + g) * kv_dim + KW * t;
+            const u16* value = values + (u64)(slot0 + 2 * t) * kv_dim + VW * g;
 #pragma unroll
-            for (int n = 0; n < 4; n++) {
+            for (int n = 0; n < 4; n++)
+#pragma unroll
+                for (int d = 0; d < HD / (4 * KW); d++) k[n][d] = load_vector<2 * KW>(key + (u64)8 * n * kv_dim + 4 * KW * d);
+            // Sixteen keys at once. Column g of value tile j is element base + VW g + j, so that a thread reads VW neighbours.
+#pragma unroll
+            for (int n = 0; n < 2; n++)
+#pragma unroll
+                for (int d = 0; d < HD / (8 * VW); d++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)         // keys 2t, 2t + 1, 2t + 8, 2t + 9
+                        v[n][d][i] = load_vector<2 * VW>(value + (u64)(16 * n + i % 2 + i / 2 * 8) * kv_dim + 8 * VW * d);
+            float s[4][4];
+#pragma unroll
+            for (int n = 0; n < 4; n++)
 #pragma unroll
                 for (int c = 0; c < 4; c++) s[n][c] = 0.f;
 #pragma unroll
-                for (int d = 0; d < HD; d += 4 * KW) {
-                    const auto b = load_vector<2 * KW>(k + (u64)8 * n * kv_dim + d);
-                    const auto a = load_vector<2 * KW>(queries + g * (HD + 8) + d + KW * t);
-                    const auto a8 = load_vector<2 * KW>(queries + (g + 8) * (HD + 8) + d + KW * t);
+            for (int d = 0; d < HD / (4 * KW); d++) {
+                const auto a = load_vector<2 * KW>(queries + g * (HD + 8) + 4 * KW * d + KW * t);
+                const auto a8 = load_vector<2 * KW>(queries + (g + 8) * (HD + 8) + 4 * KW * d + KW * t);
 #pragma unroll
-                    for (int i = 0; i < KW / 4; i++)
-                        mma(s[n], a.w[2 * i], a8.w[2 * i], a.w[2 * i + 1], a8.w[2 * i + 1], b.w[2 * i], b.w[2 * i + 1]);
-                }
+                for (int i = 0; i < KW / 4; i++)
+#pragma unroll
+                    for (int n = 0; n < 4; n++)
+                        mma(s[n], a.w[2 * i], a8.w[2 * i], a.w[2 * i + 1], a8.w[2 * i + 1], k[n][d].w[2 * i], k[n][d].w[2 * i + 1]);
             }
             float new_g = max_g, new_g8 = max_g8;
 #pragma unroll
             for (int n = 0; n < 4; n++)
 #pragma unroll
                 for (int c = 0; c < 2; c++) {
-                    const u32 key = key0 + 8 * n + 2 * t + c;           // seen: last - window < key <= last, in unsigned arithmetic
-                    s[n][c] = last_g - key < p.window ? s[n][c] * p.scale : -INFINITY;
-                    s[n][2 + c] = last_g8 - key < p.window ? s[n][2 + c] * p.scale : -INFINITY;
+                    const u32 at = key0 + 8 * n + 2 * t + c;            // seen: last - window < at <= last, in unsigned arithmetic
+                    s[n][c] = last_g - at < p.window ? s[n][c] * p.scale : -INFINITY;
+                    s[n][2 + c] = last_g8 - at < p.window ? s[n][2 + c] * p.scale : -INFINITY;
                     new_g = fmaxf(new_g, s[n][c]);
                     new_g8 = fmaxf(new_g8, s[n][2 + c]);
                 }
@@ -129,24 +145,19 @@ template <int HD> DEVICE void attention(const Attention& p) {
                 o[i][2] *= keep_g8;
                 o[i][3] *= keep_g8;
             }
-            // Sixteen keys at once. Column g of value tile j is element base + VW g + j, so that a thread reads VW neighbours.
-            const u16* v = values + (u64)(slot0 + 2 * t) * kv_dim + VW * g;
 #pragma unroll
-            for (int n = 0; n < 4; n += 2) {
-                const u32 a0 = pack(s[n][0], s[n][1]), a1 = pack(s[n][2], s[n][3]);
-                const u32 a2 = pack(s[n + 1][0], s[n + 1][1]), a3 = pack(s[n + 1][2], s[n + 1][3]);
+            for (int n = 0; n < 2; n++) {
+                const u32 a0 = pack(s[2 * n][0], s[2 * n][1]), a1 = pack(s[2 * n][2], s[2 * n][3]);
+                const u32 a2 = pack(s[2 * n + 1][0], s[2 * n + 1][1]), a3 = pack(s[2 * n + 1][2], s[2 * n + 1][3]);
 #pragma unroll
-                for (int d = 0; d < HD; d += 8 * VW) {
-                    const u16* at = v + (u64)8 * n * kv_dim + d;
-                    const auto v0 = load_vector<2 * VW>(at), v1 = load_vector<2 * VW>(at + kv_dim);
-                    const auto v8 = load_vector<2 * VW>(at + (u64)8 * kv_dim), v9 = load_vector<2 * VW>(at + (u64)9 * kv_dim);
+                for (int d = 0; d < HD / (8 * VW); d++)
 #pragma unroll
                     for (int j = 0; j < VW; j++) {
                         const u32 half = j % 2 ? 0x7632 : 0x5410;
-                        const u32 b0 = __byte_perm(v0.w[j / 2], v1.w[j / 2], half), b1 = __byte_perm(v8.w[j / 2], v9.w[j / 2], half);
-                        mma(o[d / 8 + j], a0, a1, a2, a3, b0, b1);
+                        const u32 b0 = __byte_perm(v[n][d][0].w[j / 2], v[n][d][1].w[j / 2], half);
+                        const u32 b1 = __byte_perm(v[n][d][2].w[j / 2], v[n][d][3].w[j / 2], half);
+                        mma(o[VW * d + j], a0, a1, a2, a3, b0, b1);
                     }
-                }
             }
         }
         for (int d = 1; d < 4; d <<= 1) {
@@ -223,7 +234,7 @@ KERNEL __launch_bounds__(256, 2) attention_16(const __grid_constant__ Attention 
 KERNEL __launch_bounds__(256, 2) attention_32(const __grid_constant__ Attention p) { attention<32>(p); }
 KERNEL __launch_bounds__(256, 2) attention_48(const __grid_constant__ Attention p) { attention<48>(p); }
 KERNEL __launch_bounds__(256, 2) attention_64(const __grid_constant__ Attention p) { attention<64>(p); }
-KERNEL __launch_bounds__(256, 2) attention_80(const __grid_constant__ Attention p) { attention<80>(p); }
-KERNEL __launch_bounds__(256, 2) attention_96(const __grid_constant__ Attention p) { attention<96>(p); }
-KERNEL __launch_bounds__(256, 2) attention_112(const __grid_constant__ Attention p) { attention<112>(p); }
-KERNEL __launch_bounds__(256, 2) attention_128(const __grid_constant__ Attention p) { attention<128>(p); }
+KERNEL __launch_bounds__(256, 1) attention_80(const __grid_constant__ Attention p) { attention<80>(p); }
+KERNEL __launch_bounds__(256, 1) attention_96(const __grid_constant__ Attention p) { attention<96>(p); }
+KERNEL __launch_bounds__(256, 1) attention_112(const __grid_constant__ Attention p) { attention<112>(p); }
+KERNEL __launch_bounds__(256, 1) attention_128(const __grid_constant__ Attention p) { attention<128>(p); }

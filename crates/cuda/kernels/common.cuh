@@ -76,16 +76,14 @@ DEVICE float from_bf16(u16 v) { return __uint_as_float((u32)v << 16); }
 // c[16 x 8] += a[16 x 16] b[16 x 8]. With g = lane / 4 and t = lane % 4: a0 holds row g, k 2t and 2t+1; a1 row g+8; a2 and a3 the same
 // rows, k 2t+8 and 2t+9; b0 column g, k 2t and 2t+1; b1 k 2t+8 and 2t+9; c0 and c1 row g, columns 2t and 2t+1; c2 and c3 row g+8.
 DEVICE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 // 32 consecutive k at once. Which k meets which slot of the instruction does not matter as long as both operands agree, so the thread
 // takes eight consecutive elements of its rows (one 16-byte load each): the first four go to one instruction, the others to a second.
-DEVICE void mma_k32(float (&c)[4], const uint4& a_g, const uint4& a_g8, const uint4& b) {
-    mma(c, a_g.x, a_g8.x, a_g.y, a_g8.y, b.x, b.y);
-    mma(c, a_g.z, a_g8.z, a_g.w, a_g8.w, b.z, b.w);
-}
+DEVICE void mma_first(float (&c)[4], const uint4& a_g, const uint4& a_g8, const uint4& b) { mma(c, a_g.x, a_g8.x, a_g.y, a_g8.y, b.x, b.y); }
+DEVICE void mma_second(float (&c)[4], const uint4& a_g, const uint4& a_g8, const uint4& b) { mma(c, a_g.z, a_g8.z, a_g.w, a_g8.w, b.z, b.w); }
 
 // A weight: read once in a pass, so it should not push anything out of the first-level cache.
 DEVICE uint4 load_weight(const u16* p) {

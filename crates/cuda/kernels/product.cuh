@@ -4,62 +4,79 @@
 // rows: k is cut into `slices` runs of 32-wide chunks; a slice is one chain of mma instructions, two a chunk; the slices are then added
 // first to last. Weights are the 16-row operand and activations the 8-column one, so that a few rows waste little.
 //
-// product_skinny: up to 8 rows. A block of 8 warps owns 128 / slices outputs; each warp takes 16 outputs and one slice, weights
-//   straight from memory to registers, DEPTH chunks (1 KB each) ahead. Moves 2 n k bytes once; x comes from the caches.
+// product_skinny: up to 8 rows. A block of 8 warps takes 128 / slices outputs at a time; each warp 16 outputs and one slice, weights
+//   straight from memory to registers, DEPTH chunks (1 KB each) ahead, across the end of a tile too. Moves 2 n k bytes once; x comes
+//   from the caches.
 // product_tile_32, product_tile_64: any number of rows, in tiles of 128 outputs by 32 or 64 rows, copied to shared memory STAGES - 1
 //   steps of 64 k ahead. A block takes all slices of a tile, or only one: then the block that finishes last adds them up.
 
 DEVICE u32 slice_start(const Product& p, u32 slice) { return p.k / 32 * slice / p.slices; }
 
 template <int DEPTH> DEVICE void product_skinny(const Product& p) {
-    __shared__ float sums[8][8][20];                    // [warp][row][output]
-    __shared__ float tile[8 * 132];
+    __shared__ float sums[2][8][8][20];                 // [turn][warp][row][output]
+    __shared__ float best[8 * 132];
     let_next_start();
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const u32 slice = warp % p.slices, part = warp / p.slices, width = 128 / p.slices;
-    const u32 f0 = blockIdx.x * width;
-    const u32 start = slice_start(p, slice), end = slice_start(p, slice + 1);
-    const u16* w_g = (const u16*)p.w + (u64)(f0 + part * 16 + g) * p.k + t * 8;
-    const u16* w_g8 = w_g + (u64)8 * p.k;
+    const u32 tiles = (p.n + width - 1) / width;
+    const u32 start = slice_start(p, slice), end = slice_start(p, slice + 1), rounds = (end - start + DEPTH - 1) / DEPTH;
+    const u16* w = (const u16*)p.w + (u64)(blockIdx.x * width + part * 16 + g) * p.k + t * 8;
+    const u64 row_8 = (u64)8 * p.k, step = (u64)gridDim.x * width * p.k;
     const u16* x = (const u16*)p.x + (u64)g * p.k + t * 8;
     const u32 rows = *(const u32*)p.count;
 
     uint4 a[DEPTH][2], b[DEPTH];
     const uint4 zero = make_uint4(0, 0, 0, 0);
-    auto load_w = [&](int i, u32 chunk) {
-        a[i][0] = chunk < end ? load_weight(w_g + chunk * 32) : zero;
-        a[i][1] = chunk < end ? load_weight(w_g8 + chunk * 32) : zero;
+    auto load_w = [&](int i, const u16* from, u32 chunk, bool live) {
+        a[i][0] = live ? load_weight(from + chunk * 32) : zero;
+        a[i][1] = live ? load_weight(from + row_8 + chunk * 32) : zero;
     };
-    auto load_x = [&](int i, u32 chunk) { b[i] = g < rows && chunk < end ? *(const uint4*)(x + chunk * 32) : zero; };
+    auto load_x = [&](int i, u32 chunk, bool live) { b[i] = live && g < rows ? *(const uint4*)(x + chunk * 32) : zero; };
 
 #pragma unroll
-    for (int i = 0; i < DEPTH; i++) load_w(i, start + i);
+    for (int i = 0; i < DEPTH; i++) load_w(i, w, start + i, start + i < end);
     wait_for_previous();
 #pragma unroll
-    for (int i = 0; i < DEPTH; i++) load_x(i, start + i);
+    for (int i = 0; i < DEPTH; i++) load_x(i, start + i, start + i < end);
 
-    float sum[4] = {0.f, 0.f, 0.f, 0.f};
-    for (u32 chunk = start; chunk < end; chunk += DEPTH) {
+    u32 turn = 0;
+    for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x, turn ^= 1) {
+        float sum[4] = {0.f, 0.f, 0.f, 0.f};
+        for (u32 round = 1; round <= rounds; round++) {
+            const bool wrap = round == rounds;          // then the loads are the next tile's first
+            const u16* from = wrap ? w + step : w;
+            const u32 chunk = wrap ? start : start + round * DEPTH, stop = wrap && tile + gridDim.x >= tiles ? 0 : end;
 #pragma unroll
-        for (int i = 0; i < DEPTH; i++) {               // chunks past the end are zeros and add nothing
-            mma_k32(sum, a[i][0], a[i][1], b[i]);
-            load_w(i, chunk + DEPTH + i);
-            load_x(i, chunk + DEPTH + i);
+            for (int i = 0; i < DEPTH; i++) {           // chunks past the end are zeros and add nothing
+                mma_first(sum, a[i][0], a[i][1], b[i]);
+                mma_second(sum, a[i][0], a[i][1], b[i]);
+                load_w(i, from, chunk + i, chunk + i < stop);
+                load_x(i, chunk + i, chunk + i < stop);
+            }
+        }
+        w += step;
+        sums[turn][warp][2 * t][g] = sum[0];
+        sums[turn][warp][2 * t + 1][g] = sum[1];
+        sums[turn][warp][2 * t][g + 8] = sum[2];
+        sums[turn][warp][2 * t + 1][g + 8] = sum[3];
+        __syncthreads();
+        const u32 f0 = tile * width;
+        auto total = [&](u32 r, u32 f) {
+            float v = 0.f;
+            for (u32 s = 0; s < p.slices; s++) v += sums[turn][f / 16 * p.slices + s][r][f % 16];
+            return v;
+        };
+        if (p.mode == HEAD) {
+            for (u32 i = threadIdx.x; i < rows * 128; i += 256) best[i / 128 * 132 + i % 128] = total(i / 128, i % 128);
+            __syncthreads();
+            if (warp < rows) store_best(p, warp, f0, best + warp * 132);
+        } else {
+            for (u32 i = threadIdx.x; i < rows * width / 2; i += 256) {
+                const u32 r = i / (width / 2), f = 2 * (i % (width / 2));
+                if (f0 + f < p.n) store_pair(p, r, f0 + f, total(r, f), total(r, f + 1));
+            }
         }
     }
-    sums[warp][2 * t][g] = sum[0];
-    sums[warp][2 * t + 1][g] = sum[1];
-    sums[warp][2 * t][g + 8] = sum[2];
-    sums[warp][2 * t + 1][g + 8] = sum[3];
-    __syncthreads();
-    for (u32 i = threadIdx.x; i < rows * width; i += 256) {
-        const u32 r = i / width, f = i % width;
-        float total = 0.f;
-        for (u32 s = 0; s < p.slices; s++) total += sums[f / 16 * p.slices + s][r][f % 16];
-        tile[r * 132 + f] = total;
-    }
-    __syncthreads();
-    store_tile<256>(p, tile, 132, 0, rows, f0, width);
 }
 
 // Shared memory of one step: 64 k of 128 outputs and of ROWS rows, each as two chunks of 32 k, a chunk row being 64 bytes. Rows of the
@@ -146,7 +163,11 @@ template <int ROWS, int WARPS_F, int WARPS_R, int STAGES> DEVICE void product_ti
 #pragma unroll
             for (int i = 0; i < TF; i++)
 #pragma unroll
-                for (int j = 0; j < TR; j++) mma_k32(sum[i][j], a[i][0], a[i][1], b[j]);
+                for (int j = 0; j < TR; j++) mma_first(sum[i][j], a[i][0], a[i][1], b[j]);
+#pragma unroll
+            for (int i = 0; i < TF; i++)
+#pragma unroll
+                for (int j = 0; j < TR; j++) mma_second(sum[i][j], a[i][0], a[i][1], b[j]);
             if (chunk + 1 == slice_end) {
 #pragma unroll
                 for (int i = 0; i < TF; i++)
@@ -206,6 +227,6 @@ template <int ROWS, int WARPS_F, int WARPS_R, int STAGES> DEVICE void product_ti
     store_tile<128>(p, out, 132, row0, min((u32)ROWS, rows - row0), f0, 128);
 }
 
-KERNEL __launch_bounds__(256, 2) product_skinny(const __grid_constant__ Product p) { product_skinny<6>(p); }
+KERNEL __launch_bounds__(256, 3) product_skinny(const __grid_constant__ Product p) { product_skinny<4>(p); }
 KERNEL __launch_bounds__(128, 2) product_tile_32(const __grid_constant__ Product p) { product_tile<32, 4, 1, 4>(p); }
 KERNEL __launch_bounds__(128, 2) product_tile_64(const __grid_constant__ Product p) { product_tile<64, 2, 2, 4>(p); }

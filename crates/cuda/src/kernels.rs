@@ -141,6 +141,12 @@ pub fn slices(n: usize, k: usize) -> usize {
     slices
 }
 
+/// Blocks of `product_skinny` that a processor holds at once.
+const SKINNY_BLOCKS: u32 = 3;
+
+/// Blocks of an attention kernel on a processor; each walks over what there is to do.
+const ATTENTION_BLOCKS: u32 = 2;
+
 const TILE_ROWS: [u32; 2] = [32, 64];
 
 fn tile_bytes(rows: u32) -> u32 {
@@ -218,8 +224,10 @@ impl Kernels {
         assert!(p.k.is_multiple_of(32) && p.n.is_multiple_of(2) && p.slices.is_power_of_two() && p.slices <= 8);
         assert!(p.slices <= p.k / 32 && (p.mode != Mode::Head as u32 || p.slices == 1));
         if max_rows <= 8 {
-            let width = 128 / p.slices;
-            return self.launch(stream, &self.skinny, (p.n.div_ceil(width), 1), 256, &p);
+            // As many blocks as run at once, or so many fewer that all have the same number of tiles.
+            let tiles = p.n.div_ceil(128 / p.slices);
+            let turns = tiles.div_ceil(SKINNY_BLOCKS * self.processors);
+            return self.launch(stream, &self.skinny, (tiles.div_ceil(turns), 1), 256, &p);
         }
         let which = usize::from(max_rows > 32);
         let row_tiles = (max_rows as u32).div_ceil(TILE_ROWS[which]);
@@ -235,7 +243,7 @@ impl Kernels {
         assert!(p.head_dim.is_multiple_of(16) && p.head_dim as usize <= MAX_HEAD_DIM && p.group <= 16);
         assert!(p.ldq.is_multiple_of(8) && p.window > 0);
         let f = &self.attention[p.head_dim as usize / 16 - 1];
-        self.launch(stream, f, (2 * self.processors, 1), 256, &p)?;
+        self.launch(stream, f, (ATTENTION_BLOCKS * self.processors, 1), 256, &p)?;
         if p.partial != 0 {
             let width = p.kv_heads * p.group * p.head_dim;
             self.launch(stream, &self.combine, (max_rows as u32, width.div_ceil(256)), 256, &p)?;

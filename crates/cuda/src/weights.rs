@@ -113,7 +113,8 @@ impl Plan {
         let joined = config.downsample * enc.dim;
         let adapter = [b.stacked(&[(adapter0, dec.dim)], joined)?, b.stacked(&[(adapter1, dec.dim)], dec.dim)?];
         let embedding = Linear { weight: weights.embedding.clone(), bias: None };
-        let embedding = b.stacked(&[(&embedding, config.vocab)], dec.dim)?;
+        // The head picks the best of 128 outputs in one block, which must have all of k.
+        let embedding = Matrix { slices: 1, ..b.stacked(&[(&embedding, config.vocab)], dec.dim)? };
         let decoder = weights.decoder.iter().map(|l| b.layer(dec, l)).collect::<Result<_, _>>()?;
         let decoder_norm = b.vector(&weights.decoder_norm, dec.dim)?;
         let mut turns = |c: &TransformerConfig| b.values(Rope::new(c.head_dim, c.rope_theta).frequencies().to_vec());
