@@ -22,7 +22,7 @@ struct Best {
 
 // y[r, f] = sum_k w[f, k] x[r, k]. src/kernels.rs is its twin.
 struct Product {
-    u64 w;              // bf16 [n rounded up to 128, k], zeros beyond n
+    u64 w;              // bf16 [n rounded up to 128, k] as `weight_at` says, zeros beyond n
     u64 x;              // bf16 [rows, k]
     u64 bias;           // f32 [n] or 0
     u64 out;            // see Mode

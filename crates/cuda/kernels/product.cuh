@@ -8,7 +8,7 @@
 //   straight from memory to registers, DEPTH chunks (1 KB each) ahead, across the end of a tile too. Moves 2 n k bytes once; x comes
 //   from the caches.
 // product_tile_32, product_tile_64: any number of rows, in tiles of 128 outputs by 32 or 64 rows, copied to shared memory STAGES - 1
-//   steps of 64 k ahead. A block takes all slices of a tile, or only one: then the block that finishes last adds them up.
+//   steps of 64 k ahead (the weights by the copy engine where there is one). A block takes all slices of a tile, or only one: then the block that finishes last adds them up.
 
 DEVICE u32 slice_start(const Product& p, u32 slice) { return p.k / 32 * slice / p.slices; }
 
@@ -20,16 +20,16 @@ template <int DEPTH> DEVICE void product_skinny(const Product& p) {
     const u32 slice = warp % p.slices, part = warp / p.slices, width = 128 / p.slices;
     const u32 tiles = (p.n + width - 1) / width;
     const u32 start = slice_start(p, slice), end = slice_start(p, slice + 1), rounds = (end - start + DEPTH - 1) / DEPTH;
-    const u16* w = (const u16*)p.w + (u64)(blockIdx.x * width + part * 16 + g) * p.k + t * 8;
-    const u64 row_8 = (u64)8 * p.k, step = (u64)gridDim.x * width * p.k;
+    const u16* w = (const u16*)p.w + (u64)(blockIdx.x * width + part * 16) * p.k + lane * 8;
+    const u64 step = (u64)gridDim.x * width * p.k;
     const u16* x = (const u16*)p.x + (u64)g * p.k + t * 8;
     const u32 rows = *(const u32*)p.count;
 
     uint4 a[DEPTH][2], b[DEPTH];
     const uint4 zero = make_uint4(0, 0, 0, 0);
     auto load_w = [&](int i, const u16* from, u32 chunk, bool live) {
-        a[i][0] = live ? load_weight(from + chunk * 32) : zero;
-        a[i][1] = live ? load_weight(from + row_8 + chunk * 32) : zero;
+        a[i][0] = live ? load_weight(from + chunk * 512) : zero;
+        a[i][1] = live ? load_weight(from + chunk * 512 + 256) : zero;
     };
     auto load_x = [&](int i, u32 chunk, bool live) { b[i] = live && g < rows ? *(const uint4*)(x + chunk * 32) : zero; };
 
@@ -79,9 +79,9 @@ template <int DEPTH> DEVICE void product_skinny(const Product& p) {
     }
 }
 
-// Shared memory of one step: 64 k of 128 outputs and of ROWS rows, each as two chunks of 32 k, a chunk row being 64 bytes. Rows of the
-// second chunk are swapped in pairs, so that the eight threads that copy 128 bytes of one row meet different banks.
-DEVICE u32 tile_offset(u32 chunk, u32 row, u32 t, u32 rows) { return (chunk * rows + (row ^ chunk)) * 64 + t * 16; }
+// Shared memory of one step, 64 k: 128 outputs as fragments [8 groups][2 chunks], then ROWS rows as [2 chunks][rows][64 bytes]. Rows
+// of the second chunk are swapped in pairs, so that the eight threads that copy 128 bytes of one row meet different banks.
+DEVICE u32 row_offset(u32 chunk, u32 row, u32 t, u32 rows) { return (chunk * rows + (row ^ chunk)) * 64 + t * 16; }
 
 template <int ROWS, int WARPS_F, int WARPS_R, int STAGES> DEVICE void product_tile(const Product& p) {
     constexpr int TF = 128 / WARPS_F / 16, TR = ROWS / WARPS_R / 8;     // instruction tiles of a warp: outputs, rows
@@ -99,25 +99,42 @@ template <int ROWS, int WARPS_F, int WARPS_R, int STAGES> DEVICE void product_ti
     const u32 start = slice_start(p, slice), end = slice_start(p, p.sliced ? slice + 1 : p.slices);
     const u32 steps = (end - start + 1) / 2;
 
-    // Eight threads copy 128 bytes of one row; 16 rows at once.
-    const u32 copy_row = tid / 8, copy_chunk = tid / 4 % 2;
     const u32 base = (u32)__cvta_generic_to_shared(shared);
-    const u16* w = (const u16*)p.w + (u64)(f0 + copy_row) * p.k + copy_chunk * 32 + t * 8;
-    const u16* x = (const u16*)p.x + copy_chunk * 32 + t * 8;
+    const u16* w = (const u16*)p.w + (u64)f0 * p.k;
+#if __CUDA_ARCH__ >= 900
+    __shared__ u64 arrived[STAGES];
+    const u32 barrier = (u32)__cvta_generic_to_shared(arrived);
+    if (tid == 0) {
+        for (int s = 0; s < STAGES; s++) barrier_init(barrier + 8 * s);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncthreads();
+    auto copy_w = [&](u32 step) {
+        if (tid != 0) return;
+        const u32 chunk = start + 2 * step, to = base + step % STAGES * STAGE, bytes = min(2u, end - chunk) * 1024;
+        barrier_expect(barrier + step % STAGES * 8, 8 * bytes);
+        for (int i = 0; i < 8; i++) copy_bulk(to + 2048 * i, w + (u64)16 * i * p.k + chunk * 512, bytes, barrier + step % STAGES * 8);
+    };
+    auto wait_w = [&](u32 step) { barrier_wait(barrier + step % STAGES * 8, step / STAGES % 2); };
+#else
     auto copy_w = [&](u32 step) {
         const u32 chunk = start + 2 * step, to = base + step % STAGES * STAGE;
-        const bool live = chunk + copy_chunk < end;
+        const bool live = chunk + tid / 64 < end;
 #pragma unroll
-        for (int i = 0; i < 8; i++)
-            copy_async(to + tile_offset(copy_chunk, 16 * i + copy_row, t, 128), live ? w + (u64)16 * i * p.k + chunk * 32 : w, live);
+        for (int i = 0; i < 8; i++) copy_async(to + 2048 * i + 16 * tid, live ? w + (u64)16 * i * p.k + chunk * 512 + 8 * tid : w, live);
     };
+    auto wait_w = [](u32) {};
+#endif
+    // Eight threads copy 128 bytes of one row; 16 rows at once.
+    const u32 copy_row = tid / 8, copy_chunk = tid / 4 % 2;
+    const u16* x = (const u16*)p.x + copy_chunk * 32 + t * 8;
     auto copy_x = [&](u32 step) {
         const u32 chunk = start + 2 * step, to = base + step % STAGES * STAGE + STAGE_W;
 #pragma unroll
         for (int i = 0; i < ROWS / 16; i++) {
             const u32 r = 16 * i + copy_row;
             const bool live = chunk + copy_chunk < end && row0 + r < rows;
-            copy_async(to + tile_offset(copy_chunk, r, t, ROWS), live ? x + (u64)(row0 + r) * p.k + chunk * 32 : x, live);
+            copy_async(to + row_offset(copy_chunk, r, t, ROWS), live ? x + (u64)(row0 + r) * p.k + chunk * 32 : x, live);
         }
     };
 #pragma unroll
@@ -141,6 +158,7 @@ template <int ROWS, int WARPS_F, int WARPS_R, int STAGES> DEVICE void product_ti
     u32 slice_end = slice_start(p, slice + 1);
     for (u32 step = 0; step < steps; step++) {
         copy_wait<STAGES - 2>();
+        wait_w(step);
         __syncthreads();
         if (step + STAGES - 1 < steps) {
             copy_w(step + STAGES - 1);
@@ -155,11 +173,12 @@ template <int ROWS, int WARPS_F, int WARPS_R, int STAGES> DEVICE void product_ti
             uint4 a[TF][2], b[TR];
 #pragma unroll
             for (int i = 0; i < TF; i++) {
-                a[i][0] = *(const uint4*)(from + tile_offset(c, warp_f + 16 * i + g, t, 128));
-                a[i][1] = *(const uint4*)(from + tile_offset(c, warp_f + 16 * i + 8 + g, t, 128));
+                const char* fragment = from + ((warp_f / 16 + i) * 2 + c) * 1024 + lane * 16;
+                a[i][0] = *(const uint4*)fragment;
+                a[i][1] = *(const uint4*)(fragment + 512);
             }
 #pragma unroll
-            for (int j = 0; j < TR; j++) b[j] = *(const uint4*)(from + STAGE_W + tile_offset(c, warp_r + 8 * j + g, t, ROWS));
+            for (int j = 0; j < TR; j++) b[j] = *(const uint4*)(from + STAGE_W + row_offset(c, warp_r + 8 * j + g, t, ROWS));
 #pragma unroll
             for (int i = 0; i < TF; i++)
 #pragma unroll

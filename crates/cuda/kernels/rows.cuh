@@ -72,18 +72,20 @@ KERNEL __launch_bounds__(64) rope_turns(const __grid_constant__ RowWork p) {
 }
 
 // out[r] = embedding[id(r)] + audio(r)
-// out f32 [rows, dim]; weight is the embedding, bf16 [vocab, k]. One block of 256 a row.
+// out f32 [rows, dim]; weight is the embedding, bf16 [vocab, k] as `weight_at` says. One block of 256 a row.
 KERNEL __launch_bounds__(256) embed(const __grid_constant__ RowWork p) {
     let_next_start();
     wait_for_previous();
     const u32 r = blockIdx.x;
     if (r >= ((const Counts*)p.counts)->rows) return;
     const Row& row = ((const Row*)p.rows)[r];
-    const u32* text = (const u32*)((const u16*)p.weight + (u64)row.id * p.k);
+    const u16* text = (const u16*)p.weight;
     const float2* audio = (const float2*)row.audio;
     float2* out = (float2*)((float*)p.out + (u64)r * p.dim);
-    for (u32 i = threadIdx.x; i < p.dim / 2; i += 256)
-        out[i] = make_float2(low(text[i]) + audio[i].x, high(text[i]) + audio[i].y);
+    for (u32 i = threadIdx.x; i < p.dim / 2; i += 256) {
+        const u32 pair = *(const u32*)(text + weight_at(row.id, 2 * i, p.k));
+        out[i] = make_float2(low(pair) + audio[i].x, high(pair) + audio[i].y);
+    }
 }
 
 // out[m] = frames m - 2, m - 1 and m of a span beside each other, those before the span from its carry, which then takes the last two

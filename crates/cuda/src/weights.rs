@@ -1,7 +1,8 @@
 //! Weights on the device: where each lies, and how they get there.
 //!
-//! Products read bf16 matrices whose rows are padded with zeros to a multiple of 32 columns and of 128 rows (the released model needs no
-//! padding); checkpoints in F16 or F32 are rounded to bf16 on the way. What a product wants beside each other is put beside each other
+//! Products read bf16 matrices in fragments of 16 rows by 32 columns, each 1 KB, the fragments of 16 rows one after the other: what a
+//! warp reads at once is then contiguous. Rows are padded with zeros to a multiple of 32 columns, matrices to a multiple of 128 rows
+//! (the released model needs no padding); checkpoints in F16 or F32 are rounded to bf16 on the way. What a product wants beside each other is put beside each other
 //! here: q, k and v above one another, gate and up row by row in turn, the taps of a convolution outside its channels.
 
 use std::sync::Arc;
@@ -81,11 +82,17 @@ enum Source {
     Values(Vec<f32>),
 }
 
-/// One thing to put on the device.
+/// Rows of a fragment.
+const GROUP: usize = 16;
+/// Columns of a fragment.
+const CHUNK: usize = 32;
+
+/// One thing to put on the device, in groups of rows that are contiguous there.
 struct Job {
     offset: usize,
     rows: usize,
-    row_bytes: usize,
+    groups: usize,
+    group_bytes: usize,
     source: Source,
 }
 
@@ -143,14 +150,14 @@ impl Plan {
         }
         let (mut done, mut turn) = (0, 0);
         for job in &self.jobs {
-            let at_once = (STAGE_BYTES / job.row_bytes).max(1);
-            for first in (0..job.rows).step_by(at_once) {
-                let rows = at_once.min(job.rows - first);
+            let at_once = (STAGE_BYTES / job.group_bytes).max(1);
+            for first in (0..job.groups).step_by(at_once) {
+                let bytes = at_once.min(job.groups - first) * job.group_bytes;
                 let stage = &mut stages[turn % STAGES];
                 turn += 1;
-                job.fill_in_parallel(first, &mut stage.fill()?[..rows * job.row_bytes]);
-                stage.send(stream, &buffer, job.offset + first * job.row_bytes, rows * job.row_bytes)?;
-                done += rows * job.row_bytes;
+                job.fill_in_parallel(first, &mut stage.fill()?[..bytes]);
+                stage.send(stream, &buffer, job.offset + first * job.group_bytes, bytes)?;
+                done += bytes;
                 progress(done as u64, self.bytes as u64);
             }
         }
@@ -201,16 +208,16 @@ struct Builder {
 }
 
 impl Builder {
-    /// Room for `room` bytes, of which `rows` of `row_bytes` are filled.
-    fn place(&mut self, room: usize, rows: usize, row_bytes: usize, source: Source) -> u64 {
+    fn place(&mut self, room: usize, job: Job) -> u64 {
         let offset = self.bytes;
         self.bytes += room.next_multiple_of(ALIGN);
-        self.jobs.push(Job { offset, rows, row_bytes, source });
+        self.jobs.push(Job { offset, ..job });
         offset as u64
     }
 
     fn values(&mut self, values: Vec<f32>) -> u64 {
-        self.place(values.len() * 4, 1, values.len() * 4, Source::Values(values))
+        let bytes = values.len() * 4;
+        self.place(bytes, Job { offset: 0, rows: 1, groups: 1, group_bytes: bytes, source: Source::Values(values) })
     }
 
     fn vector(&mut self, tensor: &Tensor, len: usize) -> Result<u64, String> {
@@ -219,8 +226,9 @@ impl Builder {
     }
 
     fn matrix(&mut self, n: usize, k: usize, bias: Option<Vec<f32>>, source: Source) -> Matrix {
-        let k = k.next_multiple_of(32);
-        let w = self.place(n.next_multiple_of(128) * k * 2, n, k * 2, source);
+        let k = k.next_multiple_of(CHUNK);
+        let job = Job { offset: 0, rows: n, groups: n.div_ceil(GROUP), group_bytes: GROUP * k * 2, source };
+        let w = self.place(n.next_multiple_of(128) * k * 2, job);
         let bias = bias.map_or(0, |bias| self.values(bias));
         Matrix { w, bias, n: n as u32, k: k as u32, slices: slices(n, k) as u32 }
     }
@@ -272,37 +280,68 @@ fn bias_of(linear: &Linear, n: usize) -> Result<Option<Vec<f32>>, String> {
 impl Job {
     fn fill_in_parallel(&self, first: usize, out: &mut [u8]) {
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(8);
-        let rows = (out.len() / self.row_bytes).div_ceil(threads);
+        let groups = (out.len() / self.group_bytes).div_ceil(threads);
         if out.len() < 1 << 20 {
             return self.fill(first, out);
         }
         std::thread::scope(|scope| {
-            for (i, part) in out.chunks_mut(rows * self.row_bytes).enumerate() {
-                scope.spawn(move || self.fill(first + i * rows, part));
+            for (i, part) in out.chunks_mut(groups * self.group_bytes).enumerate() {
+                scope.spawn(move || self.fill(first + i * groups, part));
             }
         });
     }
 
-    /// Writes rows from `first` on, padding included.
+    /// Writes groups from `first` on, padding included.
     fn fill(&self, first: usize, out: &mut [u8]) {
-        for (i, out) in out.chunks_mut(self.row_bytes).enumerate() {
-            let row = first + i;
-            match &self.source {
-                Source::Values(values) => out.copy_from_slice(bytemuck::cast_slice(values)),
-                Source::InTurn(even, odd) => copy_row(if row % 2 == 0 { even } else { odd }, row / 2, out),
-                Source::Taps(tensor) => copy_taps(tensor, row, out),
-                Source::Stacked(tensors) => {
-                    let mut row = row;
-                    for tensor in tensors {
-                        if row < tensor.shape()[0] {
-                            copy_row(tensor, row, out);
-                            break;
-                        }
-                        row -= tensor.shape()[0];
-                    }
+        if let Source::Values(values) = &self.source {
+            return out.copy_from_slice(bytemuck::cast_slice(values));
+        }
+        let mut row = vec![bf16::ZERO; self.group_bytes / (GROUP * 2)];
+        for (i, out) in out.chunks_mut(self.group_bytes).enumerate() {
+            let out: &mut [bf16] = bytemuck::cast_slice_mut(out);
+            for r in 0..GROUP {
+                let whole = self.row((first + i) * GROUP + r, &mut row);
+                for (chunk, from) in whole.unwrap_or(&row).chunks_exact(CHUNK).enumerate() {
+                    out[(chunk * GROUP + r) * CHUNK..][..CHUNK].copy_from_slice(from);
                 }
             }
         }
+    }
+
+    /// A row of the matrix: as it lies in the checkpoint, or else written to `out`.
+    fn row(&self, row: usize, out: &mut [bf16]) -> Option<&[bf16]> {
+        let (tensor, row) = match &self.source {
+            _ if row >= self.rows => {
+                out.fill(bf16::ZERO);
+                return None;
+            }
+            Source::Values(_) => return None,
+            Source::Taps(tensor) => {
+                copy_taps(tensor, row, out);
+                return None;
+            }
+            Source::InTurn(even, odd) => (if row % 2 == 0 { even } else { odd }, row / 2),
+            Source::Stacked(tensors) => {
+                let mut row = row;
+                let mut above = tensors.iter();
+                let tensor = above.find(|t| {
+                    let here = row < t.shape()[0];
+                    row -= if here { 0 } else { t.shape()[0] };
+                    here
+                })?;
+                (tensor, row)
+            }
+        };
+        let width = tensor.shape()[1];
+        let range = row * width..(row + 1) * width;
+        if let TensorData::Bf16(all) = tensor.data()
+            && width == out.len()
+        {
+            return Some(&all[range]);
+        }
+        out.fill(bf16::ZERO);
+        elements(tensor, range, |i, v| out[i] = v);
+        None
     }
 }
 
@@ -315,19 +354,8 @@ fn elements(tensor: &Tensor, range: std::ops::Range<usize>, mut put: impl FnMut(
     }
 }
 
-fn copy_row(tensor: &Tensor, row: usize, out: &mut [u8]) {
-    let width = tensor.shape()[1];
-    let out: &mut [bf16] = bytemuck::cast_slice_mut(out);
-    out[width..].fill(bf16::ZERO);
-    match tensor.data() {
-        TensorData::Bf16(d) => out[..width].copy_from_slice(&d[row * width..][..width]),
-        _ => elements(tensor, row * width..(row + 1) * width, |i, v| out[i] = v),
-    }
-}
-
-fn copy_taps(tensor: &Tensor, row: usize, out: &mut [u8]) {
+fn copy_taps(tensor: &Tensor, row: usize, out: &mut [bf16]) {
     let (channels, taps) = (tensor.shape()[1], tensor.shape()[2]);
-    let out: &mut [bf16] = bytemuck::cast_slice_mut(out);
     out.fill(bf16::ZERO);
     let put = |i: usize, v| out[i % taps * channels + i / taps] = v;
     elements(tensor, row * channels * taps..(row + 1) * channels * taps, put);
@@ -337,11 +365,15 @@ fn copy_taps(tensor: &Tensor, row: usize, out: &mut [u8]) {
 mod tests {
     use super::*;
 
+    /// The rows of a job as a product sees them.
     fn read(job: &Job) -> Vec<f32> {
-        let mut words = vec![u64::MAX; job.rows * job.row_bytes / 8];
+        let mut words = vec![u64::MAX; job.groups * job.group_bytes / 8];
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
         job.fill(0, bytes);
-        bytes.chunks(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+        let all: Vec<f32> = bytes.chunks(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
+        let width = job.group_bytes / (GROUP * 2);
+        let at = |row: usize, k: usize| row / 16 * 16 * width + k / 32 * 512 + row % 16 * 32 + k % 32;
+        (0..job.rows * width).map(|i| all[at(i / width, i % width)]).collect()
     }
 
     fn tensor(rows: usize, width: usize, first: usize) -> Tensor {
@@ -360,6 +392,18 @@ mod tests {
         b.matrix(4, 2, None, Source::InTurn(tensor(2, 2, 0), tensor(2, 2, 10)));
         let rows = read(&b.jobs[1]);
         assert_eq!([rows[0], rows[32], rows[64], rows[96]], [0., 10., 2., 12.]);
+    }
+
+    #[test]
+    fn wide_rows_are_cut_into_fragments() {
+        let mut b = Builder { jobs: Vec::new(), bytes: 0 };
+        let values: Vec<f32> = (0..20 * 40).map(|i| (i % 251) as f32).collect();
+        let linear = Linear { weight: Tensor::from_f32_as_bf16(&values, &[20, 40]), bias: None };
+        b.stacked(&[(&linear, 20)], 40).unwrap();
+        let rows = read(&b.jobs[0]);
+        assert!(
+            (0..20).all(|r| rows[r * 64..][..40] == values[r * 40..][..40] && rows[r * 64 + 40..][..24] == [0.0; 24])
+        );
     }
 
     #[test]

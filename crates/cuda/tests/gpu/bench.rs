@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use voxtral_cuda::internals::driver::{Buffer, Event};
-use voxtral_cuda::internals::kernels::{Mode, Product, slices};
+use voxtral_cuda::internals::kernels::{Attention, Mode, Product, RowWork, slices};
+use voxtral_cuda::internals::table::{Counts, Layout, Row, Table, max_runs};
 use voxtral_model::{AUDIO_WINDOW, Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig};
 
 use crate::gpu::{Gpu, random, rng};
@@ -11,6 +12,7 @@ use crate::model::backend;
 
 pub fn run(gpu: &Gpu) {
     products(gpu);
+    small_kernels(gpu);
     model();
 }
 
@@ -100,6 +102,66 @@ fn products(gpu: &Gpu) {
         let rate = |us: f64| (2 * n * k) as f64 / us / 1e6;
         let flops = (2 * n * k * 256) as f64 / times[5] / 1e6;
         println!("{name:18}{row}   ({:.2}, {:.2}; {flops:.0})", rate(times[0]), rate(times[2]));
+    }
+}
+
+fn small_kernels(gpu: &Gpu) {
+    for (name, dim, rows) in [("rms_norm 3072", 3072, 1), ("rms_norm 3072", 3072, 32), ("rms_norm 1280", 1280, 256)] {
+        let x = gpu.put(&random(&mut rng(1), rows * dim, 1.0));
+        let out = gpu.poison(rows * dim * 2);
+        let counts = gpu.put(&[Counts { rows: rows as u32, ..Counts::default() }]);
+        let (dim, ld) = (dim as u32, dim as u32);
+        let (input, weight, counts) = (x.address(), x.address(), counts.address());
+        let p = RowWork { input, out: out.address(), weight, counts, dim, ld, group: 1, ..RowWork::default() };
+        let us = time(gpu, 100, 5, |_| gpu.kernels.rms_norm(&gpu.stream, p, rows).expect("launched"));
+        println!("{name}, {rows} rows: {us:.2} us");
+    }
+    let (decoder, encoder) = ((4, 8, 128, 8192), (1, 32, 64, 750));
+    let cases: [(_, usize, usize); 8] = [
+        (decoder, 128, 1),
+        (decoder, 2304, 1),
+        (decoder, 8192, 1),
+        (decoder, 2304, 8),
+        (decoder, 2304, 32),
+        (decoder, 2304, 128),
+        (encoder, 2000, 4),
+        (encoder, 2000, 256),
+    ];
+    for ((group, kv_heads, head_dim, window), context, rows) in cases {
+        let runs = group > 1;
+        let (kv_dim, q_dim) = (kv_heads * head_dim, group * kv_heads * head_dim);
+        let ring = (context + rows).next_multiple_of(32);
+        let kv = gpu.put_bf16(&random(&mut rng(1), 2 * ring * kv_dim, 1.0));
+        let q = gpu.put_bf16(&random(&mut rng(2), rows * q_dim, 1.0));
+        let mut table = Table::default();
+        let row = |p: usize| Row { kv: kv.address(), ring: ring as u32, position: p as u32, ..Row::default() };
+        table.push((context..context + rows).map(row), group, window, runs);
+        let layout = Layout::new(rows, 0, table.items.len());
+        let mut bytes = vec![0u64; layout.bytes.div_ceil(8)];
+        table.write(&layout, bytemuck::cast_slice_mut(&mut bytes));
+        let table = gpu.put(&bytes);
+        let partials = rows * max_runs(window);
+        let (out, partial, norms) =
+            (gpu.poison(rows * q_dim * 2), gpu.poison(partials * q_dim * 4), gpu.poison(partials * q_dim));
+        let p = Attention {
+            q: q.address(),
+            out: out.address(),
+            partial: if runs { partial.address() } else { 0 },
+            norms: norms.address(),
+            rows: table.address() + layout.rows as u64,
+            items: table.address() + layout.items as u64,
+            counts: table.address(),
+            ldq: q_dim as u32,
+            ldo: q_dim as u32,
+            group: group as u32,
+            kv_heads: kv_heads as u32,
+            head_dim: head_dim as u32,
+            window: window as u32,
+            layer: 0,
+            scale: 0.1,
+        };
+        let us = time(gpu, 20, 5, |_| gpu.kernels.attention(&gpu.stream, p, rows).expect("launched"));
+        println!("attention {kv_heads} x {group} heads of {head_dim}, {rows} rows at {context}: {us:.1} us");
     }
 }
 

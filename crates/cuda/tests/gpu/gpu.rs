@@ -70,6 +70,17 @@ pub fn pad(values: &[f32], width: usize, ld: usize) -> Vec<f32> {
     values.chunks(width).flat_map(padded).collect()
 }
 
+/// A weight `[n, k]` in the fragments that products read, padded.
+pub fn fragments(w: &[f32], n: usize, k: usize) -> Vec<f32> {
+    let ld = k.next_multiple_of(32);
+    let mut out = vec![0.0; n.next_multiple_of(128) * ld];
+    for (i, &v) in w.iter().enumerate() {
+        let (row, k) = (i / k, i % k);
+        out[row / 16 * 16 * ld + k / 32 * 512 + row % 16 * 32 + k % 32] = v;
+    }
+    out
+}
+
 pub fn close(what: &str, got: &[f32], want: &[f32], tolerance: impl Fn(usize) -> f32) -> Result<(), String> {
     if got.len() != want.len() {
         return Err(format!("{what}: {} values, {} expected", got.len(), want.len()));

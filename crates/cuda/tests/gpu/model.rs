@@ -138,7 +138,8 @@ fn too_large(gpu: &Gpu) -> Result<(), String> {
     config.decoder.layers = 1;
     config.encoder.layers = 1;
     (config.vocab, config.decoder.ffn_dim, config.encoder.ffn_dim) = (1296, 64, 64);
-    config.decoder.window = 1 << 24;
+    config.decoder.window = 1 << 20;
+    (config.decoder.heads, config.decoder.kv_heads) = (1024, 64);
     let model = Model::synthetic(&config, 0).map_err(|e| e.to_string())?;
     let (before, _) = gpu.device.memory().map_err(|e| e.to_string())?;
     let refused = CudaBackend::new(&model, &CudaOptions::default(), &mut |_, _| ()).err();

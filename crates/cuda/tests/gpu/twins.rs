@@ -7,7 +7,7 @@ use voxtral_cuda::internals::table::{Counts, Row, Span};
 use voxtral_model::{Rope, gelu};
 
 use crate::Check;
-use crate::gpu::{Gpu, close, pad, random, rng, same};
+use crate::gpu::{Gpu, close, fragments, pad, random, rng, same};
 
 pub const CHECKS: &[Check] = &[
     ("product: odd sizes", odd_products),
@@ -39,9 +39,7 @@ impl Case {
         let (w, x) = (random(rng, n * k, 0.5), random(rng, rows * k, 2.0));
         let bias: Vec<f32> = (0..n).map(|_| rng.random_range(-1.0..1.0)).collect();
         let ld = k.next_multiple_of(32);
-        let mut padded = pad(&w, k, ld);
-        padded.resize(n.next_multiple_of(128) * ld, 0.0);
-        let on_device = [gpu.put_bf16(&padded), gpu.put_bf16(&pad(&x, k, ld)), gpu.put(&bias)];
+        let on_device = [gpu.put_bf16(&fragments(&w, n, k)), gpu.put_bf16(&pad(&x, k, ld)), gpu.put(&bias)];
         Self { n, k, ld, w, x, bias, on_device }
     }
 
@@ -241,9 +239,7 @@ fn head(gpu: &Gpu) -> Result<(), String> {
         let (low, high) = (n / 3, n - 5);
         let from = case.w[low * k..][..k].to_vec();
         case.w[high * k..][..k].copy_from_slice(&from);
-        let mut padded = pad(&case.w, k, case.ld);
-        padded.resize(n.next_multiple_of(128) * case.ld, 0.0);
-        case.on_device[0] = gpu.put_bf16(&padded);
+        case.on_device[0] = gpu.put_bf16(&fragments(&case.w, n, k));
         let tiles = n.div_ceil(128);
         let mut alone = Vec::new();
         for rows in [1, 2, 8, 9, 33, 128] {
@@ -329,7 +325,7 @@ fn positions(gpu: &Gpu) -> Result<(), String> {
     let ld = 96;
     let rng = &mut rng(9);
     let (embedding, audio) = (random(rng, vocab * dim, 1.0), random(rng, rows * dim, 1.0));
-    let (embedding_d, audio_d) = (gpu.put_bf16(&pad(&embedding, dim, ld)), gpu.put(&audio));
+    let (embedding_d, audio_d) = (gpu.put_bf16(&fragments(&embedding, vocab, dim)), gpu.put(&audio));
     let row = |r: usize| Row {
         audio: audio_d.address() + (r * dim * 4) as u64,
         position: [0, 1, 77, 8191, 131_071][r],
