@@ -259,7 +259,9 @@ impl Scheduler {
             first += rows;
         }
         if only_text {
-            self.pace.passed(who.len(), first, tokens, time);
+            self.pace.gave(who.len(), first, tokens, time);
+        } else {
+            self.pace.took(first, time);
         }
         true
     }
