@@ -1,1 +1,3 @@
+//! Chores of the project. There are none yet.
+
 fn main() {}

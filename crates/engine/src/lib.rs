@@ -41,3 +41,8 @@ pub use engine::Engine;
 pub use error::EngineError;
 pub use schedule::Schedule;
 pub use session::{AudioIn, Event, Events, Session, SessionOptions, Stats, Stopper, Summary};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
