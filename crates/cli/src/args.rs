@@ -75,6 +75,10 @@ pub(crate) struct Transcribe {
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
 
+    /// Which GPU, counted from 0; CUDA_VISIBLE_DEVICES applies
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub device: usize,
+
     /// What the processor computes in: f32 is the reference; auto uses bf16 dot products where processor and weights have them
     #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
     pub precision: PrecisionChoice,

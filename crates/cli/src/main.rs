@@ -5,6 +5,7 @@ mod backend;
 mod input;
 mod memory;
 mod output;
+mod progress;
 mod synth;
 mod transcribe;
 
