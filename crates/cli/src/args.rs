@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use voxtral_audio::SampleFormat;
-use voxtral_model::Delay;
+use voxtral_model::{Delay, TOKEN_MS};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,6 +67,10 @@ pub(crate) struct Transcribe {
     #[arg(long, value_name = "MS", value_parser = delay)]
     pub delay: Option<Delay>,
 
+    /// Seconds of live audio that are taken at once: more is less work, and later text [default: as little as keeps up]
+    #[arg(short = 'I', long, value_name = "S", value_parser = interval)]
+    pub interval: Option<usize>,
+
     /// What computes
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
@@ -79,11 +83,11 @@ pub(crate) struct Transcribe {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// How tokens are found; the text is the same. auto guesses several ahead and checks them in one pass where that pays
+    /// How tokens are found; the text is the same
     #[arg(long, value_enum, default_value_t = DecodeChoice::Auto)]
     pub decode: DecodeChoice,
 
-    /// Most tokens that are guessed ahead
+    /// Positions a pass with --decode parallel
     #[arg(long, value_name = "K", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=128))]
     pub lookahead: u16,
 
@@ -130,8 +134,11 @@ pub(crate) enum PrecisionChoice {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DecodeChoice {
+    /// Guess as many tokens ahead as pays, and check them in one pass
     Auto,
+    /// One token a pass
     Sequential,
+    /// Always guess ahead, as far as --lookahead says
     Parallel,
 }
 
@@ -188,4 +195,12 @@ pub(crate) struct SynthModel {
 fn delay(text: &str) -> Result<Delay, String> {
     let ms = text.parse().map_err(|_| format!("{text:?} is not a number of milliseconds"))?;
     Delay::from_ms(ms).map_err(|e| e.to_string())
+}
+
+/// Seconds, as tokens.
+fn interval(text: &str) -> Result<usize, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 => Ok((seconds * 1000.0 / f64::from(TOKEN_MS)).ceil() as usize),
+        _ => Err(format!("{text:?} is not a number of seconds above 0")),
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use voxtral_engine::{Decoding, Engine, Event, Events, SessionOptions, Stopper, Summary};
-use voxtral_model::{Delay, Model};
+use voxtral_model::{Delay, MAX_ENCODE_TOKENS, Model};
 use voxtral_transcript::{Audio, Report, Stats, TokenRecord, Word};
 
 use crate::args::{DecodeChoice, Format, Transcribe};
@@ -87,11 +87,11 @@ impl Job<'_> {
             delay: Some(self.delay),
             decoding: match self.args.decode {
                 DecodeChoice::Sequential => Decoding::Sequential,
-                DecodeChoice::Auto | DecodeChoice::Parallel => {
-                    Decoding::Parallel { lookahead: usize::from(self.args.lookahead) }
-                }
+                DecodeChoice::Auto => Decoding::Auto,
+                DecodeChoice::Parallel => Decoding::Parallel { lookahead: usize::from(self.args.lookahead) },
             },
             stop_at_eos: self.args.stop_at_eos,
+            interval: if input.is_live() { self.args.interval.unwrap_or(1) } else { MAX_ENCODE_TOKENS },
             samples: None,
         };
         let source = input.open().map_err(Failure::Input)?;

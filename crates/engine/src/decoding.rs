@@ -8,16 +8,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use voxtral_model::Prediction;
+use voxtral_model::{MAX_DECODE_ROWS, Prediction};
 
 /// How the next tokens are found. The tokens are the same either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoding {
-    /// One token a pass.
+    /// As many positions a pass as pay off.
+    Auto,
+    /// One position a pass.
     Sequential,
-    /// Up to `lookahead` positions a pass, as many as pay off.
+    /// `lookahead` positions a pass where there is audio for them, whether that pays off or not.
     Parallel {
-        /// Most positions a pass; at most [`MAX_DECODE_ROWS`](voxtral_model::MAX_DECODE_ROWS).
+        /// At most [`MAX_DECODE_ROWS`](voxtral_model::MAX_DECODE_ROWS).
         lookahead: usize,
     },
 }
@@ -26,8 +28,9 @@ impl Decoding {
     /// Most positions of one stream in a pass.
     pub(crate) fn lookahead(self) -> usize {
         match self {
+            Self::Auto => MAX_DECODE_ROWS,
             Self::Sequential => 1,
-            Self::Parallel { lookahead } => lookahead.clamp(1, voxtral_model::MAX_DECODE_ROWS),
+            Self::Parallel { lookahead } => lookahead.clamp(1, MAX_DECODE_ROWS),
         }
     }
 }

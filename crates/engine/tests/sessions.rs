@@ -218,8 +218,9 @@ proptest! {
         for round in 0.. {
             for (i, &(tokens, _, chunk, lookahead, opens)) in sessions.iter().enumerate() {
                 if opens == round {
-                    let decoding = Decoding::Parallel { lookahead };
-                    let options = SessionOptions { delay: delay(tokens), decoding, ..SessionOptions::default() };
+                    let decoding = if lookahead > 100 { Decoding::Auto } else { Decoding::Parallel { lookahead } };
+                    let interval = chunk % 70;
+                    let options = SessionOptions { delay: delay(tokens), decoding, interval, ..SessionOptions::default() };
                     open.push((i, engine.session(options).unwrap(), audio[i].chunks(chunk)));
                 }
             }
@@ -243,7 +244,8 @@ proptest! {
             }
         }
         for (i, &(tokens, ..)) in sessions.iter().enumerate() {
-            let options = SessionOptions { delay: delay(tokens), ..SessionOptions::default() };
+            let options =
+                SessionOptions { delay: delay(tokens), decoding: Decoding::Sequential, ..SessionOptions::default() };
             let (solo, _) = run(&engine, &audio[i], usize::MAX, options);
             prop_assert!(results[i].is_some() || i == dropped);
             if let Some(result) = &results[i] {

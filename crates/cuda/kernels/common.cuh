@@ -1,0 +1,138 @@
+// What all kernels share: types, the tables that the host writes for a pass, and the few instructions that CUDA C++ does not spell.
+// No header is included, so that a bare NVRTC compiles it. bf16 values travel as u16, pairs as u32 (the lower half comes first).
+
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define INFINITY __int_as_float(0x7f800000)
+
+#define DEVICE static __device__ __forceinline__
+#define KERNEL extern "C" __global__ void
+
+// One position of a pass. The host writes the table before the pass; src/table.rs is its twin.
+struct Row {
+    u64 kv;             // bf16 [layers][key, value][ring][kv_dim], the stream's; position p lies in slot p % ring
+    u64 audio;          // f32 [dim], the audio embedding of this token
+    u64 ada;            // f32 [layers][dim], what multiplies the second norm's output, or 0
+    u32 ring;           // slots
+    u32 position;
+    u32 id;             // input token
+    u32 partial;        // first of the row's partial results in attention
+    u32 partials;       // how many
+    u32 unused;
+};
+
+// Rows of one stream, consecutive positions, and the keys that they meet: the work of one block in attention.
+struct Item {
+    u32 row;            // the first
+    u32 rows;
+    u32 key0, key1;     // absolute positions, key0 a multiple of 256
+    u32 partial;        // which of the rows' partial results this is
+};
+
+// One stream's part of an encode pass.
+struct Span {
+    u64 mel_carry;      // f32 [2][bins], the last frames of the span before
+    u64 column_carry;   // bf16 [dim], the last column of the first convolution
+    u32 frame;          // first frame within the pass
+    u32 frames;
+};
+
+// What the host uploads before a pass begins with this.
+struct Counts {
+    u32 rows;           // decoder or encoder positions
+    u32 items;
+    u32 frames;
+    u32 tokens;
+};
+
+// A kernel of a chain may start while its predecessor still runs, up to `wait_for_previous`, which returns when everything before it
+// is done and visible. Every block calls both, so that "everything before" reaches back through the whole chain.
+DEVICE void let_next_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+DEVICE void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Two f32 rounded to nearest even.
+DEVICE u32 pack(float lo, float hi) {
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
+    return pair;
+}
+
+DEVICE u16 to_bf16(float v) { return (u16)pack(v, 0.f); }
+DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
+DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+DEVICE float from_bf16(u16 v) { return __uint_as_float((u32)v << 16); }
+
+// c[16 x 8] += a[16 x 16] b[16 x 8]. With g = lane / 4 and t = lane % 4: a0 holds row g, k 2t and 2t+1; a1 row g+8; a2 and a3 the same
+// rows, k 2t+8 and 2t+9; b0 column g, k 2t and 2t+1; b1 k 2t+8 and 2t+9; c0 and c1 row g, columns 2t and 2t+1; c2 and c3 row g+8.
+DEVICE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+// 32 consecutive k at once. Which k meets which slot of the instruction does not matter as long as both operands agree, so the thread
+// takes eight consecutive elements of its rows (one 16-byte load each): the first four go to one instruction, the others to a second.
+DEVICE void mma_first(float (&c)[4], const uint4& a_g, const uint4& a_g8, const uint4& b) { mma(c, a_g.x, a_g8.x, a_g.y, a_g8.y, b.x, b.y); }
+DEVICE void mma_second(float (&c)[4], const uint4& a_g, const uint4& a_g8, const uint4& b) { mma(c, a_g.z, a_g8.z, a_g.w, a_g8.w, b.z, b.w); }
+
+// A weight: read once in a pass, so it should not push anything out of the first-level cache.
+DEVICE uint4 load_weight(const u16* p) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
+    return v;
+}
+
+// Where element (row, k) of a weight lies: fragments of 16 rows by 32 k, a row's 64 bytes beside the next's, fragments of the same rows
+// one after the other. What a warp reads at once is contiguous.
+DEVICE u64 weight_at(u32 row, u32 k, u32 width) { return (u64)(row / 16) * 16 * width + k / 32 * 512 + row % 16 * 32 + k % 32; }
+
+// 16 bytes to shared memory in the background; zeros where `live` is false.
+DEVICE void copy_async(u32 shared, const void* global, bool live) {
+    const u32 bytes = live ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(shared), "l"(global), "r"(bytes) : "memory");
+}
+
+DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int PENDING> DEVICE void copy_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(PENDING) : "memory"); }
+
+#if __CUDA_ARCH__ >= 900
+// A barrier in shared memory that counts bytes: one thread announces them, the copy engine delivers them, all wait for a phase to end.
+DEVICE void barrier_init(u32 barrier) { asm volatile("mbarrier.init.shared.b64 [%0], 1;" :: "r"(barrier) : "memory"); }
+DEVICE void barrier_expect(u32 barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
+}
+DEVICE void barrier_wait(u32 barrier, u32 phase) {
+    u32 passed;
+    do
+        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+            : "=r"(passed) : "r"(barrier), "r"(phase) : "memory");
+    while (!passed);
+}
+DEVICE void copy_bulk(u32 shared, const void* global, u32 bytes, u32 barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+        :: "r"(shared), "l"(global), "r"(bytes), "r"(barrier) : "memory");
+}
+#endif
+
+DEVICE float gelu(float v) { return 0.5f * v * (1.f + erff(v * 0.70710678118654752f)); }
+DEVICE float silu(float v) { return v / (1.f + __expf(-v)); }
+
+DEVICE float warp_sum(float v) {
+    for (int d = 16; d; d >>= 1) v += __shfl_xor_sync(~0u, v, d);
+    return v;
+}
+
+DEVICE float warp_max(float v) {
+    for (int d = 16; d; d >>= 1) v = fmaxf(v, __shfl_xor_sync(~0u, v, d));
+    return v;
+}

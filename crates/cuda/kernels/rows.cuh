@@ -1,0 +1,170 @@
+// The small kernels that work on one row at a time. src/kernels.rs holds the launchers, tests/gpu.rs the twins.
+
+struct RowWork {
+    u64 in;
+    u64 out;
+    u64 weight;         // what the kernel's contract says
+    u64 rows;           // Row [..]
+    u64 counts;         // Counts
+    u32 dim;            // a multiple of 16
+    u32 ld;             // elements between two rows of out (of groups of rows in rms_norm)
+    u32 layer;
+    u32 group;          // rms_norm: so many rows make one row of out, one after the other
+    float eps;
+    u32 k;
+};
+
+// out[r] = in[r] / sqrt(mean(in[r]^2) + eps) * weight (* ada[layer])
+// in f32 [rows, dim], out bf16, rounded once; weight f32 [dim]; dim <= 8192. One block of 512 a row.
+KERNEL __launch_bounds__(512) rms_norm(const __grid_constant__ RowWork p) {
+    __shared__ float sums[16];
+    let_next_start();
+    const u32 r = blockIdx.x;
+    const float4* weight = (const float4*)p.weight;
+    wait_for_previous();
+    if (r >= ((const Counts*)p.counts)->rows) return;
+    const float4* in = (const float4*)((const float*)p.in + (u64)r * p.dim);
+    const u64 ada = p.rows ? ((const Row*)p.rows)[r].ada : 0;
+    float4 x[4];
+    float sum = 0.f;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const u32 at = i * 512 + threadIdx.x;
+        if (4 * at < p.dim) {
+            x[i] = in[at];
+            sum += x[i].x * x[i].x + x[i].y * x[i].y + x[i].z * x[i].z + x[i].w * x[i].w;
+        }
+    }
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
+    __syncthreads();
+    sum = 0.f;
+#pragma unroll
+    for (int i = 0; i < 16; i++) sum += sums[i];
+    const float scale = 1.f / sqrtf(sum / p.dim + p.eps);
+    u16* out = (u16*)p.out + (u64)(r / p.group) * p.ld + r % p.group * p.dim;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const u32 at = i * 512 + threadIdx.x;
+        if (4 * at < p.dim) {
+            float4 w = weight[at];
+            if (ada) {
+                const float4 a = ((const float4*)((const float*)ada + (u64)p.layer * p.dim))[at];
+                w.x *= a.x; w.y *= a.y; w.z *= a.z; w.w *= a.w;
+            }
+            *(uint2*)(out + 4 * at) = make_uint2(pack(x[i].x * scale * w.x, x[i].y * scale * w.y), pack(x[i].z * scale * w.z, x[i].w * scale * w.w));
+        }
+    }
+}
+
+// out[r, j] = cosine and sine of position(r) * weight[j], the product in f64
+// out f32 pairs [rows, dim / 2]; weight f32 [dim / 2], the frequencies. One block of 64 a row.
+KERNEL __launch_bounds__(64) rope_turns(const __grid_constant__ RowWork p) {
+    let_next_start();
+    wait_for_previous();
+    const u32 r = blockIdx.x;
+    if (r >= ((const Counts*)p.counts)->rows) return;
+    for (u32 j = threadIdx.x; j < p.dim / 2; j += 64) {
+        double s, c;
+        sincos((double)((const Row*)p.rows)[r].position * (double)((const float*)p.weight)[j], &s, &c);
+        ((float2*)p.out)[r * (p.dim / 2) + j] = make_float2((float)c, (float)s);
+    }
+}
+
+// out[r] = embedding[id(r)] + audio(r)
+// out f32 [rows, dim]; weight is the embedding, bf16 [vocab, k] as `weight_at` says. One block of 256 a row.
+KERNEL __launch_bounds__(256) embed(const __grid_constant__ RowWork p) {
+    let_next_start();
+    wait_for_previous();
+    const u32 r = blockIdx.x;
+    if (r >= ((const Counts*)p.counts)->rows) return;
+    const Row& row = ((const Row*)p.rows)[r];
+    const u16* text = (const u16*)p.weight;
+    const float2* audio = (const float2*)row.audio;
+    float2* out = (float2*)((float*)p.out + (u64)r * p.dim);
+    for (u32 i = threadIdx.x; i < p.dim / 2; i += 256) {
+        const u32 pair = *(const u32*)(text + weight_at(row.id, 2 * i, p.k));
+        out[i] = make_float2(low(pair) + audio[i].x, high(pair) + audio[i].y);
+    }
+}
+
+// out[m] = frames m - 2, m - 1 and m of a span beside each other, those before the span from its carry, which then takes the last two
+// in f32 [frames, dim], carry f32 [2, dim], out bf16 [frames, ld], ld >= 3 dim; `rows` is Span [group]. One block of 128 a frame.
+KERNEL __launch_bounds__(128) gather_mel(const __grid_constant__ RowWork p) {
+    let_next_start();
+    wait_for_previous();
+    const u32 m = blockIdx.x;
+    if (m >= ((const Counts*)p.counts)->frames) return;
+    const Span* span = (const Span*)p.rows;
+    while (m >= span->frame + span->frames) span++;
+    if (m == span->frame + 1) return;                   // the first frame's block takes the second too: both read the carry
+    float* carry = (float*)span->mel_carry;
+    const float* in = (const float*)p.in + (u64)span->frame * p.dim;
+    for (u32 i = threadIdx.x; i < p.dim; i += 128) {
+        auto frame = [&](int at) { return at < 0 ? carry[(2 + at) * p.dim + i] : in[at * p.dim + i]; };
+        auto gather = [&](int at) {
+            u16* out = (u16*)p.out + (u64)(span->frame + at) * p.ld + i;
+            for (int tap = 0; tap < 3; tap++) out[tap * p.dim] = to_bf16(frame(at - 2 + tap));
+        };
+        gather((int)(m - span->frame));
+        if (m == span->frame) {
+            gather(1);
+            carry[i] = frame(span->frames - 2);
+            carry[p.dim + i] = frame(span->frames - 1);
+        }
+    }
+}
+
+// out[s] = columns 2s - 1, 2s and 2s + 1 of a span beside each other, the one before the span from its carry, which then takes the last
+// in bf16 [frames, dim], carry bf16 [dim], out bf16 [frames / 2, ld], ld >= 3 dim; `rows` is Span [..]. One block of 256 a position.
+KERNEL __launch_bounds__(256) gather_columns(const __grid_constant__ RowWork p) {
+    let_next_start();
+    wait_for_previous();
+    const u32 m = 2 * blockIdx.x;
+    if (m >= ((const Counts*)p.counts)->frames) return;
+    const Span* span = (const Span*)p.rows;
+    while (m >= span->frame + span->frames) span++;
+    u32* carry = (u32*)span->column_carry;
+    const u32 pairs = p.dim / 2;
+    const u32* in = (const u32*)p.in + (u64)m * pairs;
+    u32* out = (u32*)((u16*)p.out + (u64)blockIdx.x * p.ld);
+    for (u32 i = threadIdx.x; i < pairs; i += 256) {
+        const bool first = m == span->frame;
+        out[i] = first ? carry[i] : *(in + i - pairs);
+        out[pairs + i] = in[i];
+        out[2 * pairs + i] = in[pairs + i];
+        if (first) carry[i] = in[(u64)(span->frames - 1) * pairs + i];
+    }
+}
+
+// out[r] = the best id of row r and the logarithm of its probability, from what the head product left of each 128 outputs
+// in Best [rows, dim]; out (u32, f32) [rows]. One block of 256 a row.
+KERNEL __launch_bounds__(256) best_of_row(const __grid_constant__ RowWork p) {
+    __shared__ float maxima[8], sums[8];
+    __shared__ u32 ids[8];
+    let_next_start();
+    wait_for_previous();
+    const u32 r = blockIdx.x;
+    if (r >= ((const Counts*)p.counts)->rows) return;
+    const Best* in = (const Best*)p.in + (u64)r * p.dim;
+    float max = -INFINITY, sum = 0.f;
+    u32 id = ~0u;
+    for (u32 i = threadIdx.x; i < p.dim; i += 256) better(max, id, in[i].max, in[i].id);
+    for (int d = 16; d; d >>= 1) better(max, id, __shfl_xor_sync(~0u, max, d), __shfl_xor_sync(~0u, id, d));
+    if (threadIdx.x % 32 == 0) {
+        maxima[threadIdx.x / 32] = max;
+        ids[threadIdx.x / 32] = id;
+    }
+    __syncthreads();
+    for (int i = 0; i < 8; i++) better(max, id, maxima[i], ids[i]);
+    for (u32 i = threadIdx.x; i < p.dim; i += 256) sum += in[i].sum * expf(in[i].max - max);
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        sum = 0.f;
+        for (int i = 0; i < 8; i++) sum += sums[i];
+        ((u32*)p.out)[2 * r] = id;
+        ((float*)p.out)[2 * r + 1] = -logf(sum);
+    }
+}

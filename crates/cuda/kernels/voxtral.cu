@@ -1,0 +1,6 @@
+// All device code of the project, one translation unit: `cargo xtask kernels` compiles it for every architecture.
+#include "common.cuh"
+#include "epilogue.cuh"
+#include "product.cuh"
+#include "attention.cuh"
+#include "rows.cuh"

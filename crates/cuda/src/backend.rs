@@ -1,0 +1,559 @@
+//! [`CudaBackend`]: streams, tables and the recorded passes behind the model's `Backend`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use voxtral_model::{
+    AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS,
+    MAX_ENCODE_TOKENS, Model, ModelConfig, Prediction, Stage, StreamId, Weights, ada_scales,
+};
+
+use crate::driver::{Buffer, Device, Download, DriverError, Graph, Stream, Upload};
+use crate::images::{FORCE_PTX, Image, choose};
+use crate::kernels::{Kernels, MAX_DIM, MAX_HEAD_DIM, Mode};
+use crate::passes::{DECODE_BUCKETS, ENCODE_BUCKETS, Passes};
+use crate::scratch::Scratch;
+use crate::streams::{Shape, State};
+use crate::table::{QUERY_TILE, Table};
+use crate::weights::{DeviceWeights, Plan};
+
+/// What the driver keeps for the recorded passes and the loaded kernels; a stream must leave it free.
+const RESERVE: u64 = 64 << 20;
+
+/// How to run.
+#[derive(Clone, Debug, Default)]
+pub struct CudaOptions {
+    /// Which GPU, in the driver's order (`CUDA_VISIBLE_DEVICES` applies).
+    pub device: usize,
+}
+
+/// What a look at a GPU found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceReport {
+    /// The device's own name.
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// CUDA version of the driver: 12080 is 12.8.
+    pub driver_version: u32,
+    /// Free device memory, bytes.
+    pub free: u64,
+    /// Device memory, bytes.
+    pub total: u64,
+    /// The kernel image that would be used: "sm_90a", or "compute_80" for PTX that the driver compiles.
+    pub image: &'static str,
+}
+
+/// The model on one NVIDIA GPU.
+///
+/// Everything stays on the device; a pass is one upload of a table, one recorded graph and one read of ids and log-probabilities.
+/// Dropping it frees all device memory.
+#[derive(Debug)]
+pub struct CudaBackend {
+    config: ModelConfig,
+    host: Weights,
+    delays: HashMap<Delay, Arc<Buffer>>,
+    streams: BTreeMap<StreamId, State>,
+    next: u64,
+    encode_graphs: Vec<Graph>,
+    decode_graphs: Vec<Graph>,
+    table: Table,
+    upload: [Upload; 2],
+    mel: Upload,
+    predictions: Download,
+    encoded: Vec<(StreamId, usize, usize)>,
+    decoded_rows: usize,
+    scratch: Scratch,
+    weights: DeviceWeights,
+    kernels: Kernels,
+    stream: Stream,
+    device: Arc<Device>,
+}
+
+fn open_device(ordinal: usize) -> Result<(Arc<Device>, Image), BackendError> {
+    let device = Device::open(ordinal).map_err(|e| match e {
+        DriverError::Call { .. } => device_error(&format!("CUDA device {ordinal}"), &e),
+        e => BackendError::Unsupported(e.to_string()),
+    })?;
+    let (major, minor) = device.capability;
+    let force_ptx = std::env::var_os(FORCE_PTX).is_some_and(|v| v == "1");
+    let image = choose(device.capability, force_ptx).ok_or_else(|| {
+        let name = &device.name;
+        BackendError::Unsupported(format!("{name} has compute capability {major}.{minor}; 8.0 (Ampere) is the least"))
+    })?;
+    Ok((device, image))
+}
+
+fn device_error(device: &str, error: &DriverError) -> BackendError {
+    BackendError::Device { device: device.to_owned(), what: error.to_string() }
+}
+
+/// Whether the kernels can run such a model; the sentence says what is in the way.
+fn supported(config: &ModelConfig) -> Result<(), String> {
+    for (name, c) in [("encoder", &config.encoder), ("decoder", &config.decoder)] {
+        let widths = [("dim", c.dim), ("head_dim", c.head_dim), ("ffn_dim", c.ffn_dim)];
+        if let Some((what, width)) = widths.into_iter().find(|(_, w)| *w == 0 || !w.is_multiple_of(16)) {
+            return Err(format!("the {name}'s {what} is {width}: CUDA kernels need a multiple of 16"));
+        }
+        if c.head_dim > MAX_HEAD_DIM || c.dim > MAX_DIM {
+            let (head_dim, dim) = (c.head_dim, c.dim);
+            return Err(format!(
+                "the {name} has dim {dim} and head_dim {head_dim}: CUDA kernels hold up to {MAX_DIM} and {MAX_HEAD_DIM}"
+            ));
+        }
+        if c.kv_heads == 0 || !c.heads.is_multiple_of(c.kv_heads) || c.heads / c.kv_heads > QUERY_TILE {
+            let (heads, kv_heads) = (c.heads, c.kv_heads);
+            return Err(format!(
+                "the {name} has {heads} query and {kv_heads} key heads: CUDA kernels share a key head among up to {QUERY_TILE}"
+            ));
+        }
+        if c.window == 0 {
+            return Err(format!("the {name}'s window is empty"));
+        }
+    }
+    let (vocab, bins) = (config.vocab, config.audio.mel_bins);
+    if vocab == 0 || !vocab.is_multiple_of(2) || bins == 0 || !bins.is_multiple_of(2) || config.downsample == 0 {
+        return Err(format!("{vocab} ids, {bins} mel bins: CUDA kernels need even numbers"));
+    }
+    Ok(())
+}
+
+impl CudaBackend {
+    /// Looks at a GPU without putting anything on it.
+    ///
+    /// # Errors
+    /// Why there is none that can be used.
+    pub fn probe(device: usize) -> Result<DeviceReport, BackendError> {
+        let (device, image) = open_device(device)?;
+        let (free, total) = device.memory().map_err(|e| device_error(&device.name, &e))?;
+        let (capability, driver_version) = (device.capability, device.driver_version);
+        Ok(DeviceReport { name: device.name.clone(), capability, driver_version, free, total, image: image.name })
+    }
+
+    /// Device memory that a model takes before its first stream is opened, and that one stream of `positions` adds.
+    ///
+    /// # Errors
+    /// When the weights do not fit the configuration or the kernels.
+    pub fn needs(model: &Model, positions: usize) -> Result<(u64, u64), BackendError> {
+        let Model { config, weights, .. } = model;
+        let plan = supported(config).and_then(|()| Plan::new(config, weights)).map_err(BackendError::Unsupported)?;
+        let fixed = plan.bytes() + Scratch::bytes_for(config);
+        Ok((fixed as u64, Shape::new(config, positions).bytes() as u64))
+    }
+
+    /// Puts a model on a GPU: checks that it fits before the first byte moves, uploads it (`progress(done, total)` in bytes), records
+    /// the passes.
+    ///
+    /// # Errors
+    /// When there is no such GPU, the model does not fit it, or the driver fails.
+    pub fn new(model: &Model, options: &CudaOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, BackendError> {
+        let Model { config, weights, .. } = model;
+        let plan = supported(config).and_then(|()| Plan::new(config, weights)).map_err(BackendError::Unsupported)?;
+        let (device, image) = open_device(options.device)?;
+        let begun = Instant::now();
+        let name = device.name.clone();
+        let fail = |e: DriverError| device_error(&name, &e);
+        let (free, _) = device.memory().map_err(fail)?;
+        let needed = (plan.bytes() + Scratch::bytes_for(config) + Kernels::scratch_bytes(device.processors)) as u64;
+        if needed + RESERVE > free {
+            return Err(BackendError::OutOfMemory {
+                device: name,
+                needed: (needed + RESERVE) / 1_000_000,
+                free: free / 1_000_000,
+            });
+        }
+        let mut backend = Self::load(config, weights, &device, image, plan, progress).map_err(fail)?;
+        backend.record().map_err(fail)?;
+        let driver = device.driver_version;
+        let (major, minor) = device.capability;
+        tracing::info!(
+            "{name}: compute capability {major}.{minor}, driver of CUDA {}.{}, kernels {}, {} MB on the device, ready in {} ms",
+            driver / 1000,
+            driver % 1000 / 10,
+            image.name,
+            needed / 1_000_000,
+            begun.elapsed().as_millis()
+        );
+        Ok(backend)
+    }
+
+    fn load(
+        config: &ModelConfig,
+        weights: &Weights,
+        device: &Arc<Device>,
+        image: Image,
+        plan: Plan,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, DriverError> {
+        let stream = Stream::new(device)?;
+        let kernels = Kernels::load(device, &stream, image, true)?;
+        let scratch = Scratch::new(config, device, &stream)?;
+        let mel_bytes = MAX_ENCODE_TOKENS * config.frames_per_token() * config.audio.mel_bins * 4;
+        let begun = Instant::now();
+        let weights_on_device = plan.upload(device, &stream, progress)?;
+        tracing::debug!("weights uploaded in {} ms", begun.elapsed().as_millis());
+        let [encode, decode] = scratch.layouts;
+        Ok(Self {
+            config: config.clone(),
+            host: weights.clone(),
+            delays: HashMap::new(),
+            streams: BTreeMap::new(),
+            next: 0,
+            encode_graphs: Vec::new(),
+            decode_graphs: Vec::new(),
+            table: Table::default(),
+            upload: [Upload::new(device, encode.bytes)?, Upload::new(device, decode.bytes)?],
+            mel: Upload::new(device, mel_bytes)?,
+            predictions: Download::new(device, MAX_DECODE_ROWS * 8)?,
+            encoded: Vec::new(),
+            decoded_rows: 0,
+            scratch,
+            weights: weights_on_device,
+            kernels,
+            stream,
+            device: device.clone(),
+        })
+    }
+
+    /// Records every pass once.
+    fn record(&mut self) -> Result<(), DriverError> {
+        let begun = Instant::now();
+        let passes = self.passes();
+        let encode = |&tokens: &usize| self.stream.record(|| passes.encode(tokens));
+        let decode = |&rows: &usize| self.stream.record(|| passes.decode(rows));
+        let encode_graphs = ENCODE_BUCKETS.iter().map(encode).collect::<Result<_, _>>()?;
+        let decode_graphs = DECODE_BUCKETS.iter().map(decode).collect::<Result<_, _>>()?;
+        (self.encode_graphs, self.decode_graphs) = (encode_graphs, decode_graphs);
+        tracing::debug!("passes recorded in {} ms", begun.elapsed().as_millis());
+        Ok(())
+    }
+
+    fn passes(&self) -> Passes<'_> {
+        let Self { config, scratch, kernels, stream, .. } = self;
+        Passes { config, weights: &self.weights.places, scratch, kernels, stream }
+    }
+
+    fn error(&self, error: DriverError) -> BackendError {
+        device_error(&self.device.name, &error)
+    }
+
+    fn get(&self, id: StreamId) -> Result<&State, BackendError> {
+        let state =
+            self.streams.get(&id).ok_or_else(|| BackendError::Contract(format!("stream {} is not open", id.0)))?;
+        if state.broken {
+            return Err(BackendError::Contract(format!("a call on stream {} failed; it can only be closed", id.0)));
+        }
+        Ok(state)
+    }
+
+    /// The scales of a delay, computed once.
+    fn ada(&mut self, delay: Delay) -> Result<Arc<Buffer>, BackendError> {
+        if let Some(ada) = self.delays.get(&delay) {
+            return Ok(ada.clone());
+        }
+        let scales = ada_scales(&self.config, &self.host, delay).concat();
+        let ada = self.upload_now(bytemuck::cast_slice(&scales)).map_err(|e| self.error(e))?;
+        self.delays.insert(delay, ada.clone());
+        Ok(ada)
+    }
+
+    fn upload_now(&self, bytes: &[u8]) -> Result<Arc<Buffer>, DriverError> {
+        let buffer = Buffer::new(&self.device, bytes.len())?;
+        let mut upload = Upload::new(&self.device, bytes.len())?;
+        upload.fill()?[..bytes.len()].copy_from_slice(bytes);
+        upload.send(&self.stream, &buffer, 0, bytes.len())?;
+        self.stream.wait()?;
+        Ok(Arc::new(buffer))
+    }
+
+    fn new_stream(&mut self, positions: usize, ada: Arc<Buffer>) -> Result<State, BackendError> {
+        let bytes = Shape::new(&self.config, positions).bytes();
+        let (free, _) = self.device.memory().map_err(|e| self.error(e))?;
+        let out_of_memory = || {
+            let (device, needed) = (self.device.name.clone(), (bytes as u64 + RESERVE) / 1_000_000);
+            BackendError::OutOfMemory { device, needed, free: free / 1_000_000 }
+        };
+        if bytes as u64 + RESERVE > free {
+            return Err(out_of_memory());
+        }
+        let buffer = Buffer::new(&self.device, bytes)
+            .map_err(|e| if e.is_out_of_memory() { out_of_memory() } else { self.error(e) })?;
+        // Zeros, because a key that is masked is multiplied by 0, which would not undo what is no number.
+        self.stream.zero(&buffer).map_err(|e| self.error(e))?;
+        Ok(State::new(&self.config, positions, ada, buffer))
+    }
+
+    fn insert(&mut self, state: State) -> StreamId {
+        let id = StreamId(self.next);
+        self.next += 1;
+        self.streams.insert(id, state);
+        id
+    }
+
+    /// Checks an encode call and returns each span's tokens.
+    fn check_encode(&self, batch: &[EncodeSpan<'_>]) -> Result<Vec<usize>, BackendError> {
+        let contract = |what: String| Err(BackendError::Contract(what));
+        let token = self.config.frames_per_token() * self.config.audio.mel_bins;
+        let mut all = Vec::new();
+        for (i, span) in batch.iter().enumerate() {
+            let state = self.get(span.stream)?;
+            let id = span.stream.0;
+            if !span.mel.len().is_multiple_of(token) || span.mel.is_empty() {
+                return contract(format!("stream {id}: {} mel values are no whole tokens of {token}", span.mel.len()));
+            }
+            if batch[..i].iter().any(|other| other.stream == span.stream) {
+                return contract(format!("stream {id} has two spans in one call"));
+            }
+            let tokens = span.mel.len() / token;
+            if state.encoded + tokens > state.positions {
+                return contract(format!(
+                    "stream {id}: {} tokens, opened for {}",
+                    state.encoded + tokens,
+                    state.positions
+                ));
+            }
+            all.push(tokens);
+        }
+        if all.iter().sum::<usize>() > MAX_ENCODE_TOKENS {
+            return contract(format!("{} tokens in one call, at most {MAX_ENCODE_TOKENS}", all.iter().sum::<usize>()));
+        }
+        Ok(all)
+    }
+
+    fn check_decode(&self, batch: &[DecodeSpan<'_>]) -> Result<(), BackendError> {
+        let contract = |what: String| Err(BackendError::Contract(what));
+        for (i, span) in batch.iter().enumerate() {
+            let state = self.get(span.stream)?;
+            let (id, end) = (span.stream.0, span.position.saturating_add(span.ids.len()));
+            if span.position > state.decoded || end > state.encoded || span.ids.is_empty() {
+                let (decoded, encoded, position) = (state.decoded, state.encoded, span.position);
+                return contract(format!(
+                    "stream {id}: span {position}..{end} of {decoded} decoded and {encoded} encoded"
+                ));
+            }
+            if span.position + AUDIO_WINDOW < state.encoded {
+                return contract(format!("stream {id}: the audio of position {} is gone", span.position));
+            }
+            if let Some(token) = span.ids.iter().find(|&&token| token as usize >= self.config.vocab) {
+                return contract(format!("stream {id}: id {token} of a vocabulary of {}", self.config.vocab));
+            }
+            if batch[..i].iter().any(|other| other.stream == span.stream) {
+                return contract(format!("stream {id} has two spans in one call"));
+            }
+        }
+        let rows: usize = batch.iter().map(|span| span.ids.len()).sum();
+        if rows > MAX_DECODE_ROWS {
+            return contract(format!("{rows} rows in one call, at most {MAX_DECODE_ROWS}"));
+        }
+        Ok(())
+    }
+
+    fn run_encode(&mut self, batch: &[EncodeSpan<'_>], tokens: &[usize]) -> Result<(), DriverError> {
+        let (d, fpt, bins) = (self.config.downsample, self.config.frames_per_token(), self.config.audio.mel_bins);
+        let enc = &self.config.encoder;
+        self.table.clear();
+        self.encoded.clear();
+        let mel = self.mel.fill()?;
+        let mut frames = 0;
+        for (span, &tokens) in batch.iter().zip(tokens) {
+            let state = &self.streams[&span.stream];
+            mel[frames * bins * 4..][..span.mel.len() * 4].copy_from_slice(bytemuck::cast_slice(span.mel));
+            self.table.spans.push(state.span(frames, tokens * fpt));
+            frames += tokens * fpt;
+            let positions = state.encoded * d..(state.encoded + tokens) * d;
+            self.table.push(positions.map(|p| state.encoder_row(p)), enc.heads / enc.kv_heads, enc.window, false);
+            self.table.tokens.extend((state.encoded..state.encoded + tokens).map(|t| state.token_row(t)));
+            self.encoded.push((span.stream, state.encoded, tokens));
+        }
+        let total: usize = tokens.iter().sum();
+        let bucket = ENCODE_BUCKETS.iter().position(|&most| total <= most).unwrap_or(ENCODE_BUCKETS.len() - 1);
+        let s = &self.scratch;
+        self.mel.send(&self.stream, s.buffer(), s.offset(s.mel), frames * bins * 4)?;
+        let bytes = self.table.write(&s.layouts[0], self.upload[0].fill()?);
+        self.upload[0].send(&self.stream, s.buffer(), s.offset(s.tables[0]), bytes)?;
+        self.stream.replay(&mut self.encode_graphs[bucket])?;
+        self.stream.wait()
+    }
+
+    fn run_decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), DriverError> {
+        let dec = &self.config.decoder;
+        self.table.clear();
+        for span in batch {
+            let state = &self.streams[&span.stream];
+            let rows = (span.position..).zip(span.ids).map(|(p, &id)| state.decoder_row(p, id));
+            self.table.push(rows, dec.heads / dec.kv_heads, dec.window, true);
+        }
+        let rows = self.table.rows.len();
+        let bucket = DECODE_BUCKETS.iter().position(|&most| rows <= most).unwrap_or(DECODE_BUCKETS.len() - 1);
+        let s = &self.scratch;
+        let bytes = self.table.write(&s.layouts[1], self.upload[1].fill()?);
+        self.upload[1].send(&self.stream, s.buffer(), s.offset(s.tables[1]), bytes)?;
+        self.stream.replay(&mut self.decode_graphs[bucket])?;
+        let words = self.predictions.fetch(&self.stream, s.buffer(), s.offset(s.predictions), rows * 8)?;
+        let words: &[[u32; 2]] = bytemuck::cast_slice(words);
+        out.extend(words.iter().map(|&[id, bits]| Prediction { id, logprob: f32::from_bits(bits) }));
+        self.decoded_rows = rows;
+        Ok(())
+    }
+
+    fn read<T: bytemuck::Pod>(&self, from: &Buffer, at: usize, len: usize) -> Result<Vec<T>, DriverError> {
+        let bytes = len * size_of::<T>();
+        let mut download = Download::new(&self.device, bytes)?;
+        Ok(bytemuck::cast_slice(download.fetch(&self.stream, from, at, bytes)?).to_vec())
+    }
+
+    fn run_inspect(&self, stage: Stage) -> Result<Vec<f32>, DriverError> {
+        let (c, s) = (&self.config, &self.scratch);
+        let tokens: usize = self.encoded.iter().map(|(_, _, tokens)| tokens).sum();
+        let at = |address: u64| s.offset(address);
+        match stage {
+            Stage::ConvStem => self.read(s.buffer(), at(s.stem), tokens * c.downsample * c.encoder.dim),
+            Stage::Encoder => {
+                let (width, ld) = (c.downsample * c.encoder.dim, self.weights.places.adapter[0].k as usize);
+                let bits: Vec<u16> = self.read(s.buffer(), at(s.joined), tokens * ld)?;
+                let rows = bits.chunks(ld).flat_map(|row| &row[..width]);
+                Ok(rows.map(|&b| half::bf16::from_bits(b).to_f32()).collect())
+            }
+            Stage::Adapter => {
+                let mut all = Vec::new();
+                for &(stream, first, tokens) in &self.encoded {
+                    let Some(state) = self.streams.get(&stream) else { continue };
+                    for token in first..first + tokens {
+                        let (buffer, at) = state.audio_of(token);
+                        all.extend(self.read::<f32>(buffer, at, c.decoder.dim)?);
+                    }
+                }
+                Ok(all)
+            }
+            Stage::Logits => {
+                let len = self.decoded_rows * c.vocab;
+                let logits = Buffer::new(&self.device, len * 4)?;
+                self.passes().head(Mode::Store, logits.address(), c.vocab as u32, self.decoded_rows)?;
+                self.read(&logits, 0, len)
+            }
+        }
+    }
+
+    fn mark_broken(&mut self, ids: impl Iterator<Item = StreamId>) {
+        for id in ids {
+            if let Some(state) = self.streams.get_mut(&id) {
+                state.broken = true;
+            }
+        }
+    }
+}
+
+impl Backend for CudaBackend {
+    fn info(&self) -> BackendInfo {
+        let streams: usize = self.streams.values().map(State::bytes).sum();
+        let delays: usize = self.delays.values().map(|ada| ada.bytes()).sum();
+        let fixed =
+            self.weights.bytes() + self.scratch.buffer().bytes() + Kernels::scratch_bytes(self.device.processors);
+        let device_bytes = (fixed + streams + delays) as u64;
+        BackendInfo { backend: "cuda", device: self.device.name.clone(), device_bytes }
+    }
+
+    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
+        self.device.bind().map_err(|e| self.error(e))?;
+        let ada = self.ada(delay)?;
+        let state = self.new_stream(positions, ada)?;
+        Ok(self.insert(state))
+    }
+
+    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError> {
+        self.device.bind().map_err(|e| self.error(e))?;
+        let parent = self.get(of)?;
+        if parent.encoded > positions {
+            let what = format!("stream {} holds {} tokens, its fork is to hold {positions}", of.0, parent.encoded);
+            return Err(BackendError::Contract(what));
+        }
+        let mut state = self.new_stream(positions, parent.ada.clone())?;
+        let copied = state.copy_from(&self.streams[&of], &self.config, &self.stream);
+        copied.and_then(|()| self.stream.wait()).map_err(|e| self.error(e))?;
+        Ok(self.insert(state))
+    }
+
+    fn close(&mut self, stream: StreamId) {
+        // A context that cannot be made current cannot free either; the next call says so.
+        let _ = self.device.bind();
+        self.streams.remove(&stream);
+    }
+
+    fn encode(&mut self, batch: &[EncodeSpan<'_>]) -> Result<(), BackendError> {
+        let tokens = self.check_encode(batch)?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.device.bind().map_err(|e| self.error(e))?;
+        if let Err(error) = self.run_encode(batch, &tokens) {
+            self.mark_broken(batch.iter().map(|span| span.stream));
+            return Err(self.error(error));
+        }
+        for (span, tokens) in batch.iter().zip(tokens) {
+            if let Some(state) = self.streams.get_mut(&span.stream) {
+                state.encoded += tokens;
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), BackendError> {
+        out.clear();
+        self.check_decode(batch)?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.device.bind().map_err(|e| self.error(e))?;
+        let mut done = self.run_decode(batch, out).map_err(|e| self.error(e));
+        if out.iter().any(|p| !p.logprob.is_finite() || p.id as usize >= self.config.vocab) {
+            let what = "a prediction is not a number: the weights or the audio are damaged".to_owned();
+            done = Err(BackendError::Device { device: self.device.name.clone(), what });
+        }
+        if done.is_err() {
+            out.clear();
+            self.mark_broken(batch.iter().map(|span| span.stream));
+            return done;
+        }
+        for span in batch {
+            if let Some(state) = self.streams.get_mut(&span.stream) {
+                state.decoded = span.position + span.ids.len();
+            }
+        }
+        Ok(())
+    }
+
+    fn inspect(&mut self, stage: Stage) -> Result<Vec<f32>, BackendError> {
+        let made = match stage {
+            Stage::Logits => self.decoded_rows > 0,
+            _ => !self.encoded.is_empty(),
+        };
+        if !made {
+            return Err(BackendError::Contract(format!("{stage:?}: no such call was made")));
+        }
+        self.device.bind().map_err(|e| self.error(e))?;
+        self.run_inspect(stage).map_err(|e| self.error(e))
+    }
+}
+
+impl Drop for CudaBackend {
+    fn drop(&mut self) {
+        // Work in flight uses what is about to be freed. Errors have been reported by the call that met them.
+        let _ = self.device.bind();
+        let _ = self.stream.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_driver_there_is_an_error_that_says_so() {
+        match CudaBackend::probe(0) {
+            Ok(report) => println!("skipped: this machine has {}", report.name),
+            Err(BackendError::Unsupported(what)) => assert!(what.contains("driver"), "{what}"),
+            Err(other) => println!("skipped: there is a driver, but {other}"),
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The kernels by name, and one launcher for each, which asserts the kernel's contract.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::driver::{Buffer, Device, DriverError, Function, Module, Stream};
+use crate::images::Image;
+
+type Result<T> = std::result::Result<T, DriverError>;
+
+/// Every kernel that this module launches.
+pub const KERNELS: [&str; 18] = [
+    "product_skinny",
+    "product_tile_32",
+    "product_tile_64",
+    "attention_16",
+    "attention_32",
+    "attention_48",
+    "attention_64",
+    "attention_80",
+    "attention_96",
+    "attention_112",
+    "attention_128",
+    "attention_combine",
+    "rms_norm",
+    "rope_turns",
+    "embed",
+    "gather_mel",
+    "gather_columns",
+    "best_of_row",
+];
+
+/// What becomes of a product (kernels/epilogue.cuh).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Mode {
+    /// f32.
+    Store = 0,
+    /// f32, added to `residual`.
+    Residual = 1,
+    /// bf16 `silu(even) * odd`.
+    SiluMul = 2,
+    /// bf16 GELU.
+    Gelu = 3,
+    /// f32 GELU.
+    GeluF32 = 4,
+    /// f32 into the token's audio slot.
+    Audio = 5,
+    /// Queries turned to bf16, keys and values into the ring.
+    Qkv = 6,
+    /// Best output of each 128.
+    Head = 7,
+}
+
+/// Widest head, and the widest row that `rms_norm` holds.
+pub const MAX_HEAD_DIM: usize = 128;
+/// See [`MAX_HEAD_DIM`].
+pub const MAX_DIM: usize = 8192;
+
+/// Parameters of the product kernels; see kernels/epilogue.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[allow(missing_docs)]
+pub struct Product {
+    pub w: u64,
+    pub x: u64,
+    pub bias: u64,
+    pub out: u64,
+    pub residual: u64,
+    pub rows: u64,
+    pub turns: u64,
+    pub count: u64,
+    pub partial: u64,
+    pub arrivals: u64,
+    pub n: u32,
+    pub k: u32,
+    pub slices: u32,
+    pub sliced: u32,
+    pub row_tiles: u32,
+    pub mode: u32,
+    pub ldo: u32,
+    pub layer: u32,
+    pub q_dim: u32,
+    pub kv_dim: u32,
+    pub head_dim: u32,
+    pub unused: u32,
+}
+
+/// Parameters of the attention kernels; see kernels/attention.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[allow(missing_docs)]
+pub struct Attention {
+    pub q: u64,
+    pub out: u64,
+    pub partial: u64,
+    pub norms: u64,
+    pub rows: u64,
+    pub items: u64,
+    pub counts: u64,
+    pub ldq: u32,
+    pub ldo: u32,
+    pub group: u32,
+    pub kv_heads: u32,
+    pub head_dim: u32,
+    pub window: u32,
+    pub layer: u32,
+    pub scale: f32,
+}
+
+/// Parameters of the row kernels; see kernels/rows.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+#[allow(missing_docs)]
+pub struct RowWork {
+    pub input: u64,
+    pub out: u64,
+    pub weight: u64,
+    pub rows: u64,
+    pub counts: u64,
+    pub dim: u32,
+    pub ld: u32,
+    pub layer: u32,
+    pub group: u32,
+    pub eps: f32,
+    pub k: u32,
+}
+
+/// Into how many slices of k a product is cut. Only the weight's shape decides, so that a row's sums never depend on its company:
+/// few outputs need the parallelism, many have it already.
+pub fn slices(n: usize, k: usize) -> usize {
+    let wanted = match n {
+        65536.. => 1,
+        8192.. => 4,
+        _ if k < 2048 => 4,
+        _ => 8,
+    };
+    let mut slices = wanted;
+    while slices > k.div_ceil(32) {
+        slices /= 2;
+    }
+    slices
+}
+
+/// Blocks of `product_skinny` that a processor holds at once.
+const SKINNY_BLOCKS: u32 = 3;
+
+/// Blocks of an attention kernel on a processor; each walks over what there is to do.
+const ATTENTION_BLOCKS: u32 = 2;
+
+const TILE_ROWS: [u32; 2] = [32, 64];
+
+fn tile_bytes(rows: u32) -> u32 {
+    let stages = 4 * 2 * (128 + rows) * 64;
+    stages.max(rows * 132 * 4)
+}
+
+fn attention_bytes(head_dim: usize) -> u32 {
+    (8 * 16 * (head_dim + 4) * 4 + 16 * (head_dim + 8) * 2) as u32
+}
+
+/// Loaded kernels and the scratch of the sliced products.
+#[derive(Debug)]
+pub struct Kernels {
+    skinny: Function,
+    tiles: [Function; 2],
+    attention: Vec<Function>,
+    combine: Function,
+    rms_norm: Function,
+    rope_turns: Function,
+    embed: Function,
+    gather_mel: Function,
+    gather_columns: Function,
+    best_of_row: Function,
+    partial: Buffer,
+    arrivals: Buffer,
+    processors: u32,
+    overlap: bool,
+}
+
+impl Kernels {
+    /// Device memory for the sums of single slices: a product is sliced only where it has fewer tiles than there are processors.
+    pub fn scratch_bytes(processors: u32) -> usize {
+        processors as usize * (8 * 128 * TILE_ROWS[1] as usize * 4 + 4)
+    }
+
+    /// Loads `image`; `overlap` launches each kernel before its predecessor has ended, where the image can.
+    pub fn load(device: &std::sync::Arc<Device>, stream: &Stream, image: Image, overlap: bool) -> Result<Self> {
+        let module = Module::load(device, image.bytes)?;
+        let plain = |name: &str| module.function(name, 0);
+        let attention = |head_dim: usize| module.function(&format!("attention_{head_dim}"), attention_bytes(head_dim));
+        let slots = device.processors as usize;
+        let kernels = Self {
+            skinny: plain("product_skinny")?,
+            tiles: [
+                module.function("product_tile_32", tile_bytes(32))?,
+                module.function("product_tile_64", tile_bytes(64))?,
+            ],
+            attention: (16..=MAX_HEAD_DIM).step_by(16).map(attention).collect::<Result<_>>()?,
+            combine: plain("attention_combine")?,
+            rms_norm: plain("rms_norm")?,
+            rope_turns: plain("rope_turns")?,
+            embed: plain("embed")?,
+            gather_mel: plain("gather_mel")?,
+            gather_columns: plain("gather_columns")?,
+            best_of_row: plain("best_of_row")?,
+            partial: Buffer::new(device, slots * 8 * 128 * TILE_ROWS[1] as usize * 4)?,
+            arrivals: Buffer::new(device, slots * 4)?,
+            processors: device.processors,
+            overlap: overlap && image.can_overlap(),
+        };
+        stream.zero(&kernels.arrivals)?;
+        Ok(kernels)
+    }
+
+    fn launch<P: Pod>(&self, stream: &Stream, f: &Function, grid: (u32, u32), threads: u32, p: &P) -> Result<()> {
+        // SAFETY: each launcher below pairs a kernel with its own parameter struct, whose layout is that of the kernel's (asserted by
+        // the kernel tests, which read every field back through results); the addresses in it come from buffers that the backend
+        // allocated for the sizes in it and drops only after the stream is idle.
+        unsafe { stream.launch(f, grid, threads, p, self.overlap) }
+    }
+
+    /// `out = w x`, up to `max_rows` rows (as many as `count` says at run time).
+    pub fn product(&self, stream: &Stream, p: Product, max_rows: usize) -> Result<()> {
+        assert!(p.k.is_multiple_of(32) && p.n.is_multiple_of(2) && p.slices.is_power_of_two() && p.slices <= 8);
+        assert!(p.slices <= p.k / 32 && (p.mode != Mode::Head as u32 || p.slices == 1));
+        if max_rows <= 8 {
+            // As many blocks as run at once, or so many fewer that all have the same number of tiles.
+            let tiles = p.n.div_ceil(128 / p.slices);
+            let turns = tiles.div_ceil(SKINNY_BLOCKS * self.processors);
+            return self.launch(stream, &self.skinny, (tiles.div_ceil(turns), 1), 256, &p);
+        }
+        let which = usize::from(max_rows > 32);
+        let row_tiles = (max_rows as u32).div_ceil(TILE_ROWS[which]);
+        let tiles = p.n.div_ceil(128) * row_tiles;
+        let sliced = p.slices > 1 && tiles < self.processors;
+        let (partial, arrivals) = (self.partial.address(), self.arrivals.address());
+        let p = Product { row_tiles, sliced: sliced.into(), partial, arrivals, ..p };
+        self.launch(stream, &self.tiles[which], (tiles, if sliced { p.slices } else { 1 }), 128, &p)
+    }
+
+    /// Attention over the items of the table; with `partial` their results are joined for up to `max_rows` rows.
+    pub fn attention(&self, stream: &Stream, p: Attention, max_rows: usize) -> Result<()> {
+        assert!(p.head_dim.is_multiple_of(16) && p.head_dim as usize <= MAX_HEAD_DIM && p.group <= 16);
+        assert!(p.ldq.is_multiple_of(8) && p.window > 0);
+        let f = &self.attention[p.head_dim as usize / 16 - 1];
+        self.launch(stream, f, (ATTENTION_BLOCKS * self.processors, 1), 256, &p)?;
+        if p.partial != 0 {
+            let width = p.kv_heads * p.group * p.head_dim;
+            self.launch(stream, &self.combine, (max_rows as u32, width.div_ceil(256)), 256, &p)?;
+        }
+        Ok(())
+    }
+
+    /// `out = norm(input) * weight (* ada)`.
+    pub fn rms_norm(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
+        assert!(p.dim.is_multiple_of(16) && p.dim as usize <= MAX_DIM && p.group > 0);
+        self.launch(stream, &self.rms_norm, (max_rows as u32, 1), 512, &p)
+    }
+
+    /// Cosines and sines of the rows' positions.
+    pub fn rope_turns(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
+        assert!(p.dim.is_multiple_of(2));
+        self.launch(stream, &self.rope_turns, (max_rows as u32, 1), 64, &p)
+    }
+
+    /// Text and audio embeddings added.
+    pub fn embed(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
+        assert!(p.dim.is_multiple_of(16));
+        self.launch(stream, &self.embed, (max_rows as u32, 1), 256, &p)
+    }
+
+    /// Inputs of the first convolution.
+    pub fn gather_mel(&self, stream: &Stream, p: RowWork, max_frames: usize) -> Result<()> {
+        assert!(p.ld >= 3 * p.dim);
+        self.launch(stream, &self.gather_mel, (max_frames as u32, 1), 128, &p)
+    }
+
+    /// Inputs of the second convolution.
+    pub fn gather_columns(&self, stream: &Stream, p: RowWork, max_positions: usize) -> Result<()> {
+        assert!(p.ld >= 3 * p.dim && p.dim.is_multiple_of(2));
+        self.launch(stream, &self.gather_columns, (max_positions as u32, 1), 256, &p)
+    }
+
+    /// The best of each row from the head product's `Best` entries.
+    pub fn best_of_row(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
+        self.launch(stream, &self.best_of_row, (max_rows as u32, 1), 256, &p)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_follow_the_shape_alone() {
+        assert_eq!(slices(131072, 3072), 1);
+        assert_eq!(slices(18432, 3072), 4);
+        assert_eq!(slices(6144, 3072), 8);
+        assert_eq!(slices(3072, 9216), 8);
+        assert_eq!(slices(6144, 1280), 4);
+        assert_eq!(slices(64, 48), 2);
+        assert_eq!(slices(64, 16), 1);
+    }
+
+    #[test]
+    fn a_block_fits_the_smallest_shared_memory() {
+        let smallest = 99 * 1024; // compute capability 8.6, 8.9 and 12.0
+        assert!(TILE_ROWS.into_iter().all(|rows| tile_bytes(rows) <= smallest - 1024));
+        assert!(attention_bytes(MAX_HEAD_DIM) <= smallest - 2048);
+    }
+}

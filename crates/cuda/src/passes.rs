@@ -1,0 +1,227 @@
+//! The two passes as sequences of launches, each recorded once for every row-count bucket. All that changes from pass to pass is in the
+//! table that the host uploads before.
+
+use voxtral_model::{MAX_DECODE_ROWS, MAX_ENCODE_TOKENS, ModelConfig, TransformerConfig};
+
+use crate::driver::{DriverError, Stream};
+use crate::kernels::{Attention, Kernels, Mode, Product, RowWork};
+use crate::scratch::{Scratch, StackScratch};
+use crate::table::Counts;
+use crate::weights::{Layer, Matrix, Places};
+
+type Result<T> = std::result::Result<T, DriverError>;
+
+/// Rows of a decode pass that share a recording: up to 8 the skinny product costs the same, above it the tiles of 32 and 64.
+pub const DECODE_BUCKETS: [usize; 4] = [8, 32, 64, MAX_DECODE_ROWS];
+
+/// Tokens of an encode pass that share a recording.
+pub const ENCODE_BUCKETS: [usize; 5] = [2, 8, 16, 32, MAX_ENCODE_TOKENS];
+
+/// What the passes are made of.
+#[derive(Clone, Copy)]
+pub struct Passes<'a> {
+    /// Dimensions.
+    pub config: &'a ModelConfig,
+    /// Weights.
+    pub weights: &'a Places,
+    /// Intermediate results.
+    pub scratch: &'a Scratch,
+    /// Launchers.
+    pub kernels: &'a Kernels,
+    /// Where the launches go.
+    pub stream: &'a Stream,
+}
+
+/// One stack's part of a pass.
+struct Stack<'a> {
+    config: &'a TransformerConfig,
+    scratch: &'a StackScratch,
+    frequencies: u64,
+    table: u64,
+    rows: u64,
+    items: u64,
+    /// Partial results and their norms in the decoder, 0 in the encoder.
+    partial: [u64; 2],
+    conditioned: bool,
+    max_rows: usize,
+}
+
+impl Passes<'_> {
+    /// Log-mel frames to audio embeddings.
+    pub fn encode(&self, max_tokens: usize) -> Result<()> {
+        let (c, s, w, enc) = (self.config, self.scratch, self.weights, &self.config.encoder);
+        let (table, layout) = (s.tables[0], &s.layouts[0]);
+        let (rows, spans) = (table + layout.rows as u64, table + layout.spans as u64);
+        let max_rows = max_tokens * c.downsample;
+        let max_frames = max_tokens * c.frames_per_token();
+        let bins = c.audio.mel_bins as u32;
+        let dim = enc.dim as u32;
+
+        let gather = RowWork { rows: spans, counts: table, ..RowWork::default() };
+        let frames = RowWork { input: s.mel, out: s.gathered[0], dim: bins, ld: w.conv[0].k, ..gather };
+        self.kernels.gather_mel(self.stream, frames, max_frames)?;
+        let conv0 = Product {
+            x: s.gathered[0],
+            out: s.columns,
+            ldo: dim,
+            count: count(table, Count::Frames),
+            ..Product::default()
+        };
+        self.product(&w.conv[0], Mode::Gelu, conv0, max_frames)?;
+        let columns = RowWork { input: s.columns, out: s.gathered[1], dim, ld: w.conv[1].k, ..gather };
+        self.kernels.gather_columns(self.stream, columns, max_rows)?;
+        let conv1 =
+            Product { x: s.gathered[1], out: s.stem, ldo: dim, count: count(table, Count::Rows), ..Product::default() };
+        self.product(&w.conv[1], Mode::GeluF32, conv1, max_rows)?;
+
+        let stack = Stack {
+            config: enc,
+            scratch: &s.encoder,
+            frequencies: w.frequencies[0],
+            table,
+            rows,
+            items: table + layout.items as u64,
+            partial: [0, 0],
+            conditioned: false,
+            max_rows,
+        };
+        self.layers(&stack, &w.encoder, s.stem)?;
+        let x = if w.encoder.is_empty() { s.stem } else { s.encoder.x };
+        let norm = RowWork { input: x, out: s.joined, weight: w.encoder_norm, ld: w.adapter[0].k, ..stack.norm() };
+        self.kernels.rms_norm(self.stream, RowWork { group: c.downsample as u32, ..norm }, max_rows)?;
+        let tokens = count(table, Count::Tokens);
+        let adapter0 =
+            Product { x: s.joined, out: s.adapted, ldo: w.adapter[1].k, count: tokens, ..Product::default() };
+        self.product(&w.adapter[0], Mode::Gelu, adapter0, max_tokens)?;
+        let token_rows = table + layout.tokens as u64;
+        let adapter1 = Product { x: s.adapted, rows: token_rows, count: tokens, ..Product::default() };
+        self.product(&w.adapter[1], Mode::Audio, adapter1, max_tokens)
+    }
+
+    /// Ids and audio embeddings to predictions.
+    pub fn decode(&self, max_rows: usize) -> Result<()> {
+        let (s, w, dec) = (self.scratch, self.weights, &self.config.decoder);
+        let (table, layout) = (s.tables[1], &s.layouts[1]);
+        let rows = table + layout.rows as u64;
+        let stack = Stack {
+            config: dec,
+            scratch: &s.decoder,
+            frequencies: w.frequencies[1],
+            table,
+            rows,
+            items: table + layout.items as u64,
+            partial: [s.partial, s.norms],
+            conditioned: true,
+            max_rows,
+        };
+        let dim = dec.dim as u32;
+        let (k, weight, out) = (w.embedding.k, w.embedding.w, s.decoder.x);
+        self.kernels.embed(
+            self.stream,
+            RowWork { weight, out, rows, counts: table, dim, k, ..RowWork::default() },
+            max_rows,
+        )?;
+        self.layers(&stack, &w.decoder, s.decoder.x)?;
+        let norm = RowWork { input: s.decoder.x, out: s.decoder.normed, weight: w.decoder_norm, ..stack.norm() };
+        self.kernels.rms_norm(self.stream, norm, max_rows)?;
+        let tiles = w.embedding.n.div_ceil(128);
+        self.head(Mode::Head, s.best, tiles, max_rows)?;
+        let best = RowWork { input: s.best, out: s.predictions, counts: table, dim: tiles, ..RowWork::default() };
+        self.kernels.best_of_row(self.stream, best, max_rows)
+    }
+
+    /// The head product over the last decode pass's rows.
+    pub fn head(&self, mode: Mode, out: u64, ldo: u32, max_rows: usize) -> Result<()> {
+        let s = self.scratch;
+        let p = Product { x: s.decoder.normed, out, ldo, count: count(s.tables[1], Count::Rows), ..Product::default() };
+        self.product(&self.weights.embedding, mode, p, max_rows)
+    }
+
+    /// All layers of a stack; the first reads the residual stream from `input`.
+    fn layers(&self, stack: &Stack<'_>, layers: &[Layer], input: u64) -> Result<()> {
+        let (c, s, max) = (stack.config, stack.scratch, stack.max_rows);
+        let dim = c.dim as u32;
+        let (rows, counts) = (stack.rows, stack.table);
+        let turns = RowWork {
+            weight: stack.frequencies,
+            out: s.turns,
+            rows,
+            counts,
+            dim: c.head_dim as u32,
+            ..RowWork::default()
+        };
+        self.kernels.rope_turns(self.stream, turns, max)?;
+        let base = Product { rows, turns: s.turns, count: count(counts, Count::Rows), ..Product::default() };
+        let mut x = input;
+        for (layer, w) in (0..).zip(layers) {
+            let norm = RowWork { input: x, out: s.normed, weight: w.attention_norm, ..stack.norm() };
+            self.kernels.rms_norm(self.stream, norm, max)?;
+            let (q_dim, kv_dim, head_dim) = (c.q_dim() as u32, c.kv_dim() as u32, c.head_dim as u32);
+            let qkv = Product { x: s.normed, out: s.q, ldo: s.ld_q, layer, q_dim, kv_dim, head_dim, ..base };
+            self.product(&w.qkv, Mode::Qkv, qkv, max)?;
+            self.kernels.attention(self.stream, stack.attention(layer), max)?;
+            let wo = Product { x: s.attended, out: s.x, residual: x, ldo: dim, ..base };
+            self.product(&w.wo, Mode::Residual, wo, max)?;
+            let ada = if stack.conditioned { rows } else { 0 };
+            let norm = RowWork { input: s.x, out: s.normed, weight: w.ffn_norm, rows: ada, layer, ..stack.norm() };
+            self.kernels.rms_norm(self.stream, norm, max)?;
+            let gate_up = Product { x: s.normed, out: s.hidden, ldo: s.ld_ffn, ..base };
+            self.product(&w.gate_up, Mode::SiluMul, gate_up, max)?;
+            let down = Product { x: s.hidden, out: s.x, residual: s.x, ldo: dim, ..base };
+            self.product(&w.down, Mode::Residual, down, max)?;
+            x = s.x;
+        }
+        Ok(())
+    }
+
+    fn product(&self, m: &Matrix, mode: Mode, p: Product, max_rows: usize) -> Result<()> {
+        let p = Product { w: m.w, bias: m.bias, n: m.n, k: m.k, slices: m.slices, mode: mode as u32, ..p };
+        self.kernels.product(self.stream, p, max_rows)
+    }
+}
+
+impl Stack<'_> {
+    /// A norm of this stack, without its weight, input and output.
+    fn norm(&self) -> RowWork {
+        let c = self.config;
+        let (dim, eps) = (c.dim as u32, c.norm_eps);
+        RowWork { counts: self.table, dim, ld: self.scratch.ld_dim, group: 1, eps, ..RowWork::default() }
+    }
+
+    fn attention(&self, layer: u32) -> Attention {
+        let (c, s) = (self.config, self.scratch);
+        Attention {
+            q: s.q,
+            out: s.attended,
+            partial: self.partial[0],
+            norms: self.partial[1],
+            rows: self.rows,
+            items: self.items,
+            counts: self.table,
+            ldq: s.ld_q,
+            ldo: s.ld_q,
+            group: (c.heads / c.kv_heads) as u32,
+            kv_heads: c.kv_heads as u32,
+            head_dim: c.head_dim as u32,
+            window: c.window as u32,
+            layer,
+            scale: std::f32::consts::LOG2_E / (c.head_dim as f32).sqrt(),
+        }
+    }
+}
+
+enum Count {
+    Rows,
+    Frames,
+    Tokens,
+}
+
+/// Where a table holds one of its counts.
+fn count(table: u64, which: Count) -> u64 {
+    let offset = match which {
+        Count::Rows => std::mem::offset_of!(Counts, rows),
+        Count::Frames => std::mem::offset_of!(Counts, frames),
+        Count::Tokens => std::mem::offset_of!(Counts, tokens),
+    };
+    table + offset as u64
+}

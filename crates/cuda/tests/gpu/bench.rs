@@ -1,0 +1,249 @@
+//! The figures: products of the real sizes against a copy measured in the same run, then the whole model with random weights.
+
+use std::time::Instant;
+
+use voxtral_cuda::internals::driver::{Buffer, Event};
+use voxtral_cuda::internals::kernels::{Attention, Mode, Product, RowWork, slices};
+use voxtral_cuda::internals::table::{Counts, Layout, Row, Table, max_runs};
+use voxtral_model::{AUDIO_WINDOW, Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig};
+
+use crate::gpu::{Gpu, random, rng};
+use crate::model::backend;
+
+pub fn run(gpu: &Gpu) {
+    products(gpu);
+    small_kernels(gpu);
+    model();
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Microseconds of one of `repeats` runs in a recorded graph, the median of `rounds` replays.
+fn time(gpu: &Gpu, repeats: usize, rounds: usize, work: impl Fn(usize)) -> f64 {
+    let record = || -> Result<(), voxtral_cuda::internals::driver::DriverError> {
+        (0..repeats).for_each(&work);
+        Ok(())
+    };
+    let mut graph = gpu.stream.record(record).expect("a graph");
+    let [begin, end] = [(); 2].map(|()| Event::new(&gpu.device).expect("an event"));
+    let mut times = Vec::new();
+    for _ in 0..rounds + 2 {
+        begin.record(&gpu.stream).expect("recorded");
+        gpu.stream.replay(&mut graph).expect("launched");
+        end.record(&gpu.stream).expect("recorded");
+        end.wait().expect("done");
+        times.push(f64::from(end.since(&begin).expect("timed")) * 1e3 / repeats as f64);
+    }
+    median(times.split_off(2))
+}
+
+fn products(gpu: &Gpu) {
+    let bytes = 2 << 30;
+    let [from, to] = [(); 2].map(|()| Buffer::new(&gpu.device, bytes).expect("memory"));
+    gpu.stream.zero(&from).expect("zeros");
+    let [begin, end] = [(); 2].map(|()| Event::new(&gpu.device).expect("an event"));
+    let copy = |_| {
+        begin.record(&gpu.stream).expect("recorded");
+        for _ in 0..4 {
+            gpu.stream.copy(&to, 0, &from, 0, bytes).expect("a copy");
+        }
+        end.record(&gpu.stream).expect("recorded");
+        end.wait().expect("done");
+        f64::from(end.since(&begin).expect("timed")) * 1e3 / 4.0
+    };
+    let us = median((0..7).map(copy).collect());
+    println!("copy: {:.2} TB/s, read and written", 2.0 * bytes as f64 / us / 1e6);
+    drop((from, to));
+
+    let shapes = [
+        ("decoder qkv", 6144, 3072),
+        ("decoder out", 3072, 4096),
+        ("decoder gate, up", 18432, 3072),
+        ("decoder down", 3072, 9216),
+        ("head", 131072, 3072),
+        ("encoder qkv", 6144, 1280),
+        ("encoder out", 1280, 2048),
+        ("encoder gate, up", 10240, 1280),
+        ("encoder down", 1280, 5120),
+    ];
+    println!("{:18} us at rows 1, 8, 32, 64, 128, 256 (TB/s of weights at 1 and 32; TFLOP/s at 256)", "");
+    for (name, n, k) in shapes {
+        // More than the second-level cache holds, so that weights come from memory.
+        let copies = (400 << 20) / (n * k * 2) + 1;
+        let block = random(&mut rng(1), 1 << 16, 0.05);
+        let w = gpu.put_bf16(&block.iter().copied().cycle().take(copies * n * k).collect::<Vec<_>>());
+        let x = gpu.put_bf16(&random(&mut rng(2), 256 * k, 1.0));
+        let out = gpu.poison(256 * n * 4);
+        let mut row = String::new();
+        let mut times = Vec::new();
+        for rows in [1usize, 8, 32, 64, 128, 256] {
+            let count = gpu.put(&[rows as u32]);
+            let us = time(gpu, 3 * copies, 5, |i| {
+                let p = Product {
+                    w: w.address() + (i % copies * n * k * 2) as u64,
+                    x: x.address(),
+                    out: out.address(),
+                    count: count.address(),
+                    n: n as u32,
+                    k: k as u32,
+                    slices: slices(n, k) as u32,
+                    mode: Mode::SiluMul as u32,
+                    ldo: n as u32,
+                    ..Product::default()
+                };
+                gpu.kernels.product(&gpu.stream, p, rows).expect("launched");
+            });
+            row += &format!("{us:8.1}");
+            times.push(us);
+        }
+        let rate = |us: f64| (2 * n * k) as f64 / us / 1e6;
+        let flops = (2 * n * k * 256) as f64 / times[5] / 1e6;
+        println!("{name:18}{row}   ({:.2}, {:.2}; {flops:.0})", rate(times[0]), rate(times[2]));
+    }
+}
+
+fn small_kernels(gpu: &Gpu) {
+    for (name, dim, rows) in [("rms_norm 3072", 3072, 1), ("rms_norm 3072", 3072, 32), ("rms_norm 1280", 1280, 256)] {
+        let x = gpu.put(&random(&mut rng(1), rows * dim, 1.0));
+        let out = gpu.poison(rows * dim * 2);
+        let counts = gpu.put(&[Counts { rows: rows as u32, ..Counts::default() }]);
+        let (dim, ld) = (dim as u32, dim as u32);
+        let (input, weight, counts) = (x.address(), x.address(), counts.address());
+        let p = RowWork { input, out: out.address(), weight, counts, dim, ld, group: 1, ..RowWork::default() };
+        let us = time(gpu, 100, 5, |_| gpu.kernels.rms_norm(&gpu.stream, p, rows).expect("launched"));
+        println!("{name}, {rows} rows: {us:.2} us");
+    }
+    let (decoder, encoder) = ((4, 8, 128, 8192), (1, 32, 64, 750));
+    let cases: [(_, usize, usize); 8] = [
+        (decoder, 128, 1),
+        (decoder, 2304, 1),
+        (decoder, 8192, 1),
+        (decoder, 2304, 8),
+        (decoder, 2304, 32),
+        (decoder, 2304, 128),
+        (encoder, 2000, 4),
+        (encoder, 2000, 256),
+    ];
+    for ((group, kv_heads, head_dim, window), context, rows) in cases {
+        let runs = group > 1;
+        let (kv_dim, q_dim) = (kv_heads * head_dim, group * kv_heads * head_dim);
+        let ring = (context + rows).next_multiple_of(32);
+        let kv = gpu.put_bf16(&random(&mut rng(1), 2 * ring * kv_dim, 1.0));
+        let q = gpu.put_bf16(&random(&mut rng(2), rows * q_dim, 1.0));
+        let mut table = Table::default();
+        let row = |p: usize| Row { kv: kv.address(), ring: ring as u32, position: p as u32, ..Row::default() };
+        table.push((context..context + rows).map(row), group, window, runs);
+        let layout = Layout::new(rows, 0, table.items.len());
+        let mut bytes = vec![0u64; layout.bytes.div_ceil(8)];
+        table.write(&layout, bytemuck::cast_slice_mut(&mut bytes));
+        let table = gpu.put(&bytes);
+        let partials = rows * max_runs(window);
+        let (out, partial, norms) =
+            (gpu.poison(rows * q_dim * 2), gpu.poison(partials * q_dim * 4), gpu.poison(partials * q_dim));
+        let p = Attention {
+            q: q.address(),
+            out: out.address(),
+            partial: if runs { partial.address() } else { 0 },
+            norms: norms.address(),
+            rows: table.address() + layout.rows as u64,
+            items: table.address() + layout.items as u64,
+            counts: table.address(),
+            ldq: q_dim as u32,
+            ldo: q_dim as u32,
+            group: group as u32,
+            kv_heads: kv_heads as u32,
+            head_dim: head_dim as u32,
+            window: window as u32,
+            layer: 0,
+            scale: 0.1,
+        };
+        let us = time(gpu, 20, 5, |_| gpu.kernels.attention(&gpu.stream, p, rows).expect("launched"));
+        println!("attention {kv_heads} x {group} heads of {head_dim}, {rows} rows at {context}: {us:.1} us");
+    }
+}
+
+fn model() {
+    let config = ModelConfig::released();
+    let begun = Instant::now();
+    let model = Model::synthetic(&config, 1).expect("the released dimensions");
+    println!("random weights made in {:.1} s", begun.elapsed().as_secs_f64());
+    let begun = Instant::now();
+    let mut backend = backend(&model);
+    println!("load: {:.2} s for {:.2} GB", begun.elapsed().as_secs_f64(), backend.info().device_bytes as f64 / 1e9);
+    let delay = Delay::from_ms(480).expect("a known delay");
+    let full = backend.open(delay, usize::MAX).expect("memory");
+    println!("device memory with one endless stream: {:.3} GB", backend.info().device_bytes as f64 / 1e9);
+    backend.close(full);
+
+    // 180 s and its padding: what a file is.
+    let tokens = 2304;
+    let len = config.frames_per_token() * config.audio.mel_bins;
+    let mel = random(&mut rng(3), 64 * len, 1.0);
+    let mut encode_s = Vec::new();
+    for _ in 0..4 {
+        let stream = backend.open(delay, tokens).expect("memory");
+        let begun = Instant::now();
+        for _ in 0..tokens / 64 {
+            backend.encode(&[EncodeSpan { stream, mel: &mel }]).expect("encoded");
+        }
+        encode_s.push(begun.elapsed().as_secs_f64());
+        backend.close(stream);
+    }
+    println!("encoder and adapter, {tokens} tokens in calls of 64: {:.4} s", median(encode_s));
+
+    let stream = backend.open(delay, 4 * tokens).expect("memory");
+    let (mut position, mut encoded) = (0, 0);
+    let mut out = Vec::new();
+    let mut fill = |backend: &mut voxtral_cuda::CudaBackend, position: &mut usize, to: usize| {
+        while *position < to {
+            while encoded < *position + 128 {
+                backend.encode(&[EncodeSpan { stream, mel: &mel }]).expect("encoded");
+                encoded += 64;
+            }
+            backend.decode(&[DecodeSpan { stream, position: *position, ids: &[32; 128] }], &mut out).expect("decoded");
+            *position += 128;
+        }
+    };
+    println!("ms of a decode pass, rows 1, 2, 4, 8, 16, 32, 39, 64, 128 (median of 30; p99 of 300 single rows)");
+    for context in [128, 2304, 8192] {
+        fill(&mut backend, &mut position, context + 128);
+        let first = position - 128;
+        let pass = |backend: &mut voxtral_cuda::CudaBackend, rows: usize, count: usize| -> Vec<f64> {
+            let mut out = Vec::new();
+            let once = |_| {
+                let begun = Instant::now();
+                backend
+                    .decode(&[DecodeSpan { stream, position: first, ids: &[32; 128][..rows] }], &mut out)
+                    .expect("decoded");
+                begun.elapsed().as_secs_f64() * 1e3
+            };
+            (0..count + 3).map(once).skip(3).collect()
+        };
+        let mut row = String::new();
+        for rows in [1, 2, 4, 8, 16, 32, 39, 64, 128] {
+            row += &format!("{:8.3}", median(pass(&mut backend, rows, 30)));
+        }
+        let mut singles = pass(&mut backend, 1, 300);
+        singles.sort_by(f64::total_cmp);
+        println!("context {context:5}:{row}   (p99 {:.3})", singles[297]);
+        // What was decoded again must be decoded on before the next context.
+        position = first;
+    }
+
+    let stream = backend.open(delay, 4096).expect("memory");
+    let mut live = Vec::new();
+    let mut out = Vec::new();
+    for position in 0..800.min(2 * AUDIO_WINDOW) {
+        let begun = Instant::now();
+        backend.encode(&[EncodeSpan { stream, mel: &mel[..len] }]).expect("encoded");
+        let encoded = begun.elapsed().as_secs_f64() * 1e3;
+        backend.decode(&[DecodeSpan { stream, position, ids: &[32] }], &mut out).expect("decoded");
+        live.push((begun.elapsed().as_secs_f64() * 1e3, encoded));
+    }
+    live.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (p50, p99) = (live[live.len() / 2], live[live.len() * 99 / 100]);
+    println!("live step, encode and decode: p50 {:.3} ms ({:.3} of it encode), p99 {:.3} ms", p50.0, p50.1, p99.0);
+}

@@ -1,0 +1,104 @@
+//! A GPU in a test's hands, random numbers, and comparisons.
+
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use half::bf16;
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use voxtral_cuda::internals::driver::{Buffer, Device, Download, Stream, Upload};
+use voxtral_cuda::internals::images::{FORCE_PTX, choose};
+use voxtral_cuda::internals::kernels::Kernels;
+
+pub struct Gpu {
+    pub kernels: Kernels,
+    pub stream: Stream,
+    pub device: Arc<Device>,
+}
+
+impl Gpu {
+    pub fn open() -> Self {
+        let device = Device::open(0).expect("probed");
+        let stream = Stream::new(&device).expect("a stream");
+        let force_ptx = std::env::var_os(FORCE_PTX).is_some_and(|v| v == "1");
+        let image = choose(device.capability, force_ptx).expect("probed");
+        let kernels = Kernels::load(&device, &stream, image, true).expect("kernels");
+        Self { kernels, stream, device }
+    }
+
+    pub fn put<T: Pod>(&self, values: &[T]) -> Buffer {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        let buffer = Buffer::new(&self.device, bytes.len()).expect("memory");
+        let mut upload = Upload::new(&self.device, bytes.len()).expect("pinned memory");
+        upload.fill().expect("ready")[..bytes.len()].copy_from_slice(bytes);
+        upload.send(&self.stream, &buffer, 0, bytes.len()).expect("a copy");
+        self.stream.wait().expect("a copy");
+        buffer
+    }
+
+    pub fn put_bf16(&self, values: &[f32]) -> Buffer {
+        self.put(&values.iter().map(|&v| bf16::from_f32(v).to_bits()).collect::<Vec<u16>>())
+    }
+
+    /// Memory that shows what nobody wrote: NaN in every type.
+    pub fn poison(&self, bytes: usize) -> Buffer {
+        self.put(&vec![0xffu8; bytes])
+    }
+
+    pub fn get<T: Pod>(&self, from: &Buffer, len: usize) -> Vec<T> {
+        let bytes = len * size_of::<T>();
+        let mut download = Download::new(&self.device, bytes).expect("pinned memory");
+        bytemuck::cast_slice(download.fetch(&self.stream, from, 0, bytes).expect("results")).to_vec()
+    }
+
+    pub fn get_bf16(&self, from: &Buffer, len: usize) -> Vec<f32> {
+        self.get::<u16>(from, len).into_iter().map(|b| bf16::from_bits(b).to_f32()).collect()
+    }
+}
+
+pub fn rng(seed: u64) -> SmallRng {
+    SmallRng::seed_from_u64(seed)
+}
+
+/// Values from -scale to scale that bf16 holds exactly, so that twin and kernel start from the same numbers.
+pub fn random(rng: &mut SmallRng, len: usize, scale: f32) -> Vec<f32> {
+    (0..len).map(|_| bf16::from_f32(rng.random_range(-scale..scale)).to_f32()).collect()
+}
+
+/// `[rows, width]` with rows padded by zeros to `ld`.
+pub fn pad(values: &[f32], width: usize, ld: usize) -> Vec<f32> {
+    let padded = |row: &[f32]| row.iter().copied().chain(std::iter::repeat_n(0.0, ld - width)).collect::<Vec<_>>();
+    values.chunks(width).flat_map(padded).collect()
+}
+
+/// A weight `[n, k]` in the fragments that products read, padded.
+pub fn fragments(w: &[f32], n: usize, k: usize) -> Vec<f32> {
+    let ld = k.next_multiple_of(32);
+    let mut out = vec![0.0; n.next_multiple_of(128) * ld];
+    for (i, &v) in w.iter().enumerate() {
+        let (row, k) = (i / k, i % k);
+        out[row / 16 * 16 * ld + k / 32 * 512 + row % 16 * 32 + k % 32] = v;
+    }
+    out
+}
+
+pub fn close(what: &str, got: &[f32], want: &[f32], tolerance: impl Fn(usize) -> f32) -> Result<(), String> {
+    if got.len() != want.len() {
+        return Err(format!("{what}: {} values, {} expected", got.len(), want.len()));
+    }
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        let off = (g - w).abs();
+        if off.is_nan() || off > tolerance(i) {
+            return Err(format!("{what}: value {i} is {g}, expected {w} within {}", tolerance(i)));
+        }
+    }
+    Ok(())
+}
+
+pub fn same(what: &str, got: &[f32], want: &[f32]) -> Result<(), String> {
+    let differs = |(a, b): (&f32, &f32)| a.to_bits() != b.to_bits();
+    match got.iter().zip(want).position(differs) {
+        None if got.len() == want.len() => Ok(()),
+        None => Err(format!("{what}: {} values, {} expected", got.len(), want.len())),
+        Some(i) => Err(format!("{what}: value {i} is {:?}, was {:?}", got[i], want[i])),
+    }
+}

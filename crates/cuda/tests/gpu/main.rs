@@ -1,0 +1,58 @@
+//! Everything that needs a GPU: every kernel against a scalar twin, the whole model against a plain one, and with `--bench` the figures.
+//!
+//! `cargo test -p voxtral-cuda --test gpu` checks; `… -- --bench` checks and measures; `… -- --bench-only` measures. Without a GPU it
+//! says so and passes.
+
+mod bench;
+mod gpu;
+mod model;
+mod reference;
+mod twins;
+mod twins_attention;
+
+use std::process::ExitCode;
+
+use voxtral_cuda::CudaBackend;
+
+/// A named check: a sentence about what did not hold, or nothing.
+pub type Check = (&'static str, fn(&gpu::Gpu) -> Result<(), String>);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let asked = |flag: &str| arguments.iter().any(|a| a == flag);
+    let report = match CudaBackend::probe(0) {
+        Ok(report) => report,
+        Err(why) => {
+            println!("skipped: no GPU to test on: {why}");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let (major, minor) = report.capability;
+    println!(
+        "{}, compute capability {major}.{minor}, driver {}, kernels {}",
+        report.name, report.driver_version, report.image
+    );
+    let gpu = gpu::Gpu::open();
+    let mut failed = 0;
+    let filter = arguments.iter().find(|a| !a.starts_with('-'));
+    if !asked("--bench-only") {
+        for (name, check) in twins::CHECKS.iter().chain(twins_attention::CHECKS).chain(model::CHECKS) {
+            if filter.is_some_and(|f| !name.contains(f.as_str())) {
+                continue;
+            }
+            let begun = std::time::Instant::now();
+            match check(&gpu) {
+                Ok(()) => println!("ok      {name} ({} ms)", begun.elapsed().as_millis()),
+                Err(what) => {
+                    failed += 1;
+                    println!("FAILED  {name}: {what}");
+                }
+            }
+        }
+        println!("{failed} failed");
+    }
+    if asked("--bench") || asked("--bench-only") {
+        bench::run(&gpu);
+    }
+    ExitCode::from(u8::from(failed > 0))
+}

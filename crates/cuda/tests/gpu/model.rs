@@ -1,0 +1,153 @@
+//! The whole model: against a plain one, against what `Backend` promises, against its own memory.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rand::Rng;
+use voxtral_cuda::{CudaBackend, CudaOptions};
+use voxtral_model::conformance::{self, Terms};
+use voxtral_model::{Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig, Stage};
+
+use crate::Check;
+use crate::gpu::{Gpu, rng};
+use crate::reference;
+
+pub const CHECKS: &[Check] = &[
+    ("model: every stage of digits as in plain f32", digits),
+    ("model: every stage of odd shapes as in plain f32", odd_shapes),
+    ("model: conformance", conforms),
+    ("model: a thousand streams leave nothing behind", no_leak),
+    ("model: what does not fit is refused before it is tried", too_large),
+];
+
+pub fn backend(model: &Model) -> CudaBackend {
+    CudaBackend::new(model, &CudaOptions::default(), &mut |_, _| ()).expect("the model fits")
+}
+
+fn worst(what: &str, got: &[f32], want: &[Vec<f32>], allowed: f32) -> Result<(), String> {
+    let want = want.concat();
+    let size = (want.iter().map(|w| w * w).sum::<f32>() / want.len() as f32).sqrt();
+    let off = got
+        .iter()
+        .zip(&want)
+        .map(|(g, w)| (g - w).abs())
+        .fold(0.0, |m, d: f32| if d.is_nan() { f32::NAN } else { d.max(m) });
+    println!("        {what}: largest difference {off:.4}, values of {size:.3}");
+    let holds = got.len() == want.len() && off <= allowed * size;
+    holds
+        .then_some(())
+        .ok_or_else(|| format!("{what}: off by {off}, values of {size}, {} of {}", got.len(), want.len()))
+}
+
+/// bf16 activations: a rounding of 2^-9 at each of the dozens of places that a value passes.
+fn parity(model: &Model, tokens: usize, allowed: f32) -> Result<(), String> {
+    let c = &model.config;
+    let rng = &mut rng(17);
+    let len = c.frames_per_token() * c.audio.mel_bins;
+    let mel: Vec<f32> = (0..tokens * len).map(|_| rng.random_range(-0.7..1.5)).collect();
+    let ids: Vec<u32> =
+        (0..tokens).map(|_| if rng.random_bool(0.5) { 32 } else { rng.random_range(0..c.vocab as u32) }).collect();
+    let delay = Delay::from_ms(480).expect("a known delay");
+    let want = reference::run(model, delay, &mel, &ids);
+    let mut backend = backend(model);
+    let words = |e| format!("{e}");
+    let stream = backend.open(delay, tokens).map_err(words)?;
+    let mut stages = [Vec::new(), Vec::new(), Vec::new()];
+    for chunk in mel.chunks(37 * len) {
+        backend.encode(&[EncodeSpan { stream, mel: chunk }]).map_err(words)?;
+        for (all, stage) in stages.iter_mut().zip([Stage::ConvStem, Stage::Encoder, Stage::Adapter]) {
+            all.extend(backend.inspect(stage).map_err(words)?);
+        }
+    }
+    let (mut logits, mut logprob_off, mut predictions) = (Vec::new(), 0f32, Vec::new());
+    let mut position = 0;
+    for span in [39, 1, 1, 32, 1, 7, 100].into_iter().cycle() {
+        let ids = &ids[position..(position + span).min(tokens)];
+        if ids.is_empty() {
+            break;
+        }
+        backend.decode(&[DecodeSpan { stream, position, ids }], &mut predictions).map_err(words)?;
+        for (p, row) in predictions.iter().zip(&want.logits[position..]) {
+            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let norm = row.iter().map(|v| (v - max).exp()).sum::<f32>().ln();
+            logprob_off = logprob_off.max((p.logprob - (row[p.id as usize] - max - norm)).abs());
+        }
+        logits.extend(backend.inspect(Stage::Logits).map_err(words)?);
+        position += ids.len();
+    }
+    let [stem, encoder, adapter] = stages;
+    worst("conv stem", &stem, &want.stem, allowed)?;
+    worst("encoder", &encoder, &want.encoder, allowed)?;
+    worst("adapter", &adapter, &want.adapter, allowed)?;
+    println!("        log-probabilities: largest difference {logprob_off:.4}");
+    worst("logits", &logits, &want.logits, allowed)
+}
+
+fn digits(_: &Gpu) -> Result<(), String> {
+    parity(&Model::digits(), 150, 0.3)
+}
+
+fn odd_shapes(_: &Gpu) -> Result<(), String> {
+    let shapes = [(3, 3, 16, 48, 80), (6, 2, 48, 80, 112), (8, 1, 112, 160, 272)];
+    for (i, (heads, kv_heads, head_dim, dim, ffn_dim)) in shapes.into_iter().enumerate() {
+        let mut config = ModelConfig { vocab: 1296, ada_dim: 16, ..ModelConfig::released() };
+        for (c, window) in [(&mut config.encoder, 50), (&mut config.decoder, 40)] {
+            (c.heads, c.kv_heads, c.head_dim, c.dim, c.ffn_dim) = (heads, kv_heads, head_dim, dim, ffn_dim);
+            (c.layers, c.window) = (2, window);
+        }
+        let model = Model::synthetic(&config, i as u64).map_err(|e| e.to_string())?;
+        parity(&model, 150, 0.3)?;
+    }
+    Ok(())
+}
+
+fn conforms(_: &Gpu) -> Result<(), String> {
+    let terms = Terms { head_dims: &[16, 48, 64, 128], ..Terms::EXACT };
+    let make = |model: &Model| -> Box<dyn Backend> { Box::new(backend(model)) };
+    catch_unwind(AssertUnwindSafe(|| conformance::run(&make, &terms)))
+        .map_err(|what| what.downcast_ref::<String>().cloned().unwrap_or_else(|| "a property does not hold".to_owned()))
+}
+
+fn no_leak(gpu: &Gpu) -> Result<(), String> {
+    let model = Model::digits();
+    let mut backend = backend(&model);
+    let words = |e| format!("{e}");
+    let delay = Delay::from_ms(480).expect("a known delay");
+    let mel = vec![0.5; 4 * model.config.frames_per_token() * model.config.audio.mel_bins];
+    let free = |_: &mut CudaBackend| gpu.device.memory().map(|(free, _)| free).map_err(|e| e.to_string());
+    let turn = |backend: &mut CudaBackend, i: usize| -> Result<(), String> {
+        let stream = backend.open(delay, 10 + i % 7 * 100).map_err(words)?;
+        backend.encode(&[EncodeSpan { stream, mel: &mel }]).map_err(words)?;
+        backend.decode(&[DecodeSpan { stream, position: 0, ids: &[1, 32, 32] }], &mut Vec::new()).map_err(words)?;
+        let fork = backend.fork(stream, 600).map_err(words)?;
+        backend.close(stream);
+        backend.close(fork);
+        Ok(())
+    };
+    turn(&mut backend, 6)?;
+    let (before, info) = (free(&mut backend)?, backend.info());
+    for i in 0..1000 {
+        turn(&mut backend, i)?;
+    }
+    let after = free(&mut backend)?;
+    let same = before == after && info == backend.info();
+    same.then_some(()).ok_or_else(|| format!("{before} bytes were free, {after} are"))
+}
+
+fn too_large(gpu: &Gpu) -> Result<(), String> {
+    let mut config = ModelConfig::released();
+    config.decoder.layers = 1;
+    config.encoder.layers = 1;
+    (config.vocab, config.decoder.ffn_dim, config.encoder.ffn_dim) = (1296, 64, 64);
+    config.decoder.window = 1 << 20;
+    (config.decoder.heads, config.decoder.kv_heads) = (1024, 64);
+    let model = Model::synthetic(&config, 0).map_err(|e| e.to_string())?;
+    let (before, _) = gpu.device.memory().map_err(|e| e.to_string())?;
+    let refused = CudaBackend::new(&model, &CudaOptions::default(), &mut |_, _| ()).err();
+    let (after, _) = gpu.device.memory().map_err(|e| e.to_string())?;
+    match refused {
+        Some(voxtral_model::BackendError::OutOfMemory { needed, free, .. }) if needed > free && before == after => {
+            Ok(())
+        }
+        other => Err(format!("{other:?}; {before} bytes were free, {after} are")),
+    }
+}

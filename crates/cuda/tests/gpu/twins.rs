@@ -1,0 +1,395 @@
+//! Products and row kernels against scalar twins.
+
+use rand::Rng;
+use voxtral_cuda::internals::driver::Buffer;
+use voxtral_cuda::internals::kernels::{Mode, Product, RowWork, slices};
+use voxtral_cuda::internals::table::{Counts, Row, Span};
+use voxtral_model::{Rope, gelu};
+
+use crate::Check;
+use crate::gpu::{Gpu, close, fragments, pad, random, rng, same};
+
+pub const CHECKS: &[Check] = &[
+    ("product: odd sizes", odd_products),
+    ("product: real sizes, the same bits for every row count", real_products),
+    ("product: residual, SiLU, GELU, audio", epilogues),
+    ("product: queries, keys and values", qkv),
+    ("product: head", head),
+    ("rms_norm", rms_norm),
+    ("rope_turns, embed", positions),
+    ("gather_mel, gather_columns", gathers),
+];
+
+const ROWS: [usize; 12] = [1, 2, 3, 7, 8, 9, 31, 32, 33, 64, 100, 128];
+
+/// A matrix, activations for up to 256 rows, and where the result goes.
+struct Case {
+    n: usize,
+    k: usize,
+    ld: usize,
+    w: Vec<f32>,
+    x: Vec<f32>,
+    bias: Vec<f32>,
+    on_device: [Buffer; 3],
+}
+
+impl Case {
+    fn new(gpu: &Gpu, n: usize, k: usize, rows: usize, seed: u64) -> Self {
+        let rng = &mut rng(seed);
+        let (w, x) = (random(rng, n * k, 0.5), random(rng, rows * k, 2.0));
+        let bias: Vec<f32> = (0..n).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let ld = k.next_multiple_of(32);
+        let on_device = [gpu.put_bf16(&fragments(&w, n, k)), gpu.put_bf16(&pad(&x, k, ld)), gpu.put(&bias)];
+        Self { n, k, ld, w, x, bias, on_device }
+    }
+
+    fn product(&self) -> Product {
+        let [w, x, bias] = &self.on_device;
+        let slices = slices(self.n, self.ld) as u32;
+        let (n, k) = (self.n as u32, self.ld as u32);
+        Product { w: w.address(), x: x.address(), bias: bias.address(), n, k, slices, ldo: n, ..Product::default() }
+    }
+
+    fn run(&self, gpu: &Gpu, p: Product, mode: Mode, rows: usize) -> Result<(), String> {
+        let counts = gpu.put(&[rows as u32]);
+        let p = Product { count: counts.address(), mode: mode as u32, ..p };
+        gpu.kernels.product(&gpu.stream, p, rows).map_err(|e| e.to_string())?;
+        gpu.stream.wait().map_err(|e| e.to_string())
+    }
+
+    fn store(&self, gpu: &Gpu, rows: usize) -> Result<Vec<f32>, String> {
+        let out = gpu.poison(rows * self.n * 4);
+        self.run(gpu, Product { out: out.address(), ..self.product() }, Mode::Store, rows)?;
+        Ok(gpu.get(&out, rows * self.n))
+    }
+
+    /// The twin: y of one row and output in f64, and the sum of magnitudes that bounds rounding.
+    fn twin(&self, r: usize, f: usize) -> (f32, f32) {
+        let (w, x) = (&self.w[f * self.k..][..self.k], &self.x[r * self.k..][..self.k]);
+        let products = w.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
+        let (sum, size) = products.fold((0.0, 0.0), |(s, a), p: f64| (s + p, a + p.abs()));
+        ((sum + f64::from(self.bias[f])) as f32, size as f32)
+    }
+
+    fn twins(&self, rows: usize) -> (Vec<f32>, Vec<f32>) {
+        (0..rows * self.n).map(|i| self.twin(i / self.n, i % self.n)).unzip()
+    }
+}
+
+/// f32 sums of products of bf16: a few units in the last place of the magnitudes.
+const ROUNDING: f32 = 4e-6;
+
+fn odd_products(gpu: &Gpu) -> Result<(), String> {
+    for (n, k) in [(16, 16), (48, 48), (80, 112), (144, 272), (272, 1040), (1040, 48)] {
+        let case = Case::new(gpu, n, k, 256, (n * k) as u64);
+        let (want, size) = case.twins(256);
+        for rows in ROWS.into_iter().chain([129, 250, 256]) {
+            let got = case.store(gpu, rows)?;
+            close(&format!("{n} x {k}, {rows} rows"), &got, &want[..rows * n], |i| ROUNDING * (1.0 + size[i]))?;
+        }
+    }
+    Ok(())
+}
+
+fn real_products(gpu: &Gpu) -> Result<(), String> {
+    let shapes = [
+        (6144, 3072),
+        (3072, 4096),
+        (18432, 3072),
+        (3072, 9216),
+        (6144, 1280),
+        (1280, 2048),
+        (10240, 1280),
+        (1280, 5120),
+        (1280, 3840),
+        (1280, 384),
+    ];
+    for (n, k) in shapes {
+        let case = Case::new(gpu, n, k, 256, (n + k) as u64);
+        let mut alone = Vec::new();
+        for rows in ROWS.into_iter().chain([256]) {
+            let what = format!("{n} x {k}, {rows} rows");
+            let got = case.store(gpu, rows)?;
+            let rng = &mut rng(7);
+            for _ in 0..200 {
+                let (r, f) = (rng.random_range(0..rows), rng.random_range(0..n));
+                let (want, size) = case.twin(r, f);
+                close(&format!("{what}, row {r}, output {f}"), &[got[r * n + f]], &[want], |_| {
+                    ROUNDING * (1.0 + size)
+                })?;
+            }
+            if rows == 1 {
+                alone = got;
+            } else {
+                same(&format!("{what}: row 0 against row 0 alone"), &got[..n], &alone)?;
+            }
+        }
+        // A row that is not the first of its tile, alone and in company.
+        let last = case.store(gpu, 100)?;
+        let moved = Case::new(gpu, n, k, 256, (n + k) as u64);
+        let x = moved.on_device[1].address() + (99 * case.ld * 2) as u64;
+        let out = gpu.poison(n * 4);
+        moved.run(gpu, Product { x, out: out.address(), ..moved.product() }, Mode::Store, 1)?;
+        same(&format!("{n} x {k}: row 99"), &gpu.get::<f32>(&out, n), &last[99 * n..])?;
+    }
+    Ok(())
+}
+
+fn silu(v: f32) -> f32 {
+    v / (1.0 + (-v).exp())
+}
+
+fn epilogues(gpu: &Gpu) -> Result<(), String> {
+    let (n, k) = (144, 80);
+    let case = Case::new(gpu, n, k, 70, 3);
+    let ldo = 160;
+    for rows in [1, 5, 8, 9, 33, 70] {
+        let (y, size) = case.twins(rows);
+        let rounding = |i: usize| 1e-5 * (1.0 + size[i]);
+        let out = gpu.poison(rows * ldo * 4);
+        let p = Product { out: out.address(), ldo: ldo as u32, ..case.product() };
+        let rows_of = |values: Vec<f32>, width: usize| -> Vec<f32> {
+            values.chunks(ldo).flat_map(|r| r[..width].to_vec()).collect()
+        };
+
+        let residual: Vec<f32> = random(&mut rng(4), rows * ldo, 3.0);
+        let before = gpu.put(&residual);
+        case.run(gpu, Product { residual: before.address(), ..p }, Mode::Residual, rows)?;
+        let want: Vec<f32> = (0..rows * n).map(|i| y[i] + residual[i / n * ldo + i % n]).collect();
+        close("residual", &rows_of(gpu.get(&out, rows * ldo), n), &want, rounding)?;
+
+        case.run(gpu, p, Mode::GeluF32, rows)?;
+        let want: Vec<f32> = y.iter().map(|&y| gelu(y)).collect();
+        close("GELU f32", &rows_of(gpu.get(&out, rows * ldo), n), &want, rounding)?;
+        case.run(gpu, p, Mode::Gelu, rows)?;
+        close("GELU", &rows_of(gpu.get_bf16(&out, rows * ldo), n), &want, |i| rounding(i) + want[i].abs() / 256.0)?;
+
+        case.run(gpu, p, Mode::SiluMul, rows)?;
+        let want: Vec<f32> = y.chunks(2).map(|y| silu(y[0]) * y[1]).collect();
+        let got = rows_of(gpu.get_bf16(&out, rows * ldo), n / 2);
+        close("SiLU", &got, &want, |i| want[i].abs() / 250.0 + 8.0 * rounding(2 * i))?;
+
+        let slots = gpu.poison(rows * 1000 * 4);
+        let table: Vec<Row> = (0..rows)
+            .map(|r| Row { audio: slots.address() + ((rows - 1 - r) * 4000) as u64, ..Row::default() })
+            .collect();
+        let table = gpu.put(&table);
+        case.run(gpu, Product { rows: table.address(), ..p }, Mode::Audio, rows)?;
+        let got = gpu.get::<f32>(&slots, rows * 1000);
+        for r in 0..rows {
+            close("audio", &got[(rows - 1 - r) * 1000..][..n], &y[r * n..][..n], |i| rounding(r * n + i))?;
+        }
+    }
+    Ok(())
+}
+
+fn qkv(gpu: &Gpu) -> Result<(), String> {
+    let (heads, kv_heads, head_dim, k) = (6, 2, 48, 80);
+    let (q_dim, kv_dim) = (heads * head_dim, kv_heads * head_dim);
+    let n = q_dim + 2 * kv_dim;
+    let (ring, layer, layers) = (64, 1, 2);
+    let case = Case::new(gpu, n, k, 70, 5);
+    let rope = Rope::new(head_dim, 1e6);
+    for rows in [1, 3, 8, 9, 33] {
+        let (y, size) = case.twins(rows);
+        let position = |r: usize| 1000 + 3 * r;
+        let kv = gpu.poison(layers * 2 * ring * kv_dim * 2);
+        let table: Vec<Row> = (0..rows)
+            .map(|r| Row { kv: kv.address(), ring: ring as u32, position: position(r) as u32, ..Row::default() })
+            .collect();
+        let table = gpu.put(&table);
+        let turns: Vec<[f32; 2]> =
+            (0..rows).flat_map(|r| rope.turns(position(r)).map(|(c, s)| [c, s]).collect::<Vec<_>>()).collect();
+        let turns = gpu.put(&turns);
+        let ldo = q_dim.next_multiple_of(32);
+        let q = gpu.poison(rows * ldo * 2);
+        let p = Product {
+            out: q.address(),
+            ldo: ldo as u32,
+            rows: table.address(),
+            turns: turns.address(),
+            layer,
+            q_dim: q_dim as u32,
+            kv_dim: kv_dim as u32,
+            head_dim: head_dim as u32,
+            ..case.product()
+        };
+        case.run(gpu, p, Mode::Qkv, rows)?;
+        let (q, kv) = (gpu.get_bf16(&q, rows * ldo), gpu.get_bf16(&kv, layers * 2 * ring * kv_dim));
+        for r in 0..rows {
+            let mut want = y[r * n..][..n].to_vec();
+            for (i, pair) in want[..q_dim + kv_dim].chunks_mut(2).enumerate() {
+                let (c, s) = rope.turns(position(r)).nth(i % (head_dim / 2)).expect("a pair");
+                (pair[0], pair[1]) = (pair[0] * c - pair[1] * s, pair[1] * c + pair[0] * s);
+            }
+            let slot = |value: usize| ((2 * layer as usize + value) * ring + position(r) % ring) * kv_dim;
+            let got: Vec<f32> = [&q[r * ldo..][..q_dim], &kv[slot(0)..][..kv_dim], &kv[slot(1)..][..kv_dim]].concat();
+            close(&format!("{rows} rows, row {r}"), &got, &want, |i| {
+                want[i].abs() / 250.0 + 2e-5 * (1.0 + size[r * n + i])
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn head(gpu: &Gpu) -> Result<(), String> {
+    for (n, k) in [(80, 48), (1000, 96), (131072, 256)] {
+        let mut case = Case::new(gpu, n, k, 128, 6);
+        // Two equal rows of weights, so that ties occur; no bias.
+        let (low, high) = (n / 3, n - 5);
+        let from = case.w[low * k..][..k].to_vec();
+        case.w[high * k..][..k].copy_from_slice(&from);
+        case.on_device[0] = gpu.put_bf16(&fragments(&case.w, n, k));
+        let tiles = n.div_ceil(128);
+        let mut alone = Vec::new();
+        for rows in [1, 2, 8, 9, 33, 128] {
+            let best = gpu.poison(rows * tiles * 16);
+            let out = gpu.poison(rows * 8);
+            let counts = gpu.put(&[Counts { rows: rows as u32, ..Counts::default() }]);
+            let p = Product { bias: 0, slices: 1, out: best.address(), ldo: tiles as u32, ..case.product() };
+            case.run(gpu, p, Mode::Head, rows)?;
+            let reduce = RowWork {
+                input: best.address(),
+                out: out.address(),
+                counts: counts.address(),
+                dim: tiles as u32,
+                ..RowWork::default()
+            };
+            gpu.kernels.best_of_row(&gpu.stream, reduce, rows).map_err(|e| e.to_string())?;
+            let got = gpu.get::<[u32; 2]>(&out, rows);
+            let logits = gpu.poison(rows * n * 4);
+            case.run(gpu, Product { bias: 0, slices: 1, out: logits.address(), ..case.product() }, Mode::Store, rows)?;
+            let logits = gpu.get::<f32>(&logits, rows * n);
+            for (r, row) in logits.chunks(n).enumerate() {
+                let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let id = row.iter().position(|&v| v == max).expect("a maximum");
+                let logprob = -row.iter().map(|&v| f64::from(v - max).exp()).sum::<f64>().ln() as f32;
+                let (got_id, got_logprob) = (got[r][0], f32::from_bits(got[r][1]));
+                if got_id as usize != id || (got_logprob - logprob).abs() > 1e-4 {
+                    return Err(format!("{n} ids, row {r} of {rows}: {got_id} {got_logprob}, expected {id} {logprob}"));
+                }
+            }
+            if rows == 1 {
+                alone = got.clone();
+            }
+            if got[0] != alone[0] {
+                return Err(format!("{n} ids: row 0 of {rows} is {:?}, alone {:?}", got[0], alone[0]));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn rms_norm(gpu: &Gpu) -> Result<(), String> {
+    for (dim, group) in [(16, 1), (48, 4), (1280, 4), (3072, 1), (8192, 1)] {
+        let rows = 12;
+        let rng = &mut rng(dim as u64);
+        let (x, weight, ada) = (random(rng, rows * dim, 4.0), random(rng, dim, 2.0), random(rng, 2 * dim, 2.0));
+        let (x_d, weight_d, ada_d) = (gpu.put(&x), gpu.put(&weight), gpu.put(&ada));
+        for conditioned in [false, true] {
+            let ld = (group * dim).next_multiple_of(32);
+            let out = gpu.put(&vec![0u16; rows / group * ld]);
+            let table = gpu.put(&vec![Row { ada: ada_d.address(), ..Row::default() }; rows]);
+            let counts = gpu.put(&[Counts { rows: rows as u32, ..Counts::default() }]);
+            let p = RowWork {
+                input: x_d.address(),
+                out: out.address(),
+                weight: weight_d.address(),
+                rows: if conditioned { table.address() } else { 0 },
+                counts: counts.address(),
+                dim: dim as u32,
+                ld: ld as u32,
+                layer: 1,
+                group: group as u32,
+                eps: 1e-5,
+                ..RowWork::default()
+            };
+            gpu.kernels.rms_norm(&gpu.stream, p, rows + 3).map_err(|e| e.to_string())?;
+            let got = gpu.get_bf16(&out, rows / group * ld);
+            for r in 0..rows {
+                let row = &x[r * dim..][..dim];
+                let mean = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() / dim as f64;
+                let scale = (1.0 / (mean + 1e-5).sqrt()) as f32;
+                let g = |i: usize| if conditioned { ada[dim + i] } else { 1.0 };
+                let want: Vec<f32> = (0..dim).map(|i| row[i] * scale * weight[i] * g(i)).collect();
+                let at = r / group * ld + r % group * dim;
+                close(&format!("dim {dim}, row {r}"), &got[at..][..dim], &want, |i| want[i].abs() / 250.0 + 1e-6)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn positions(gpu: &Gpu) -> Result<(), String> {
+    let (dim, head_dim, vocab, rows) = (80, 48, 50, 5);
+    let ld = 96;
+    let rng = &mut rng(9);
+    let (embedding, audio) = (random(rng, vocab * dim, 1.0), random(rng, rows * dim, 1.0));
+    let (embedding_d, audio_d) = (gpu.put_bf16(&fragments(&embedding, vocab, dim)), gpu.put(&audio));
+    let row = |r: usize| Row {
+        audio: audio_d.address() + (r * dim * 4) as u64,
+        position: [0, 1, 77, 8191, 131_071][r],
+        id: [0, 49, 7, 8, 9][r],
+        ..Row::default()
+    };
+    let table: Vec<Row> = (0..rows).map(row).collect();
+    let (table_d, counts) = (gpu.put(&table), gpu.put(&[Counts { rows: rows as u32, ..Counts::default() }]));
+    let out = gpu.poison(rows * dim * 4);
+    let base = RowWork { rows: table_d.address(), counts: counts.address(), ..RowWork::default() };
+    let p = RowWork { weight: embedding_d.address(), out: out.address(), dim: dim as u32, k: ld as u32, ..base };
+    gpu.kernels.embed(&gpu.stream, p, 8).map_err(|e| e.to_string())?;
+    let want: Vec<f32> =
+        (0..rows * dim).map(|i| embedding[table[i / dim].id as usize * dim + i % dim] + audio[i]).collect();
+    same("embed", &gpu.get::<f32>(&out, rows * dim), &want)?;
+
+    let rope = Rope::new(head_dim, 1e6);
+    let (frequencies, turns) = (gpu.put(rope.frequencies()), gpu.poison(rows * head_dim * 4));
+    let p = RowWork { weight: frequencies.address(), out: turns.address(), dim: head_dim as u32, ..base };
+    gpu.kernels.rope_turns(&gpu.stream, p, 8).map_err(|e| e.to_string())?;
+    let want: Vec<f32> = table
+        .iter()
+        .flat_map(|row| rope.turns(row.position as usize).flat_map(|(c, s)| [c, s]).collect::<Vec<_>>())
+        .collect();
+    close("rope_turns", &gpu.get::<f32>(&turns, rows * head_dim), &want, |_| 1.2e-7)
+}
+
+fn gathers(gpu: &Gpu) -> Result<(), String> {
+    let (bins, dim) = (20, 48);
+    let lens = [8usize, 24, 16];
+    let frames: usize = lens.iter().sum();
+    let rng = &mut rng(11);
+    let (mel, columns) = (random(rng, frames * bins, 1.0), random(rng, frames * dim, 1.0));
+    let carries: Vec<(Vec<f32>, Vec<f32>)> =
+        lens.iter().map(|_| (random(rng, 2 * bins, 1.0), random(rng, dim, 1.0))).collect();
+    let on_device: Vec<(Buffer, Buffer)> = carries.iter().map(|(m, c)| (gpu.put(m), gpu.put_bf16(c))).collect();
+    let mut at = 0;
+    let span = |(len, (mel, column)): (&usize, &(Buffer, Buffer))| {
+        at += len;
+        Span { mel_carry: mel.address(), column_carry: column.address(), frame: (at - len) as u32, frames: *len as u32 }
+    };
+    let spans: Vec<Span> = lens.iter().zip(&on_device).map(span).collect();
+    let (spans_d, counts) = (gpu.put(&spans), gpu.put(&[Counts { frames: frames as u32, ..Counts::default() }]));
+    let base = RowWork { rows: spans_d.address(), counts: counts.address(), ..RowWork::default() };
+    let (mel_d, columns_d) = (gpu.put(&mel), gpu.put_bf16(&columns));
+    let (ld0, ld1) = (64, 160);
+    let (out0, out1) = (gpu.put(&vec![0u16; frames * ld0]), gpu.put(&vec![0u16; frames / 2 * ld1]));
+    let p0 = RowWork { input: mel_d.address(), out: out0.address(), dim: bins as u32, ld: ld0 as u32, ..base };
+    let p1 = RowWork { input: columns_d.address(), out: out1.address(), dim: dim as u32, ld: ld1 as u32, ..base };
+    gpu.kernels.gather_mel(&gpu.stream, p0, frames + 8).map_err(|e| e.to_string())?;
+    gpu.kernels.gather_columns(&gpu.stream, p1, frames / 2 + 4).map_err(|e| e.to_string())?;
+    let (got0, got1) = (gpu.get_bf16(&out0, frames * ld0), gpu.get_bf16(&out1, frames / 2 * ld1));
+    for ((span, (mel_carry, column_carry)), (mel_d, column_d)) in spans.iter().zip(&carries).zip(&on_device) {
+        let (first, len) = (span.frame as usize, span.frames as usize);
+        let inputs: Vec<f32> = mel_carry.iter().chain(&mel[first * bins..][..len * bins]).copied().collect();
+        for m in 0..len {
+            same("gather_mel", &got0[(first + m) * ld0..][..3 * bins], &inputs[m * bins..][..3 * bins])?;
+        }
+        same("mel carry", &gpu.get::<f32>(mel_d, 2 * bins), &inputs[len * bins..])?;
+        let inputs: Vec<f32> = column_carry.iter().chain(&columns[first * dim..][..len * dim]).copied().collect();
+        for s in 0..len / 2 {
+            same("gather_columns", &got1[(first / 2 + s) * ld1..][..3 * dim], &inputs[2 * s * dim..][..3 * dim])?;
+        }
+        same("column carry", &gpu.get_bf16(column_d, dim), &inputs[len * dim..])?;
+    }
+    Ok(())
+}

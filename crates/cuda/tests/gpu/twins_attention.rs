@@ -1,0 +1,186 @@
+//! Attention against a scalar twin.
+
+use rand::Rng;
+use voxtral_cuda::internals::kernels::Attention;
+use voxtral_cuda::internals::table::{Layout, Row, Table, max_runs};
+
+use crate::Check;
+use crate::gpu::{Gpu, close, random, rng, same};
+
+pub const CHECKS: &[Check] = &[
+    ("attention: every head width and group", shapes),
+    ("attention: windows and rings that wrap", windows),
+    ("attention: the same bits alone, in a span, in another ring", bits),
+];
+
+#[derive(Clone, Copy)]
+struct Shape {
+    group: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    window: usize,
+}
+
+/// Keys and values of every absolute position, and queries; a ring is filled from them as decoding would.
+struct Case {
+    s: Shape,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    queries: Vec<f32>,
+}
+
+impl Case {
+    fn new(s: Shape, positions: usize, seed: u64) -> Self {
+        let rng = &mut rng(seed);
+        let (kv, q) = (s.kv_heads * s.head_dim, s.group * s.kv_heads * s.head_dim);
+        let (keys, values) = (random(rng, positions * kv, 1.0), random(rng, positions * kv, 1.0));
+        Self { s, keys, values, queries: random(rng, positions * q, 2.0) }
+    }
+
+    fn q_dim(&self) -> usize {
+        self.s.group * self.s.kv_heads * self.s.head_dim
+    }
+
+    fn kv_dim(&self) -> usize {
+        self.s.kv_heads * self.s.head_dim
+    }
+
+    /// Runs spans (first position, rows, ring), each its own stream; `runs` as the decoder does.
+    fn run(&self, gpu: &Gpu, spans: &[(usize, usize, usize)], runs: bool) -> Result<Vec<f32>, String> {
+        let (s, kv_dim, q_dim) = (self.s, self.kv_dim(), self.q_dim());
+        let (layer, layers) = (1, 2);
+        let mut table = Table::default();
+        let mut rings = Vec::new();
+        let mut q = Vec::new();
+        for &(first, rows, ring) in spans {
+            let mut kv = vec![7.0; layers * 2 * ring * kv_dim];
+            for position in (first + rows).saturating_sub(ring)..first + rows {
+                for (value, from) in [&self.keys, &self.values].into_iter().enumerate() {
+                    let at = ((2 * layer + value) * ring + position % ring) * kv_dim;
+                    kv[at..at + kv_dim].copy_from_slice(&from[position * kv_dim..][..kv_dim]);
+                }
+            }
+            q.extend_from_slice(&self.queries[first * q_dim..][..rows * q_dim]);
+            let kv = gpu.put_bf16(&kv);
+            let row = |p: usize| Row { kv: kv.address(), ring: ring as u32, position: p as u32, ..Row::default() };
+            table.push((first..first + rows).map(row), s.group, s.window, runs);
+            rings.push(kv);
+        }
+        let rows = table.rows.len();
+        let layout = Layout::new(rows, 0, table.items.len());
+        let mut bytes = vec![0u64; layout.bytes.div_ceil(8)];
+        table.write(&layout, bytemuck::cast_slice_mut(&mut bytes));
+        let (table, q) = (gpu.put(&bytes), gpu.put_bf16(&q));
+        let partials = rows * max_runs(s.window);
+        let (out, partial, norms) = (
+            gpu.poison(rows * q_dim * 2),
+            gpu.poison(partials * q_dim * 4),
+            gpu.poison(partials * s.group * s.kv_heads * 8),
+        );
+        let p = Attention {
+            q: q.address(),
+            out: out.address(),
+            partial: if runs { partial.address() } else { 0 },
+            norms: norms.address(),
+            rows: table.address() + layout.rows as u64,
+            items: table.address() + layout.items as u64,
+            counts: table.address(),
+            ldq: q_dim as u32,
+            ldo: q_dim as u32,
+            group: s.group as u32,
+            kv_heads: s.kv_heads as u32,
+            head_dim: s.head_dim as u32,
+            window: s.window as u32,
+            layer: layer as u32,
+            scale: std::f32::consts::LOG2_E / (s.head_dim as f32).sqrt(),
+        };
+        gpu.kernels.attention(&gpu.stream, p, rows).map_err(|e| e.to_string())?;
+        gpu.stream.wait().map_err(|e| e.to_string())?;
+        Ok(gpu.get_bf16(&out, rows * q_dim))
+    }
+
+    /// The twin of one row, and for each output the sum of |p v|, which bounds what rounding p to bf16 does.
+    fn twin(&self, position: usize) -> (Vec<f32>, Vec<f32>) {
+        let Shape { group, head_dim, window, .. } = self.s;
+        let seen = (position + 1).saturating_sub(window)..position + 1;
+        let mut out = Vec::new();
+        for (head, q) in self.queries[position * self.q_dim()..][..self.q_dim()].chunks(head_dim).enumerate() {
+            let of = |from: &'_ [f32], key: usize| {
+                from[key * self.kv_dim() + head / group * head_dim..][..head_dim].to_vec()
+            };
+            let dot = |key| of(&self.keys, key).iter().zip(q).map(|(&k, &q)| f64::from(k) * f64::from(q)).sum::<f64>();
+            let scores: Vec<f64> = seen.clone().map(|key| dot(key) / (head_dim as f64).sqrt()).collect();
+            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+            let norm: f64 = weights.iter().sum();
+            let mut sums = vec![(0.0, 0.0); head_dim];
+            for (key, w) in seen.clone().zip(&weights) {
+                for (sum, v) in sums.iter_mut().zip(of(&self.values, key)) {
+                    let term = w / norm * f64::from(v);
+                    *sum = (sum.0 + term, sum.1 + term.abs());
+                }
+            }
+            out.extend(sums.into_iter().map(|(sum, size)| (sum as f32, size as f32)));
+        }
+        out.into_iter().unzip()
+    }
+
+    fn check(&self, gpu: &Gpu, spans: &[(usize, usize, usize)], runs: bool, what: &str) -> Result<(), String> {
+        let got = self.run(gpu, spans, runs)?;
+        let positions = spans.iter().flat_map(|&(first, rows, _)| first..first + rows);
+        for (position, got) in positions.zip(got.chunks(self.q_dim())) {
+            let (want, size) = self.twin(position);
+            let rounding = |i: usize| size[i] / 256.0 + want[i].abs() / 256.0 + 1e-5;
+            close(&format!("{what}, position {position}"), got, &want, rounding)?;
+        }
+        Ok(())
+    }
+}
+
+fn shapes(gpu: &Gpu) -> Result<(), String> {
+    for head_dim in (16..=128).step_by(16) {
+        for (group, kv_heads) in [(1, 3), (2, 2), (3, 1), (4, 2), (8, 1), (16, 1)] {
+            let case = Case::new(Shape { group, kv_heads, head_dim, window: 300 }, 420, head_dim as u64);
+            for runs in [false, true] {
+                let what = format!("head_dim {head_dim}, group {group}, runs {runs}");
+                case.check(gpu, &[(0, 9, 448)], runs, &what)?;
+                case.check(gpu, &[(390, 19, 448), (17, 1, 64), (255, 3, 448)], runs, &what)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn windows(gpu: &Gpu) -> Result<(), String> {
+    for (window, ring, first, rows) in
+        [(20, 160, 1000, 128), (20, 64, 500, 31), (257, 416, 1500, 100), (750, 1024, 1900, 33), (1, 160, 3, 7)]
+    {
+        let case = Case::new(Shape { group: 4, kv_heads: 2, head_dim: 32, window }, 2100, window as u64);
+        for runs in [false, true] {
+            case.check(gpu, &[(first, rows, ring)], runs, &format!("window {window}, ring {ring}, runs {runs}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn bits(gpu: &Gpu) -> Result<(), String> {
+    let rng = &mut rng(1);
+    for (group, kv_heads, head_dim, window, runs) in
+        [(4, 8, 128, 8192, true), (4, 2, 128, 500, true), (1, 4, 64, 750, false)]
+    {
+        let case = Case::new(Shape { group, kv_heads, head_dim, window }, 2600, 5);
+        let (first, rows) = (2300, 128);
+        let span = case.run(gpu, &[(first, rows, 2688)], runs)?;
+        for _ in 0..6 {
+            let r = rng.random_range(0..rows);
+            let alone = case.run(gpu, &[(77, 2, 160), (first + r, 1, 2624)], runs)?;
+            let width = case.q_dim();
+            same(
+                &format!("head_dim {head_dim}, window {window}, row {r}"),
+                &alone[2 * width..],
+                &span[r * width..][..width],
+            )?;
+        }
+    }
+    Ok(())
+}
