@@ -3,6 +3,7 @@
 //! Symphonia 0.6.1 panics on some damaged files (fuzzing found it in ADPCM, AIFF and CAF, by checked arithmetic of debug
 //! builds), so this is the one place that contains panics: one becomes [`Error::Corrupt`], and the reader is done.
 
+use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -188,7 +189,19 @@ impl CodedReader {
 
 /// What `work` returns, or an error if it panics. What it worked on is not to be used after that; see [`crate::Decoder`].
 fn contained<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Error::Corrupt("the decoder broke down over it")))
+    CONTAINING.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    CONTAINING.set(false);
+    outcome.unwrap_or(Err(Error::Corrupt("the decoder broke down over it")))
+}
+
+thread_local! {
+    static CONTAINING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic of this thread would become an [`Error`] just now: a program's panic hook may keep silent about it.
+pub fn is_containing_panics() -> bool {
+    CONTAINING.get()
 }
 
 fn make_decoder(track: &Track) -> Result<Box<dyn AudioDecoder>> {

@@ -1,10 +1,15 @@
 //! The command line, as it is typed.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use voxtral_audio::SampleFormat;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use voxtral_audio::{MAX_CHANNELS, MAX_RATE, MIN_RATE, SampleFormat};
 use voxtral_model::Delay;
+
+const RATES: RangeInclusive<i64> = MIN_RATE as i64..=MAX_RATE as i64;
+const CHANNELS: RangeInclusive<i64> = 1..=MAX_CHANNELS as i64;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,12 +55,12 @@ pub(crate) struct Transcribe {
     pub raw_format: RawSample,
 
     /// Sample rate of raw standard input
-    #[arg(long, value_name = "HZ", default_value_t = 16_000)]
+    #[arg(long, value_name = "HZ", default_value_t = 16_000, value_parser = clap::value_parser!(u32).range(RATES))]
     pub raw_rate: u32,
 
     /// Channels of raw standard input
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub raw_channels: usize,
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(CHANNELS))]
+    pub raw_channels: u16,
 
     /// The model: a folder with params.json, tekken.json and consolidated.safetensors, or with Hugging Face files; "digits" is
     /// the built-in demo, which knows spoken English digits only and is the default
@@ -188,4 +193,9 @@ pub(crate) struct SynthModel {
 fn delay(text: &str) -> Result<Delay, String> {
     let ms = text.parse().map_err(|_| format!("{text:?} is not a number of milliseconds"))?;
     Delay::from_ms(ms).map_err(|e| e.to_string())
+}
+
+/// Ends the program as a wrong flag does.
+pub(crate) fn usage(kind: ErrorKind, message: impl std::fmt::Display) -> ! {
+    Cli::command().error(kind, message).exit()
 }

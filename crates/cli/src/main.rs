@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     if !cli.transcribe.silent {
         tracing_subscriber::registry().with(log.with_filter(Targets::new().with_targets(ours))).init();
     }
+    quieten_contained_panics();
     let result = match &cli.command {
         Some(Command::SynthModel(args)) => synth::run(args),
         None => transcribe::run(&cli.transcribe),
@@ -32,9 +33,18 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // The causes of an error are part of its sentence.
-            eprintln!("voxtral: {error:#}");
+            output::complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// A decoder that panics over a damaged file is an error with a line of its own; any other panic is told as usual.
+fn quieten_contained_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !voxtral_audio::is_containing_panics() {
+            tell(panic);
+        }
+    }));
 }
