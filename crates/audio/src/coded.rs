@@ -11,7 +11,7 @@ use symphonia::core::codecs::CodecParameters;
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::well_known::{
-    FORMAT_ID_ADTS, FORMAT_ID_FLAC, FORMAT_ID_MP1, FORMAT_ID_MP2, FORMAT_ID_MP3,
+    FORMAT_ID_ADTS, FORMAT_ID_FLAC, FORMAT_ID_MKV, FORMAT_ID_MP1, FORMAT_ID_MP2, FORMAT_ID_MP3,
 };
 use symphonia::core::formats::{FormatReader, Track, TrackType};
 use symphonia::core::io::MediaSourceStream;
@@ -111,11 +111,17 @@ impl CodedReader {
         let slack = if lossless { 0 } else { LOSSY_SLACK };
         match self.promised {
             Some(expected) if self.got + slack < expected => Some(Error::Truncated { expected, got: self.got }),
-            _ if self.cut => Some(Error::Corrupt(CUT)),
+            _ if self.cut && !self.ends_by_being_cut() => Some(Error::Corrupt(CUT)),
             _ if self.got == 0 && self.damaged > 0 => Some(Error::Corrupt("no packet can be decoded")),
             _ if self.decoder.finalize().verify_ok == Some(false) => Some(Error::Checksum),
             _ => None,
         }
+    }
+
+    /// Symphonia 0.6.1 looks for another element of Matroska until the input ends, and then says that it is cut off, when it
+    /// comes through a pipe. The length in its header, if it has one, tells whether it is.
+    fn ends_by_being_cut(&self) -> bool {
+        self.format.format_info().format == FORMAT_ID_MKV && self.got > 0
     }
 
     /// Decodes packets into `mono` until there are samples; `false` at the end.

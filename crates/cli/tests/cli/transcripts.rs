@@ -151,8 +151,8 @@ fn other_rates_and_coarser_samples_are_understood() {
     for name in ["tone.flac", "tone.mp3", "tone.m4a", "tone.ogg", "tone.aac", "tone.aiff", "tone.caf", "tone.mkv"] {
         let file = json_of(&[root().join("crates/audio/tests/data").join(name)], "");
         assert!(file["audio"]["duration_s"].as_f64().unwrap() > 0.1, "{name}: {file}");
-        // These have to be sought in.
-        if !["tone.caf", "tone.m4a", "tone.mkv"].contains(&name) {
+        // These two have to be sought in.
+        if !["tone.caf", "tone.m4a"].contains(&name) {
             assert_eq!(json_of(&["--stdin"], tone(name))["tokens"], file["tokens"], "{name} through a pipe");
         }
     }
