@@ -6,6 +6,7 @@ use voxtral_cuda::{CudaBackend, CudaOptions};
 use voxtral_model::{Backend, BackendError, Model};
 
 use crate::args::{BackendChoice, PrecisionChoice, Transcribe};
+use crate::output::say;
 use crate::progress::Progress;
 
 pub(crate) fn choose(model: &Model, args: &Transcribe) -> anyhow::Result<Box<dyn Backend>> {
@@ -18,7 +19,7 @@ pub(crate) fn choose(model: &Model, args: &Transcribe) -> anyhow::Result<Box<dyn
             Ok(backend) => Ok(Box::new(backend)),
             Err(why) => {
                 if !args.silent {
-                    eprintln!("voxtral: running on the processor: {why}");
+                    say(&format!("running on the processor: {why}"));
                 }
                 cpu(model, args)
             }

@@ -1,8 +1,10 @@
 //! `voxtral synth-model`.
 
+use clap::error::ErrorKind;
 use voxtral_model::{ModelConfig, write_synthetic};
 
-use crate::args::SynthModel;
+use crate::args::{SynthModel, usage};
+use crate::output::say;
 use crate::progress::Progress;
 
 pub(crate) fn run(args: &SynthModel) -> anyhow::Result<()> {
@@ -10,12 +12,12 @@ pub(crate) fn run(args: &SynthModel) -> anyhow::Result<()> {
     let size = match sizes[..] {
         [] => "full",
         [size] => size,
-        [..] => anyhow::bail!("--size takes one size, got {}", sizes.len()),
+        [..] => usage(ErrorKind::TooManyValues, format!("--size takes one size, got {}", sizes.len())),
     };
-    let config = ModelConfig::synthetic(size, &fields)?;
+    let config = ModelConfig::synthetic(size, &fields).unwrap_or_else(|e| usage(ErrorKind::ValueValidation, e));
     let mut progress = Progress::new("writing", true);
     write_synthetic(&args.out, &config, args.seed, |written, total| progress.show(written, total))?;
     drop(progress);
-    eprintln!("voxtral: {} parameters in {}", config.parameters(), args.out.display());
+    say(&format!("{} parameters in {}", config.parameters(), args.out.display()));
     Ok(())
 }

@@ -29,6 +29,8 @@
 //! A session's tokens depend on its own audio and delay alone: not on how the samples were cut, on other sessions, or on the
 //! [`Decoding`].
 
+#![forbid(unsafe_code)]
+
 mod decoding;
 mod engine;
 mod error;
