@@ -100,6 +100,10 @@ pub(crate) struct Transcribe {
     #[arg(long, value_name = "K", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=128))]
     pub lookahead: u16,
 
+    /// Recordings that are transcribed at the same time; a pass over several costs little more than over one
+    #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=128))]
+    pub jobs: u8,
+
     /// What is printed: the text as it is recognised, or one JSON object a recording
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub format: Format,

@@ -1,11 +1,13 @@
 //! `voxtral FILE…`: every input through a session, every event to the output.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::mpsc::TryRecvError;
+use std::sync::mpsc::{Sender, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use voxtral_audio::SAMPLE_RATE;
 use voxtral_engine::{Decoding, Engine, Event, Events, SessionOptions, Stopper, Summary};
 use voxtral_model::{Delay, MAX_ENCODE_TOKENS, Model};
 use voxtral_transcript::{Audio, Report, Stats, TokenRecord, Word};
@@ -28,21 +30,33 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
     let mut load = start.elapsed();
 
     let mut failed = 0;
-    for input in &inputs {
-        match job.transcribe(input, load, &mut output) {
-            Ok(()) => {}
-            // One file that cannot be read is no reason to leave out the others; an output that cannot be written is.
-            Err(Failure::Input(error)) if inputs.len() > 1 => {
-                complain(&error);
-                failed += 1;
+    std::thread::scope(|scope| {
+        let (mut waiting, mut running) = (inputs.iter(), VecDeque::new());
+        loop {
+            while running.len() < usize::from(args.jobs) && !interrupt.is_set() {
+                let Some(input) = waiting.next() else { break };
+                let (text, written) = mpsc::channel();
+                let (job, load) = (&job, std::mem::take(&mut load));
+                running.push_back((written, scope.spawn(move || job.transcribe(input, load, &text))));
             }
-            Err(Failure::Input(error) | Failure::Output(error)) => return Err(error),
+            // The first is printed as it comes; what those behind it write waits for its turn.
+            let Some((written, first)) = running.pop_front() else { return Ok(()) };
+            let printed = written.into_iter().try_for_each(|text: String| output.write(&text));
+            if let Err(error) = printed {
+                // Nobody will see what the others would write.
+                interrupt.stop_all();
+                return Err(error);
+            }
+            // One file that cannot be read is no reason to leave out the others.
+            match first.join().unwrap_or_else(|_| Err(anyhow::anyhow!("transcribing broke off"))) {
+                Err(error) if inputs.len() > 1 => {
+                    complain(&error);
+                    failed += 1;
+                }
+                result => result?,
+            }
         }
-        if interrupt.is_set() {
-            break;
-        }
-        load = Duration::ZERO;
-    }
+    })?;
     if failed > 0 {
         let nothing = if args.output.is_some() { ", nothing was written" } else { "" };
         anyhow::bail!("{failed} of {} inputs failed{nothing}", inputs.len());
@@ -63,12 +77,6 @@ fn open_model(args: &Transcribe) -> anyhow::Result<Model> {
     }
 }
 
-/// What went wrong, by what it means for the other inputs.
-enum Failure {
-    Input(anyhow::Error),
-    Output(anyhow::Error),
-}
-
 /// What all inputs have in common.
 struct Job<'a> {
     args: &'a Transcribe,
@@ -79,8 +87,11 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn transcribe(&self, input: &Input, load: Duration, output: &mut Output) -> Result<(), Failure> {
+    /// Transcribes one input and sends what is to be printed, as it comes.
+    fn transcribe(&self, input: &Input, load: Duration, output: &Sender<String>) -> anyhow::Result<()> {
         let start = Instant::now();
+        let source = input.open()?;
+        let samples = source.duration().map(|duration| (duration.as_secs_f64() * f64::from(SAMPLE_RATE)).ceil() as u64);
         let options = SessionOptions {
             delay: Some(self.delay),
             decoding: match self.args.decode {
@@ -90,12 +101,10 @@ impl Job<'_> {
             },
             stop_at_eos: self.args.stop_at_eos,
             interval: if input.is_live() { self.args.interval.unwrap_or(1) } else { MAX_ENCODE_TOKENS },
-            samples: None,
+            samples: samples.filter(|_| !input.is_live()),
         };
-        let source = input.open().map_err(Failure::Input)?;
-        let session = self.engine.session(options).map_err(|e| Failure::Input(e.into()))?;
-        let (audio, events) = session.split();
-        self.interrupt.stops(Some(audio.stopper()));
+        let (audio, events) = self.engine.session(options)?.split();
+        let audible = self.interrupt.stops(audio.stopper());
 
         // A thread of its own, which an interrupt may leave behind where it waits for input that never comes.
         let feeding = input.clone();
@@ -107,11 +116,8 @@ impl Job<'_> {
             let _ = fed.send(feeding.feed(source, &audio));
         });
 
-        let heard = self.read(events, output).map_err(|failure| match failure {
-            Failure::Input(error) => Failure::Input(error.context(input.name())),
-            failure => failure,
-        });
-        self.interrupt.stops(None);
+        let heard = self.read(events, output).with_context(|| input.name());
+        drop(audible);
         let failed = match feeder.try_recv() {
             Ok(outcome) => outcome.err(),
             // The session ended before its audio.
@@ -119,31 +125,33 @@ impl Job<'_> {
             Err(TryRecvError::Disconnected) => Some(anyhow::anyhow!("{}: reading it broke off", input.name())),
         };
         let heard = heard?;
-        let result = match self.args.format {
-            Format::Text if failed.is_some() && heard.summary.text.is_empty() => Ok(()),
-            Format::Text => output.write("\n"),
-            Format::Json if failed.is_some() => Ok(()),
-            Format::Json => {
-                self.report(input, heard, load, start.elapsed()).and_then(|json| output.write(&(json + "\n")))
-            }
+        let last = match self.args.format {
+            Format::Text if failed.is_some() && heard.summary.text.is_empty() => String::new(),
+            Format::Text => "\n".to_owned(),
+            Format::Json if failed.is_some() => String::new(),
+            Format::Json => self.report(input, heard, load, start.elapsed())? + "\n",
         };
-        result.map_err(Failure::Output)?;
+        // Where printing has failed, that is told by who prints.
+        let _ = output.send(last);
         match failed {
-            Some(error) => Err(Failure::Input(error)),
+            Some(error) => Err(error),
             None if self.interrupt.is_set() && !input.is_live() => {
-                Err(Failure::Input(anyhow::anyhow!("{}: interrupted", input.name())))
+                Err(anyhow::anyhow!("{}: interrupted", input.name()))
             }
             None => Ok(()),
         }
     }
 
-    /// Follows a session to its end, printing text as it comes.
-    fn read(&self, events: Events, output: &mut Output) -> Result<Heard, Failure> {
+    /// Follows a session to its end, sending text as it comes.
+    fn read(&self, events: Events, output: &Sender<String>) -> anyhow::Result<Heard> {
         let as_text = self.args.format == Format::Text;
         let (mut tokens, mut words) = (Vec::new(), Vec::new());
         for event in events {
-            match event.map_err(|e| Failure::Input(e.into()))? {
-                Event::Text(text) if as_text => output.write(&text).map_err(Failure::Output)?,
+            match event? {
+                Event::Text(text) if as_text => {
+                    // As above.
+                    let _ = output.send(text);
+                }
                 Event::Text(_) => {}
                 Event::Token { id, logprob } if self.args.tokens => tokens.push(TokenRecord { id, logprob }),
                 Event::Token { .. } => {}
@@ -152,7 +160,7 @@ impl Job<'_> {
                 Event::Done(summary) => return Ok(Heard { summary, tokens, words }),
             }
         }
-        Err(Failure::Input(anyhow::anyhow!("the engine ended without a result")))
+        anyhow::bail!("the engine ended without a result")
     }
 
     fn report(&self, input: &Input, heard: Heard, load: Duration, total: Duration) -> anyhow::Result<String> {
@@ -199,7 +207,28 @@ struct Interrupt(Arc<Mutex<InterruptState>>);
 #[derive(Default)]
 struct InterruptState {
     set: bool,
-    session: Option<Stopper>,
+    /// Sessions that hear audio, by the order in which they began.
+    sessions: BTreeMap<u64, Stopper>,
+    begun: u64,
+}
+
+impl InterruptState {
+    fn stop_all(&mut self) {
+        self.set = true;
+        self.sessions.values().for_each(Stopper::stop);
+    }
+}
+
+/// A session that an interrupt ends.
+struct Audible<'a> {
+    interrupt: &'a Interrupt,
+    number: u64,
+}
+
+impl Drop for Audible<'_> {
+    fn drop(&mut self) {
+        self.interrupt.lock().sessions.remove(&self.number);
+    }
 }
 
 impl Interrupt {
@@ -208,11 +237,10 @@ impl Interrupt {
         let seen = Self(Arc::clone(&interrupt.0));
         ctrlc::set_handler(move || {
             let mut state = seen.lock();
-            match &state.session {
-                Some(session) if !state.set => session.stop(),
-                _ => std::process::exit(130),
+            if state.set || state.sessions.is_empty() {
+                std::process::exit(130);
             }
-            state.set = true;
+            state.stop_all();
         })
         .context("cannot listen for Ctrl-C")?;
         Ok(interrupt)
@@ -222,9 +250,20 @@ impl Interrupt {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An interrupt from now on ends this session's audio.
-    fn stops(&self, session: Option<Stopper>) {
-        self.lock().session = session;
+    /// An interrupt ends this session's audio, as long as what is returned lives, even one that came already.
+    fn stops(&self, session: Stopper) -> Audible<'_> {
+        let mut state = self.lock();
+        if state.set {
+            session.stop();
+        }
+        state.begun += 1;
+        let number = state.begun;
+        state.sessions.insert(number, session);
+        Audible { interrupt: self, number }
+    }
+
+    fn stop_all(&self) {
+        self.lock().stop_all();
     }
 
     fn is_set(&self) -> bool {

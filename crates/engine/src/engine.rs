@@ -123,7 +123,7 @@ impl Scheduler {
     fn run(mut self) {
         while !self.inbox.lock().closing {
             self.open_sessions();
-            self.speakers.iter_mut().for_each(Speaker::listen);
+            self.listen();
             let encoded = self.encode_round();
             let decoded = self.decode_round();
             self.close_sessions();
@@ -164,7 +164,7 @@ impl Scheduler {
         };
         let positions = options.samples.map_or(usize::MAX, |samples| schedule.tokens(samples));
         let stream = self.backend.fork(template, positions)?;
-        Speaker::new(&self.model, schedule, options, Arc::clone(port), stream)
+        Speaker::new(&self.model, schedule, options, Arc::clone(port), stream, positions)
             .inspect_err(|_| self.backend.close(stream))
     }
 
@@ -185,6 +185,19 @@ impl Scheduler {
             self.backend.decode(&[DecodeSpan { stream, position, ids }], &mut Vec::new())?;
         }
         Ok(stream)
+    }
+
+    /// Takes in audio, and makes room for it where there is more than was announced.
+    fn listen(&mut self) {
+        for speaker in &mut self.speakers {
+            speaker.listen();
+            if speaker.outgrows_room() {
+                match self.backend.fork(speaker.stream, usize::MAX) {
+                    Ok(larger) => self.backend.close(speaker.move_to(larger)),
+                    Err(error) => speaker.port.end(Err(error.into())),
+                }
+            }
+        }
     }
 
     /// Encodes what has been heard, as much of it as one call takes. False when there was nothing.

@@ -26,7 +26,8 @@ pub struct SessionOptions {
     /// Tokens of audio (80 ms each) that the encoder waits for, at most [`MAX_ENCODE_TOKENS`](voxtral_model::MAX_ENCODE_TOKENS):
     /// 1 for the least latency, many for the least work. The result is the same.
     pub interval: usize,
-    /// How many samples there will be at most, if that is known: the session then takes no more memory than they need.
+    /// How many samples there will be, if that is known: the session then takes no more memory than they need. If there are more
+    /// after all, it takes more.
     pub samples: Option<u64>,
 }
 

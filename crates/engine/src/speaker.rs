@@ -34,6 +34,8 @@ pub(crate) struct Speaker {
     samples: u64,
     sample_rate: usize,
 
+    /// Tokens that the backend has room for.
+    room: usize,
     /// Tokens encoded and positions decoded.
     encoded: usize,
     position: usize,
@@ -58,6 +60,7 @@ impl Speaker {
         options: &SessionOptions,
         port: Arc<Port>,
         stream: StreamId,
+        room: usize,
     ) -> Result<Self, EngineError> {
         let (mel, mut frames) = model.begin(&schedule)?;
         frames.drain(..schedule.constant_tokens() * model.frames_of_token);
@@ -75,6 +78,7 @@ impl Speaker {
             frames_of_token: model.frames_of_token,
             samples: 0,
             sample_rate: model.mel.sample_rate,
+            room,
             encoded: schedule.constant_tokens(),
             position: schedule.constant_tokens(),
             end: None,
@@ -102,6 +106,17 @@ impl Speaker {
             self.end = Some(self.schedule.positions(self.samples));
             self.transcript.audio_ended(self.audio_s());
         }
+    }
+
+    /// Whether there is more audio than was announced.
+    pub(crate) fn outgrows_room(&self) -> bool {
+        self.schedule.tokens(self.samples) > self.room
+    }
+
+    /// Goes on in `stream`, which has room for any length. Returns the one left behind.
+    pub(crate) fn move_to(&mut self, stream: StreamId) -> StreamId {
+        self.room = usize::MAX;
+        std::mem::replace(&mut self.stream, stream)
     }
 
     fn audio_s(&self) -> f64 {

@@ -220,7 +220,9 @@ proptest! {
                 if opens == round {
                     let decoding = if lookahead > 100 { Decoding::Auto } else { Decoding::Parallel { lookahead } };
                     let interval = chunk % 70;
-                    let options = SessionOptions { delay: delay(tokens), decoding, interval, ..SessionOptions::default() };
+                    // Announced or not, right or wrong.
+                    let samples = (chunk % 3 > 0).then_some((sessions[i].1 * (chunk % 3) / 2) as u64);
+                    let options = SessionOptions { delay: delay(tokens), decoding, interval, samples, ..SessionOptions::default() };
                     open.push((i, engine.session(options).unwrap(), audio[i].chunks(chunk)));
                 }
             }

@@ -142,7 +142,7 @@ fn an_interrupted_recording_is_printed_as_far_as_it_was_heard_and_fails() {
     let path = dir.path().join("long.wav");
     write_wav(&path, 16_000, 1, &samples().repeat(100));
     let path = path.to_str().unwrap();
-    let mut running = Running::start(&[path, "samples/digits.wav"]);
+    let mut running = Running::start(&["--jobs", "1", path, "samples/digits.wav"]);
     running.wait_for("four");
     running.interrupt();
     let (code, text, errors) = running.end();

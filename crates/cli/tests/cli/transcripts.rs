@@ -13,11 +13,12 @@ const NUMBER: &str = r"-?\d+(\.\d+)?(e-?\d+)?";
 
 #[test]
 fn a_recording_is_written_down() {
-    let run = voxtral().arg("samples/digits.wav").assert().success().stdout(format!("{DIGITS}\n"));
+    let run =
+        voxtral().args(["--backend", "cpu", "samples/digits.wav"]).assert().success().stdout(format!("{DIGITS}\n"));
     let one_line = predicate::str::is_match("^voxtral: using the built-in demo model.*\n$").unwrap();
     run.stderr(one_line);
     voxtral().args(["--silent", "samples/digits.wav"]).assert().success().stderr("");
-    voxtral().args(["-d", "digits", "samples/digits.wav"]).assert().success().stderr("");
+    voxtral().args(["--backend", "cpu", "-d", "digits", "samples/digits.wav"]).assert().success().stderr("");
 }
 
 #[test]
