@@ -46,6 +46,7 @@ mod sniff;
 mod source;
 mod wav;
 
+pub use coded::is_containing_panics;
 pub use decode::Decoder;
 pub use error::{Error, Result};
 pub use mel::{MelConfig, MelStream};

@@ -8,28 +8,6 @@ pub fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// The goldens that are not in the repository, beside it: `None`, and a line that says so, where they are absent.
-pub fn shared_golden(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/goldens").join(name);
-    if !path.exists() {
-        eprintln!("skipped: {} is absent", path.display());
-        return None;
-    }
-    Some(path)
-}
-
-/// A little-endian f32 `.npy` file in C order: shape and values.
-pub fn npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
-    let bytes = std::fs::read(path).unwrap();
-    let header_len = u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
-    let header = std::str::from_utf8(&bytes[10..10 + header_len]).unwrap();
-    assert!(header.contains("'<f4'") && header.contains("'fortran_order': False"), "{header}");
-    let shape = header.split(['(', ')']).nth(1).unwrap();
-    let shape = shape.split(',').filter_map(|n| n.trim().parse().ok()).collect();
-    let values = bytes[10 + header_len..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
-    (shape, values.collect())
-}
-
 /// `seconds` of a sine of amplitude 0.5 and phase 0.
 pub fn sine(hz: f64, rate: u32, seconds: f64) -> Vec<f32> {
     let samples = (seconds * f64::from(rate)) as usize;

@@ -1,10 +1,15 @@
 //! The command line, as it is typed.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use voxtral_audio::SampleFormat;
-use voxtral_model::Delay;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use voxtral_audio::{MAX_CHANNELS, MAX_RATE, MIN_RATE, SampleFormat};
+use voxtral_model::{Delay, TOKEN_MS};
+
+const RATES: RangeInclusive<i64> = MIN_RATE as i64..=MAX_RATE as i64;
+const CHANNELS: RangeInclusive<i64> = 1..=MAX_CHANNELS as i64;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,7 +18,7 @@ Examples:
   ffmpeg -v error -i URL -f s16le -ar 16000 -ac 1 - | voxtral --stdin
   voxtral -d ~/models/voxtral-mini-4b-realtime talk.wav
 
-Exit codes: 0 done, 1 failed, 2 wrong usage.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted before anything was heard.";
 
 /// Writes down what is said, on your own machine, with Mistral's Voxtral Realtime.
 #[derive(Parser)]
@@ -50,12 +55,12 @@ pub(crate) struct Transcribe {
     pub raw_format: RawSample,
 
     /// Sample rate of raw standard input
-    #[arg(long, value_name = "HZ", default_value_t = 16_000)]
+    #[arg(long, value_name = "HZ", default_value_t = 16_000, value_parser = clap::value_parser!(u32).range(RATES))]
     pub raw_rate: u32,
 
     /// Channels of raw standard input
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub raw_channels: usize,
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(CHANNELS))]
+    pub raw_channels: u16,
 
     /// The model: a folder with params.json, tekken.json and consolidated.safetensors, or with Hugging Face files; "digits" is
     /// the built-in demo, which knows spoken English digits only and is the default
@@ -67,9 +72,17 @@ pub(crate) struct Transcribe {
     #[arg(long, value_name = "MS", value_parser = delay)]
     pub delay: Option<Delay>,
 
+    /// Seconds of live audio that are taken at once: more is less work, and later text [default: as little as keeps up]
+    #[arg(short = 'I', long, value_name = "S", value_parser = interval)]
+    pub interval: Option<usize>,
+
     /// What computes
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
+
+    /// Which GPU, counted from 0; CUDA_VISIBLE_DEVICES applies
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub device: usize,
 
     /// What the processor computes in: f32 is the reference; auto uses bf16 dot products where processor and weights have them
     #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
@@ -79,11 +92,11 @@ pub(crate) struct Transcribe {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// How tokens are found; the text is the same. auto guesses several ahead and checks them in one pass where that pays
+    /// How tokens are found; the text is the same
     #[arg(long, value_enum, default_value_t = DecodeChoice::Auto)]
     pub decode: DecodeChoice,
 
-    /// Most tokens that are guessed ahead
+    /// Positions a pass with --decode parallel
     #[arg(long, value_name = "K", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=128))]
     pub lookahead: u16,
 
@@ -130,8 +143,11 @@ pub(crate) enum PrecisionChoice {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DecodeChoice {
+    /// Guess as many tokens ahead as pays, and check them in one pass
     Auto,
+    /// One token a pass
     Sequential,
+    /// Always guess ahead, as far as --lookahead says
     Parallel,
 }
 
@@ -188,4 +204,17 @@ pub(crate) struct SynthModel {
 fn delay(text: &str) -> Result<Delay, String> {
     let ms = text.parse().map_err(|_| format!("{text:?} is not a number of milliseconds"))?;
     Delay::from_ms(ms).map_err(|e| e.to_string())
+}
+
+/// Seconds, as tokens.
+fn interval(text: &str) -> Result<usize, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 => Ok((seconds * 1000.0 / f64::from(TOKEN_MS)).ceil() as usize),
+        _ => Err(format!("{text:?} is not a number of seconds above 0")),
+    }
+}
+
+/// Ends the program as a wrong flag does.
+pub(crate) fn usage(kind: ErrorKind, message: impl std::fmt::Display) -> ! {
+    Cli::command().error(kind, message).exit()
 }

@@ -4,10 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::error::ErrorKind;
 use voxtral_audio::{AudioSource, RawFormat};
 use voxtral_engine::{AudioIn, EngineError};
 
-use crate::args::Transcribe;
+use crate::args::{Transcribe, usage};
 
 /// One thing to transcribe.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,20 +19,32 @@ pub(crate) enum Input {
 
 impl Input {
     /// All that the command line names, in its order.
-    pub(crate) fn all(args: &Transcribe) -> anyhow::Result<Vec<Self>> {
-        let raw = RawFormat { sample: args.raw_format.into(), rate: args.raw_rate, channels: args.raw_channels };
+    pub(crate) fn all(args: &Transcribe) -> Vec<Self> {
+        let raw = RawFormat { sample: args.raw_format.into(), rate: args.raw_rate, channels: args.raw_channels.into() };
         let one = |path: &PathBuf| if path == Path::new("-") { Self::Stdin(raw) } else { Self::File(path.clone()) };
         let mut all: Vec<Self> = args.inputs.iter().chain(&args.files).map(one).collect();
         if args.stdin {
             all.push(Self::Stdin(raw));
         }
         if all.iter().filter(|input| input.is_live()).count() > 1 {
-            usage("standard input can be read only once");
+            usage(ErrorKind::ArgumentConflict, "standard input can be read only once");
         }
         if all.is_empty() {
-            usage("nothing to transcribe: name a FILE, or --stdin");
+            usage(ErrorKind::MissingRequiredArgument, "nothing to transcribe: name a FILE, or --stdin");
         }
-        Ok(all)
+        if let Some(output) = args.output.as_deref().filter(|output| all.iter().any(|input| input.is_in(output))) {
+            usage(
+                ErrorKind::ArgumentConflict,
+                format!("{} is an input, and --output would replace it", output.display()),
+            );
+        }
+        all
+    }
+
+    /// Whether it is this very file.
+    fn is_in(&self, path: &Path) -> bool {
+        let place = |path: &Path| path.canonicalize().ok().filter(|path| path.is_file());
+        matches!(self, Self::File(file) if place(file).is_some_and(|file| place(path) == Some(file)))
     }
 
     /// Whether it goes on until it is interrupted.
@@ -69,10 +82,4 @@ impl Input {
         }
         Ok(())
     }
-}
-
-/// Ends the program as a wrong flag does.
-fn usage(message: &str) -> ! {
-    use clap::CommandFactory;
-    crate::args::Cli::command().error(clap::error::ErrorKind::MissingRequiredArgument, message).exit()
 }

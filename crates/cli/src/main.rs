@@ -1,13 +1,17 @@
 //! The program `voxtral`: flags to parts, parts to text.
 
+#![forbid(unsafe_code)]
+
 mod args;
 mod backend;
 mod input;
 mod memory;
 mod output;
+mod progress;
 mod synth;
 mod transcribe;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -20,10 +24,15 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = if cli.transcribe.verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
     let ours = ["voxtral", "voxtral_cpu", "voxtral_cuda", "voxtral_engine"].map(|name| (name, level));
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
+    let log = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .with_target(false);
     if !cli.transcribe.silent {
         tracing_subscriber::registry().with(log.with_filter(Targets::new().with_targets(ours))).init();
     }
+    quieten_contained_panics();
     let result = match &cli.command {
         Some(Command::SynthModel(args)) => synth::run(args),
         None => transcribe::run(&cli.transcribe),
@@ -32,9 +41,18 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // The causes of an error are part of its sentence.
-            eprintln!("voxtral: {error:#}");
+            output::complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// A decoder that panics over a damaged file is an error with a line of its own; any other panic is told as usual.
+fn quieten_contained_panics() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !voxtral_audio::is_containing_panics() {
+            tell(panic);
+        }
+    }));
 }

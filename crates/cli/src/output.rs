@@ -1,5 +1,6 @@
-//! Where results go.
+//! Where results go, and what went wrong.
 
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,8 +11,9 @@ use tempfile::NamedTempFile;
 pub(crate) enum Output {
     Stdout,
     /// Something that cannot be replaced by another file: a device, a pipe.
-    Special(PathBuf, std::fs::File),
-    File(PathBuf, NamedTempFile),
+    Special(PathBuf, File),
+    /// Its text stays here until it is whole: however the program ends, there is nothing to clean up.
+    File(PathBuf, String),
 }
 
 impl Output {
@@ -19,22 +21,20 @@ impl Output {
     pub(crate) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = path else { return Ok(Self::Stdout) };
         let open = || -> io::Result<Self> {
-            match std::fs::metadata(path) {
+            match fs::metadata(path) {
                 Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
                 Ok(found) if !found.is_file() => {
-                    Ok(Self::Special(path.to_owned(), std::fs::File::options().write(true).open(path)?))
+                    Ok(Self::Special(path.to_owned(), File::options().write(true).open(path)?))
                 }
-                _ => {
-                    let folder =
-                        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                    let mut builder = tempfile::Builder::new();
-                    #[cfg(unix)]
-                    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-                    Ok(Self::File(path.to_owned(), builder.prefix(".voxtral-").tempfile_in(folder)?))
+                found => {
+                    // Where a link leads to a file, that file is replaced and not the link.
+                    let path = if found.is_ok() { path.canonicalize()? } else { path.to_owned() };
+                    beside(&path)?;
+                    Ok(Self::File(path, String::new()))
                 }
             }
         };
-        open().with_context(|| format!("cannot write to {}", path.display()))
+        open().with_context(|| cannot_write(path))
     }
 
     /// Writes, and sees to it that it can be read at once.
@@ -45,27 +45,61 @@ impl Output {
         }
         match self {
             Self::Stdout => all(io::stdout().lock(), text).context("cannot write to standard output"),
-            Self::Special(path, file) => all(file, text).with_context(|| format!("cannot write to {}", path.display())),
-            Self::File(path, file) => all(file, text).with_context(|| format!("cannot write to {}", path.display())),
+            Self::Special(path, file) => all(file, text).with_context(|| cannot_write(path)),
+            Self::File(_, whole) => {
+                whole.push_str(text);
+                Ok(())
+            }
         }
     }
 
     /// Puts a file in its place.
     pub(crate) fn finish(self) -> anyhow::Result<()> {
-        if let Self::File(path, file) = self {
-            let persist = || -> io::Result<()> {
-                file.as_file().sync_all()?;
-                file.persist(&path)?;
-                Ok(())
-            };
-            persist().with_context(|| format!("cannot write to {}", path.display()))?;
-        }
-        Ok(())
+        let Self::File(path, text) = self else { return Ok(()) };
+        let put = || -> io::Result<()> {
+            let mut file = beside(&path)?;
+            file.as_file_mut().write_all(text.as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            Ok(())
+        };
+        put().with_context(|| cannot_write(&path))
     }
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write to {}", path.display())
+}
+
+/// A new file in the folder of `path`, which goes away if it is not made to stay.
+fn beside(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    // First the folder, since an error of the new file names that, and the user has not heard of it.
+    fs::metadata(folder)?;
+    builder.prefix(".voxtral-").tempfile_in(folder).map_err(|error| error.kind().into())
 }
 
 /// Whether an error only says that nobody reads standard output any more, as behind `| head`.
 pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let is_closed = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref().is_some_and(is_closed))
+}
+
+/// Writes an error and its causes, those that its sentence does not end with already, as one line on standard error.
+pub(crate) fn complain(error: &anyhow::Error) {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    say(&line);
+}
+
+/// Writes a line on standard error. If that is closed or full there is nobody to tell.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "voxtral: {line}");
 }

@@ -1,22 +1,22 @@
 //! `voxtral FILE…`: every input through a session, every event to the output.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::mpsc::TryRecvError;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use voxtral_engine::{Decoding, Engine, Event, Events, SessionOptions, Stopper, Summary};
-use voxtral_model::{Delay, Model};
+use voxtral_model::{Delay, MAX_ENCODE_TOKENS, Model};
 use voxtral_transcript::{Audio, Report, Stats, TokenRecord, Word};
 
 use crate::args::{DecodeChoice, Format, Transcribe};
 use crate::input::Input;
-use crate::output::Output;
+use crate::output::{Output, complain, say};
 use crate::{backend, memory};
 
 pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
-    let inputs = Input::all(args)?;
+    let inputs = Input::all(args);
     let mut output = Output::open(args.output.as_deref())?;
     let interrupt = Interrupt::install()?;
 
@@ -32,11 +32,11 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
         match job.transcribe(input, load, &mut output) {
             Ok(()) => {}
             // One file that cannot be read is no reason to leave out the others; an output that cannot be written is.
-            Err(Failure::Input(error)) => {
-                eprintln!("voxtral: {error:#}");
+            Err(Failure::Input(error)) if inputs.len() > 1 => {
+                complain(&error);
                 failed += 1;
             }
-            Err(Failure::Output(error)) => return Err(error),
+            Err(Failure::Input(error) | Failure::Output(error)) => return Err(error),
         }
         if interrupt.is_set() {
             break;
@@ -55,10 +55,8 @@ fn open_model(args: &Transcribe) -> anyhow::Result<Model> {
         Some(dir) if dir != Path::new("digits") => Ok(Model::open(dir)?),
         chosen => {
             if chosen.is_none() && !args.silent {
-                eprintln!(
-                    "voxtral: using the built-in demo model, which knows spoken English digits only; for everything else get \
-                     mistralai/Voxtral-Mini-4B-Realtime-2602 and name its folder with -d or VOXTRAL_MODEL"
-                );
+                say("using the built-in demo model, which knows spoken English digits only; for everything else get \
+                     mistralai/Voxtral-Mini-4B-Realtime-2602 and name its folder with -d or VOXTRAL_MODEL");
             }
             Ok(Model::digits())
         }
@@ -87,32 +85,39 @@ impl Job<'_> {
             delay: Some(self.delay),
             decoding: match self.args.decode {
                 DecodeChoice::Sequential => Decoding::Sequential,
-                DecodeChoice::Auto | DecodeChoice::Parallel => {
-                    Decoding::Parallel { lookahead: usize::from(self.args.lookahead) }
-                }
+                DecodeChoice::Auto => Decoding::Auto,
+                DecodeChoice::Parallel => Decoding::Parallel { lookahead: usize::from(self.args.lookahead) },
             },
             stop_at_eos: self.args.stop_at_eos,
+            interval: if input.is_live() { self.args.interval.unwrap_or(1) } else { MAX_ENCODE_TOKENS },
             samples: None,
         };
         let source = input.open().map_err(Failure::Input)?;
         let session = self.engine.session(options).map_err(|e| Failure::Input(e.into()))?;
         let (audio, events) = session.split();
-        self.interrupt.stops(audio.stopper());
+        self.interrupt.stops(Some(audio.stopper()));
 
         // A thread of its own, which an interrupt may leave behind where it waits for input that never comes.
         let feeding = input.clone();
         let (fed, feeder) = mpsc::channel();
         std::thread::spawn(move || {
-            // Told before the audio ends, so that it is known when the session has ended. Nobody listens after an interrupt.
+            // The outcome is told, and its channel closed, before the audio ends: when the session has ended, it is known.
+            let (audio, fed) = (audio, fed);
+            // Nobody listens after an interrupt.
             let _ = fed.send(feeding.feed(source, &audio));
-            drop(audio);
         });
 
         let heard = self.read(events, output).map_err(|failure| match failure {
             Failure::Input(error) => Failure::Input(error.context(input.name())),
             failure => failure,
         });
-        let failed = feeder.try_recv().ok().and_then(Result::err);
+        self.interrupt.stops(None);
+        let failed = match feeder.try_recv() {
+            Ok(outcome) => outcome.err(),
+            // The session ended before its audio.
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(anyhow::anyhow!("{}: reading it broke off", input.name())),
+        };
         let heard = heard?;
         let result = match self.args.format {
             Format::Text if failed.is_some() && heard.summary.text.is_empty() => Ok(()),
@@ -187,31 +192,42 @@ struct Heard {
     words: Vec<Word>,
 }
 
-/// Ctrl-C: the first ends the audio, so that what was heard is printed; the second, or one before there is any audio, ends the
+/// Ctrl-C: the first ends the audio, so that what was heard is printed; the second, or one while no audio is heard, ends the
 /// program.
-struct Interrupt {
-    set: Arc<AtomicBool>,
-    session: Arc<Mutex<Option<Stopper>>>,
+struct Interrupt(Arc<Mutex<InterruptState>>);
+
+#[derive(Default)]
+struct InterruptState {
+    set: bool,
+    session: Option<Stopper>,
 }
 
 impl Interrupt {
     fn install() -> anyhow::Result<Self> {
-        let interrupt = Self { set: Arc::default(), session: Arc::default() };
-        let (set, session) = (Arc::clone(&interrupt.set), Arc::clone(&interrupt.session));
-        ctrlc::set_handler(move || match &*session.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(stopper) if !set.swap(true, Ordering::SeqCst) => stopper.stop(),
-            _ => std::process::exit(130),
+        let interrupt = Self(Arc::default());
+        let seen = Self(Arc::clone(&interrupt.0));
+        ctrlc::set_handler(move || {
+            let mut state = seen.lock();
+            match &state.session {
+                Some(session) if !state.set => session.stop(),
+                _ => std::process::exit(130),
+            }
+            state.set = true;
         })
         .context("cannot listen for Ctrl-C")?;
         Ok(interrupt)
     }
 
+    fn lock(&self) -> MutexGuard<'_, InterruptState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// An interrupt from now on ends this session's audio.
-    fn stops(&self, stopper: Stopper) {
-        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(stopper);
+    fn stops(&self, session: Option<Stopper>) {
+        self.lock().session = session;
     }
 
     fn is_set(&self) -> bool {
-        self.set.load(Ordering::SeqCst)
+        self.lock().set
     }
 }

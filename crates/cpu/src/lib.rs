@@ -278,10 +278,15 @@ impl Network {
 
     /// Whether a span may be decoded.
     fn check(&self, span: &DecodeSpan<'_>, stream: &Stream) -> Result<(), String> {
-        let (first, end) = (span.position, span.position + span.ids.len());
-        if span.ids.is_empty() || first > stream.decoded {
-            return Err(format!("positions {first}..{end} do not follow the {} decoded", stream.decoded));
+        if span.ids.is_empty() || span.position > stream.decoded {
+            return Err(format!(
+                "{} ids at {} do not follow the {} decoded",
+                span.ids.len(),
+                span.position,
+                stream.decoded
+            ));
         }
+        let (first, end) = (span.position, span.position + span.ids.len());
         if end > stream.encoded || first + AUDIO_WINDOW < stream.encoded {
             return Err(format!("positions {first}..{end} are not among the audio kept, up to {}", stream.encoded));
         }

@@ -8,16 +8,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use voxtral_model::Prediction;
+use voxtral_model::{MAX_DECODE_ROWS, Prediction};
 
 /// How the next tokens are found. The tokens are the same either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoding {
-    /// One token a pass.
+    /// As many positions a pass as pay off.
+    Auto,
+    /// One position a pass.
     Sequential,
-    /// Up to `lookahead` positions a pass, as many as pay off.
+    /// `lookahead` positions a pass where there is audio for them, whether that pays off or not.
     Parallel {
-        /// Most positions a pass; at most [`MAX_DECODE_ROWS`](voxtral_model::MAX_DECODE_ROWS).
+        /// At most [`MAX_DECODE_ROWS`](voxtral_model::MAX_DECODE_ROWS).
         lookahead: usize,
     },
 }
@@ -26,8 +28,9 @@ impl Decoding {
     /// Most positions of one stream in a pass.
     pub(crate) fn lookahead(self) -> usize {
         match self {
+            Self::Auto => MAX_DECODE_ROWS,
             Self::Sequential => 1,
-            Self::Parallel { lookahead } => lookahead.clamp(1, voxtral_model::MAX_DECODE_ROWS),
+            Self::Parallel { lookahead } => lookahead.clamp(1, MAX_DECODE_ROWS),
         }
     }
 }
@@ -71,52 +74,63 @@ pub(crate) struct Pace {
     held: f64,
     failed: f64,
     /// Seconds that passes may still cost above the sequential ones.
-    budget: f64,
+    budget: Option<f64>,
 }
 
-/// Part of the sequential time that wrong guesses may cost: less than the tenth that is promised, since costs are estimates.
-const BUDGET: f64 = 0.07;
+/// Part of the sequential time that wrong guesses may cost.
+const BUDGET: f64 = 0.05;
+/// Tokens whose budget is given in advance: every stream has that many, so that all guesses together stay below a tenth.
+const ADVANCE: f64 = 10.0;
 /// Weight that older guesses keep at each new one.
 const FADE: f64 = 0.98;
 
 impl Pace {
     pub(crate) fn new() -> Self {
-        Self { cost: BTreeMap::new(), held: 1.5, failed: 0.5, budget: 0.0 }
+        Self { cost: BTreeMap::new(), held: 1.5, failed: 0.5, budget: None }
     }
 
     /// Rows for each of `streams` that decode together, at most `most`.
     pub(crate) fn rows(&self, streams: usize, most: usize) -> usize {
-        let Some(&sequential) = self.cost.get(&streams) else { return 1 };
+        let (Some(&sequential), Some(budget)) = (self.cost.get(&streams), self.budget) else { return 1 };
         let hold = self.held / (self.held + self.failed);
         let tokens = |rows: usize| (1.0 - hold.powi(rows as i32)) / (1.0 - hold).max(1e-9);
         let mut best = (1, 1.0 / sequential);
         for rows in [2, 4, 8, 16, 32, 64, 128].map(|rows: usize| rows.min(most)) {
-            let cost = self.cost_bound(streams * rows);
-            let speed = tokens(rows) / cost;
-            if cost - sequential <= self.budget && speed > best.1 {
+            let (least, most) = self.cost_bounds(streams * rows);
+            // What is not known yet is tried on the hope that it is cheap, if the budget can bear that it is not.
+            let speed = tokens(rows) / least;
+            if most - sequential <= budget && speed > best.1 {
                 best = (rows, speed);
             }
         }
         best.0
     }
 
-    /// Seconds of a pass of `rows`, or more than they can be: a pass over twice the rows takes at most twice as long, and one over
+    /// Seconds of a pass of `rows`, at least and at most: a pass over twice the rows takes at most twice as long, and one over
     /// fewer rows takes no longer.
-    fn cost_bound(&self, rows: usize) -> f64 {
-        let below = self.cost.range(..=rows).next_back().map(|(&known, &cost)| cost * rows as f64 / known as f64);
-        let above = self.cost.range(rows..).map(|(_, &cost)| cost).reduce(f64::min);
-        below.unwrap_or(f64::INFINITY).min(above.unwrap_or(f64::INFINITY))
+    fn cost_bounds(&self, rows: usize) -> (f64, f64) {
+        let below = self.cost.range(..=rows).next_back();
+        let above = self.cost.range(rows..).next().map_or(f64::INFINITY, |(_, &cost)| cost);
+        let (least, most) =
+            below.map_or((0.0, f64::INFINITY), |(&known, &cost)| (cost, cost * rows as f64 / known as f64));
+        (least.min(above), most.min(above))
     }
 
-    /// Learns from a pass of `rows` rows that took `time` and gave `tokens` tokens to `streams` streams.
-    pub(crate) fn passed(&mut self, streams: usize, rows: usize, tokens: usize, time: Duration) {
+    /// Learns what a pass of `rows` rows costs.
+    pub(crate) fn took(&mut self, rows: usize, time: Duration) {
         let seconds = time.as_secs_f64();
         // A pass is sometimes slow for reasons of its own (the first one, other programs), never fast.
         let known = self.cost.entry(rows).or_insert(seconds);
         *known = if seconds < *known { seconds } else { *known + 0.2 * (seconds - *known) };
+    }
+
+    /// Learns what a pass of `rows` rows was good for, which gave `tokens` tokens to `streams` streams.
+    pub(crate) fn gave(&mut self, streams: usize, rows: usize, tokens: usize, time: Duration) {
+        self.took(rows, time);
         if let Some(&sequential) = self.cost.get(&streams) {
             let passes = tokens as f64 / streams as f64;
-            self.budget += (1.0 + BUDGET) * passes * sequential - seconds.max(sequential);
+            let gained = (1.0 + BUDGET) * passes * sequential - time.as_secs_f64().max(sequential);
+            *self.budget.get_or_insert(BUDGET * ADVANCE * sequential) += gained;
         }
     }
 
@@ -156,7 +170,7 @@ mod tests {
             let rows = pace.rows(1, 32.min(tokens - done));
             let held = (1..rows).take_while(|_| holds()).count();
             total += cost(rows);
-            pace.passed(1, rows, held + 1, Duration::from_secs_f64(cost(rows)));
+            pace.gave(1, rows, held + 1, Duration::from_secs_f64(cost(rows)));
             // At one row, whether silence would have been right is known all the same.
             if rows == 1 {
                 let right = holds();
@@ -182,7 +196,7 @@ mod tests {
     #[test]
     fn takes_what_there_is_to_gain() {
         let (time, sequential) = simulate(500, |rows| 1.0 + 0.01 * rows as f64, || true);
-        assert!(time < sequential / 15.0, "{time} for {sequential}");
+        assert!(time < sequential / 14.0, "{time} for {sequential}");
         // Where a row costs as much as a pass, there is nothing to gain, and nothing is lost.
         let (time, sequential) = simulate(500, |rows| rows as f64, || true);
         assert!(time <= 1.1 * sequential, "{time} for {sequential}");

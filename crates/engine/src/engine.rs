@@ -222,13 +222,13 @@ impl Scheduler {
             return false;
         }
         let most = due.iter().copied().max().unwrap_or(1).min(MAX_DECODE_ROWS / streams.min(MAX_DECODE_ROWS));
-        let lookahead = self.pace.rows(streams, most);
+        let pays = self.pace.rows(streams, most);
 
         let mut budget = MAX_DECODE_ROWS;
         let (mut who, mut batch) = (Vec::new(), Vec::new());
         for (index, (speaker, due)) in self.speakers.iter_mut().zip(due).enumerate() {
             let stream = speaker.stream;
-            let rows = speaker.next_rows(due, lookahead);
+            let rows = speaker.next_rows(due, pays);
             if rows == 0 || rows > budget {
                 continue;
             }
@@ -259,7 +259,9 @@ impl Scheduler {
             first += rows;
         }
         if only_text {
-            self.pace.passed(who.len(), first, tokens, time);
+            self.pace.gave(who.len(), first, tokens, time);
+        } else {
+            self.pace.took(first, time);
         }
         true
     }

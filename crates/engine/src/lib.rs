@@ -29,6 +29,8 @@
 //! A session's tokens depend on its own audio and delay alone: not on how the samples were cut, on other sessions, or on the
 //! [`Decoding`].
 
+#![forbid(unsafe_code)]
+
 mod decoding;
 mod engine;
 mod error;
@@ -41,3 +43,8 @@ pub use engine::Engine;
 pub use error::EngineError;
 pub use schedule::Schedule;
 pub use session::{AudioIn, Event, Events, Session, SessionOptions, Stats, Stopper, Summary};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

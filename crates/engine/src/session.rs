@@ -23,13 +23,16 @@ pub struct SessionOptions {
     pub decoding: Decoding,
     /// End the session at the model's end-of-sequence token, instead of where the audio ends.
     pub stop_at_eos: bool,
+    /// Tokens of audio (80 ms each) that the encoder waits for, at most [`MAX_ENCODE_TOKENS`](voxtral_model::MAX_ENCODE_TOKENS):
+    /// 1 for the least latency, many for the least work. The result is the same.
+    pub interval: usize,
     /// How many samples there will be at most, if that is known: the session then takes no more memory than they need.
     pub samples: Option<u64>,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { delay: None, decoding: Decoding::Sequential, stop_at_eos: false, samples: None }
+        Self { delay: None, decoding: Decoding::Auto, stop_at_eos: false, interval: 1, samples: None }
     }
 }
 

@@ -7,7 +7,7 @@ use voxtral_audio::{MelConfig, MelStream};
 use voxtral_model::{AUDIO_WINDOW, Kind, MAX_ENCODE_TOKENS, Model, Prediction, StreamId, Tokenizer};
 use voxtral_transcript::{Piece, Transcript};
 
-use crate::decoding::Guesses;
+use crate::decoding::{Decoding, Guesses};
 use crate::session::{Event, Port, SessionOptions, Stats, Summary};
 use crate::{EngineError, Schedule};
 
@@ -22,7 +22,8 @@ pub(crate) struct Speaker {
     tokenizer: Arc<Tokenizer>,
     schedule: Schedule,
     stop_at_eos: bool,
-    lookahead: usize,
+    decoding: Decoding,
+    interval: usize,
 
     mel: MelStream,
     /// Frames that wait for the encoder, `[frames, mel_bins]`.
@@ -67,7 +68,8 @@ impl Speaker {
             tokenizer: Arc::clone(&model.tokenizer),
             schedule,
             stop_at_eos: options.stop_at_eos,
-            lookahead: options.decoding.lookahead(),
+            decoding: options.decoding,
+            interval: options.interval.min(MAX_ENCODE_TOKENS),
             mel,
             frames,
             frames_of_token: model.frames_of_token,
@@ -108,12 +110,16 @@ impl Speaker {
 
     /// Frames to encode now, at most `budget` tokens of them.
     pub(crate) fn due_audio(&self, budget: usize) -> Option<&[f32]> {
-        if self.encoded - self.position >= self.lookahead + LOW_WATER && self.in_text() || self.port.is_full() {
+        if self.encoded - self.position >= self.decoding.lookahead() + LOW_WATER && self.in_text()
+            || self.port.is_full()
+        {
             return None;
         }
         let room = AUDIO_WINDOW - (self.encoded - self.position);
-        let tokens = (self.frames.len() / self.frames_of_token).min(budget).min(room);
-        (tokens > 0).then(|| &self.frames[..tokens * self.frames_of_token])
+        let heard = self.frames.len() / self.frames_of_token;
+        let tokens = heard.min(budget).min(room);
+        let enough = heard >= self.interval || self.end.is_some();
+        (tokens > 0 && enough).then(|| &self.frames[..tokens * self.frames_of_token])
     }
 
     /// The frames given out by `due_audio` were encoded.
@@ -134,16 +140,16 @@ impl Speaker {
         if self.port.is_full() {
             0
         } else if self.in_text() {
-            heard.min(self.lookahead)
+            heard.min(self.decoding.lookahead())
         } else {
             let prompt = self.schedule.prompt_len() - self.position;
             if heard < prompt { 0 } else { prompt }
         }
     }
 
-    /// Positions of the next pass, where `due` can be decoded and looking ahead `lookahead` pays.
-    pub(crate) fn next_rows(&self, due: usize, lookahead: usize) -> usize {
-        if self.in_text() { due.min(lookahead) } else { due }
+    /// Positions of the next pass, where `due` can be decoded and looking ahead `pays` positions pays.
+    pub(crate) fn next_rows(&self, due: usize, pays: usize) -> usize {
+        if self.in_text() && self.decoding == Decoding::Auto { due.min(pays) } else { due }
     }
 
     /// Position and inputs of the next pass: `rows` positions, or the prompt.
@@ -171,7 +177,6 @@ impl Speaker {
         }
         if !self.in_text() {
             self.position += inputs.len();
-            self.stats.positions += inputs.len();
             self.take(&predictions[inputs.len() - 1..]);
             return Ok((inputs.len(), None));
         }
@@ -184,7 +189,6 @@ impl Speaker {
             (certain - 1, certain < inputs.len())
         };
         self.position += certain;
-        self.stats.positions += certain;
         self.take(&predictions[..certain]);
         Ok((certain, Some(guessed)))
     }
@@ -222,6 +226,7 @@ impl Speaker {
 
     /// Hands out what is left at the end, and the last event.
     pub(crate) fn finish(&mut self) {
+        self.stats.positions = self.position;
         let audio_s = self.audio_s();
         let text = self.transcript.finish(audio_s);
         let text = (!text.is_empty()).then(|| Event::Text(text.to_owned()));

@@ -31,7 +31,8 @@ pub struct DecodeSpan<'a> {
     /// Whose positions they are.
     pub stream: StreamId,
     /// The first position. At most the number of positions decoded so far: a position may be decoded again, with another id, and
-    /// then everything after it counts as not yet decoded.
+    /// then everything after it counts as not yet decoded. At most [`MAX_DECODE_ROWS`] before the furthest ever decoded: the rings
+    /// hold no more beyond their window.
     pub position: usize,
     /// Input ids, one a position. The audio of all these positions has been encoded and is among the newest [`AUDIO_WINDOW`].
     pub ids: &'a [u32],

@@ -152,6 +152,21 @@ fn header(tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
         start = end;
     }
     let mut json = serde_json::Value::Object(entries).to_string().into_bytes();
-    json.resize(json.len().next_multiple_of(64) - 8, b' ');
+    json.resize((8 + json.len()).next_multiple_of(64) - 8, b' ');
     [&(json.len() as u64).to_le_bytes()[..], &json].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_every_length_are_whole_and_aligned() {
+        for length in 1..=64 {
+            let header = header(&[("x".repeat(length), vec![3, 5])]);
+            assert_eq!(header.len() % 64, 0, "a name of {length}");
+            let json: serde_json::Value = serde_json::from_slice(&header[8..]).unwrap();
+            assert_eq!(json["x".repeat(length)]["shape"], serde_json::json!([3, 5]));
+        }
+    }
 }

@@ -33,7 +33,7 @@ pub fn array(name: &str) -> (Vec<usize>, Vec<f32>) {
 /// The ids `name.npy` of the goldens.
 ///
 /// # Panics
-/// As [`array`].
+/// As [`array()`].
 pub fn ids(name: &str) -> Vec<u32> {
     array(name).1.into_iter().map(|id| id as u32).collect()
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use voxtral_model::{Model, ModelConfig, Tokenizer};
 
-use common::{Parts, data, hf, native};
+use common::{Parts, goldens, hf, native};
 
 const WEIGHTS: &str = "consolidated.safetensors";
 
@@ -82,7 +82,7 @@ fn files_that_are_something_else() {
 
 #[test]
 fn files_that_were_cut_short() {
-    let whole = fs::read(data().join("tiny").join(WEIGHTS)).unwrap();
+    let whole = fs::read(goldens().join("tiny").join(WEIGHTS)).unwrap();
     let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
     for length in [1, 7, 8, 9, header / 2, header - 1, header, header + 1, whole.len() / 2, whole.len() - 1] {
         has(&after(|dir| fs::write(dir.join(WEIGHTS), &whole[..length]).unwrap()), WEIGHTS);
@@ -91,7 +91,7 @@ fn files_that_were_cut_short() {
     let longer = [&whole[..], b"x"].concat();
     has(&after(|dir| fs::write(dir.join(WEIGHTS), longer).unwrap()), "follow the header");
     for name in ["params.json", "tekken.json"] {
-        let whole = fs::read(data().join("tiny").join(name)).unwrap();
+        let whole = fs::read(goldens().join("tiny").join(name)).unwrap();
         for length in [1, whole.len() / 3, whole.len() - 1] {
             has(&after(|dir| fs::write(dir.join(name), &whole[..length]).unwrap()), name);
         }
@@ -100,7 +100,7 @@ fn files_that_were_cut_short() {
 
 #[test]
 fn headers_that_lie() {
-    let whole = fs::read(data().join("tiny").join(WEIGHTS)).unwrap();
+    let whole = fs::read(goldens().join("tiny").join(WEIGHTS)).unwrap();
     for length in [0, 1, 10_775, 10_777, whole.len() as u64 - 8, whole.len() as u64, 1 << 40, i64::MAX as u64, u64::MAX]
     {
         let lie = [&length.to_le_bytes()[..], &whole[8..]].concat();
@@ -211,7 +211,7 @@ fn mutated(whole: Vec<u8>, part: usize) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn tiny(name: &str) -> Vec<u8> {
-    fs::read(data().join(name)).unwrap()
+    fs::read(goldens().join(name)).unwrap()
 }
 
 proptest! {

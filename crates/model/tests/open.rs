@@ -7,7 +7,7 @@ use std::fs;
 use half::{bf16, f16};
 use voxtral_model::{Kind, Model, ModelConfig, TensorData};
 
-use common::{Parts, assert_same, data, hf, native, parts, tensors};
+use common::{Parts, assert_same, goldens, hf, native, parts, tensors};
 
 #[test]
 fn the_built_in_model_opens_and_is_the_files() {
@@ -15,7 +15,7 @@ fn the_built_in_model_opens_and_is_the_files() {
     assert_eq!(digits.name, "digits");
     assert_eq!((digits.config.decoder.dim, digits.config.vocab), (256, 1280));
     assert_eq!(digits.tokenizer.kind(1256), Kind::Text(b" zero"));
-    let files = Model::open(&data().join("../../../../models/digits")).unwrap();
+    let files = Model::open(&goldens().join("../models/digits")).unwrap();
     assert_eq!((files.config, files.tokenizer), (digits.config, digits.tokenizer));
     assert_same(&files.weights, &digits.weights);
 }
@@ -35,7 +35,7 @@ fn both_layouts_come_to_the_same() {
 
 #[test]
 fn the_description_is_read_field_by_field() {
-    let config = ModelConfig::from_params_json(&fs::read(data().join("tiny/params.json")).unwrap()).unwrap();
+    let config = ModelConfig::from_params_json(&fs::read(goldens().join("tiny/params.json")).unwrap()).unwrap();
     let (enc, dec) = (&config.encoder, &config.decoder);
     assert_eq!((enc.dim, enc.layers, enc.heads, enc.kv_heads, enc.head_dim, enc.ffn_dim), (64, 3, 6, 6, 16, 160));
     assert_eq!((dec.dim, dec.layers, dec.heads, dec.kv_heads, dec.head_dim, dec.ffn_dim), (96, 3, 6, 2, 32, 224));
@@ -47,7 +47,7 @@ fn the_description_is_read_field_by_field() {
 fn the_native_layout_is_preferred() {
     let dir = hf();
     for file in ["params.json", "consolidated.safetensors"] {
-        fs::copy(data().join("tiny").join(file), dir.path().join(file)).unwrap();
+        fs::copy(goldens().join("tiny").join(file), dir.path().join(file)).unwrap();
     }
     fs::write(dir.path().join("config.json"), "garbage").unwrap();
     Model::open(dir.path()).unwrap();
@@ -133,7 +133,8 @@ fn every_tensor_may_have_its_own_type() {
 fn decodes_as_the_reference_does() {
     let dir = native();
     let tokenizer = Model::open(dir.path()).unwrap().tokenizer;
-    let golden: serde_json::Value = serde_json::from_slice(&fs::read(data().join("decode.json")).unwrap()).unwrap();
+    let golden: serde_json::Value =
+        serde_json::from_slice(&fs::read(goldens().join("mistral_common.json")).unwrap()).unwrap();
     for case in golden["decode"].as_array().unwrap() {
         for (id, hex) in case["ids"].as_array().unwrap().iter().zip(case["bytes_hex"].as_array().unwrap()) {
             let id = id.as_u64().unwrap() as u32;

@@ -122,8 +122,8 @@ unsafe fn score_block<V: Vector>(keys: &[f32], queries: &[&[f32]; TILE], scores:
                     sums[i] = k.mul_add(V::splat(*queries[i].get_unchecked(d)), sums[i]);
                 }
             }
-            for i in 0..TILE {
-                sums[i].store(scores.as_mut_ptr().add(i * stride + lane));
+            for (i, sum) in sums.into_iter().enumerate() {
+                sum.store(scores.as_mut_ptr().add(i * stride + lane));
             }
         }
     }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use voxtral_model::{LayerWeights, Linear, Tensor, Weights};
 
-pub fn data() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data")
+pub fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens")
 }
 
 /// A copy of the checkpoint in the native layout.
@@ -25,7 +25,7 @@ pub fn hf() -> TempDir {
 fn copy(files: &[&str]) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for file in files {
-        let path = data().join(file);
+        let path = goldens().join(file);
         fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
     }
     dir

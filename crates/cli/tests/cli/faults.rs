@@ -1,0 +1,446 @@
+//! What is wrong with audio, models, outputs and flags: one line that names file and fault, and an exit code.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::*;
+
+/// Runs the program in little memory; it must fail with one line that has all of `says`, and write nothing else.
+#[track_caller]
+fn fails(label: &str, args: &[impl AsRef<OsStr>], stdin: &[u8], says: &[&str]) {
+    let mut command = assert_cmd::Command::new("sh");
+    command.current_dir(root()).env_remove("VOXTRAL_MODEL").timeout(std::time::Duration::from_secs(60));
+    command.args(["-c", "ulimit -v 4000000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_voxtral"), "--silent"]);
+    let run = command.args(["--format", "json"]).args(args).write_stdin(stdin).output().unwrap();
+    let line = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(1), "{label}: {:?}, {line}", run.status);
+    assert_eq!(String::from_utf8_lossy(&run.stdout), "", "{label}: {line}");
+    assert!(line.starts_with("voxtral: ") && line.lines().count() == 1 && line.ends_with('\n'), "{label}: {line}");
+    for says in says {
+        assert!(line.contains(says), "{label}: {line:?} does not say {says:?}");
+    }
+    let repeats = line.trim_end().rsplit_once(": ").is_some_and(|(before, last)| before.ends_with(last));
+    assert!(!repeats, "{label}: {line}");
+}
+
+/// A file of these bytes, and what transcribing it says.
+#[track_caller]
+fn audio_fails(label: &str, bytes: &[u8], says: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("talk.wav");
+    fs::write(&path, bytes).unwrap();
+    fails(label, &[&path], b"", &[path.to_str().unwrap(), says]);
+}
+
+fn noise(seed: u32, count: usize) -> Vec<u8> {
+    let next = |state: &mut u32| {
+        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        Some((*state >> 24) as u8)
+    };
+    std::iter::successors(Some(seed), |s| Some(*s)).scan(seed, |state, _| next(state)).take(count).collect()
+}
+
+#[test]
+fn audio_that_is_none() {
+    fails("missing", &["nowhere/talk.wav"], b"", &["nowhere/talk.wav: No such file"]);
+    fails("folder", &["samples"], b"", &["samples: ", "directory"]);
+    let png = [&b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"[..], &noise(1, 3000)].concat();
+    let text = include_bytes!("faults.rs");
+    let cases: [(&str, &[u8], &str); 9] = [
+        ("empty", b"", "the input is empty"),
+        ("one byte", b"R", "not audio in any known format"),
+        ("text", text, "not audio in any known format"),
+        ("JSON", b"{\"error\":\"not found\"}", "not audio in any known format"),
+        ("PNG", &png, "not audio in any known format"),
+        ("noise", &noise(2, 20_000), "not audio in any known format"),
+        ("zeros", &[0; 5000], "not audio in any known format"),
+        ("RIFF of a picture", b"RIFF\x24\0\0\0WEBPVP8 \x18\0\0\0aaaaaaaaaaaaaaaa", ""),
+        ("WAV without samples", &digits_wav()[..44], "truncated"),
+    ];
+    for (label, bytes, says) in cases {
+        audio_fails(label, bytes, says);
+    }
+}
+
+#[test]
+fn audio_that_is_cut_off() {
+    let files = [
+        ("digits.wav", digits_wav()),
+        ("tone.flac", tone("tone.flac")),
+        ("tone.m4a", tone("tone.m4a")),
+        ("tone.ogg", tone("tone.ogg")),
+        ("tone.mp3", tone("tone.mp3")),
+    ];
+    for (name, whole) in files {
+        for length in [1, 4, 12, 30, 43, 100, whole.len() / 4, whole.len() / 2, whole.len() * 3 / 4] {
+            audio_fails(&format!("{name}, {length} bytes"), &whole[..length], "");
+        }
+    }
+    // What there was is printed as text, for it was printed when the end was not known.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cut.wav");
+    fs::write(&path, &digits_wav()[..80_000]).unwrap();
+    let run = voxtral().args(["--silent".as_ref(), path.as_os_str()]).assert().code(1).stdout("four seven one\n");
+    let promised = "truncated: the header promises 131120 samples per channel, there are 39978";
+    run.stderr(format!("voxtral: {}: {promised}\n", path.display()));
+}
+
+#[test]
+fn headers_that_lie() {
+    let changed = |at: usize, with: &[u8]| {
+        let mut wav = digits_wav();
+        wav[at..at + with.len()].copy_from_slice(with);
+        wav
+    };
+    audio_fails("no channels", &changed(22, &[0, 0]), "0 channels");
+    audio_fails("65535 channels", &changed(22, &[0xff, 0xff]), "65535 channels");
+    audio_fails("0 Hz", &changed(24, &[0; 4]), "0 Hz");
+    audio_fails("4 GHz", &changed(24, &[0xff; 4]), "4294967295 Hz");
+    audio_fails("unknown coding", &changed(20, &[0x99, 0x99]), "");
+    audio_fails("2 GB promised", &changed(40, &[0, 0, 0, 0x70]), "truncated: the header promises 939524096 samples");
+    audio_fails("format of 4 GB", &changed(16, &[0xff; 4]), "");
+    audio_fails("chunk sizes of 0", &changed(16, &[0; 4]), "");
+    let rf64 = |samples: u64| {
+        let ds64 =
+            [&b"RF64\xff\xff\xff\xffWAVEds64\x1c\0\0\0"[..], &samples.to_le_bytes(), &samples.to_le_bytes(), &[0; 12]];
+        [&ds64.concat()[..], &digits_wav()[12..40], &[0xff; 4], &digits_wav()[44..2000]].concat()
+    };
+    audio_fails("terabytes", &rf64(1 << 45), "truncated: the header promises 17592186044416 samples");
+    let mut flac = tone("tone.flac");
+    flac[21] |= 0x0f;
+    flac[22..26].fill(0xff);
+    audio_fails("FLAC of 68 billion samples", &flac, "truncated: the header promises 68719476735 samples");
+    // A length that nobody knew yet is no lie.
+    for unknown in [[0xff; 4], [0, 0, 0, 0], [0, 0xf0, 0xff, 0x7f]] {
+        let text = output(&["--stdin"], changed(40, &unknown));
+        assert_eq!(text, format!("{DIGITS}\n"), "length {unknown:?}");
+    }
+}
+
+#[test]
+fn standard_input_that_is_wrong() {
+    let raw = raw();
+    let cases: [(&str, &[&str], &[u8], &str); 6] = [
+        ("empty", &["--stdin"], b"", "-: the input is empty"),
+        ("one byte", &["--stdin"], b"x", "-: the last 1 bytes are not a whole sample of 2"),
+        ("odd", &["--stdin"], &raw[..50_001], "-: the last 1 bytes are not a whole sample of 2"),
+        (
+            "odd f32",
+            &["--stdin", "--raw-format", "f32le"],
+            &raw[..50_003],
+            "-: the last 3 bytes are not a whole sample of 4",
+        ),
+        (
+            "odd stereo",
+            &["-", "--raw-channels", "2"],
+            &raw[..50_002],
+            "-: the last 2 bytes are not a whole sample of 4",
+        ),
+        ("WAV header alone", &["-"], &digits_wav()[..44], "-: truncated"),
+    ];
+    for (label, args, stdin, says) in cases {
+        fails(label, args, stdin, &[says]);
+    }
+    let flac = tone("tone.flac");
+    fails("cut FLAC", &["-"], &flac[..flac.len() / 2], &["-: truncated"]);
+    fails("M4A with its index behind", &["-"], &tone("tone.m4a"), &["-: ", "index"]);
+}
+
+/// What a copy of a model says when it is run after `damage`.
+#[track_caller]
+fn model_fails(label: &str, model: &str, damage: impl FnOnce(&Path), says: &[&str]) {
+    let dir = copy_of(model);
+    damage(dir.path());
+    let folder = dir.path().to_str().unwrap();
+    fails(label, &["-d", folder, "samples/digits.wav"], b"", &[&[folder], says].concat());
+}
+
+#[test]
+fn folders_that_hold_no_model() {
+    let empty = tempfile::tempdir().unwrap();
+    let empty = empty.path().to_str().unwrap();
+    let run = |label, dir: &str, says: &[&str]| fails(label, &["-d", dir, "samples/digits.wav"], b"", says);
+    run("missing", "no/model", &["no/model: No such file"]);
+    run("empty", empty, &[empty, "no model here"]);
+    run("a file", "samples/digits.wav", &["samples/digits.wav: not a folder"]);
+    let remove = |name: &'static str| move |dir: &Path| fs::remove_file(dir.join(name)).unwrap();
+    for name in ["params.json", "consolidated.safetensors", "tekken.json"] {
+        model_fails("missing", "tiny", remove(name), &[name, "there is no such file"]);
+    }
+    for name in ["config.json", "model.safetensors", "tekken.json"] {
+        model_fails("missing", "tiny_hf", remove(name), &[name, "there is no such file"]);
+    }
+}
+
+#[test]
+fn files_of_a_model_that_are_something_else() {
+    for name in ["params.json", "consolidated.safetensors", "tekken.json"] {
+        let whole = fs::read(root().join("goldens/tiny").join(name)).unwrap();
+        let contents: [(&str, &[u8]); 6] = [
+            ("empty", b""),
+            ("HTML", b"<!doctype html><title>404</title>"),
+            ("noise", &noise(3, 5000)),
+            ("an audio file", &digits_wav()),
+            ("a tenth", &whole[..whole.len() / 10]),
+            ("all but the end", &whole[..whole.len() - 2]),
+        ];
+        for (label, content) in contents {
+            model_fails(
+                &format!("{name}: {label}"),
+                "tiny",
+                |dir| fs::write(dir.join(name), content).unwrap(),
+                &[name],
+            );
+        }
+    }
+}
+
+#[test]
+fn descriptions_of_no_model() {
+    let cases = [
+        ("\"dim\": 96", "\"dim\": 0", "decoder.dim is 0"),
+        ("\"dim\": 96", "\"dim\": 1099511627776", "decoder.dim is 1099511627776"),
+        ("\"dim\": 96", "\"dim\": 65536", "expected"),
+        ("\"dim\": 64", "\"dim\": 66", "expected"),
+        ("\"dim\": 96", "\"dim\": -96", "dim is -96"),
+        ("\"dim\": 96", "\"dim\": \"wide\"", "dim is \"wide\""),
+        ("\"n_layers\": 3", "\"n_layers\": 1000000000", "decoder.layers is 1000000000"),
+        ("\"n_layers\": 3", "\"n_layers\": 512", "is missing"),
+        ("\"n_layers\": 3", "\"n_layers\": 2", "has no place in this model"),
+        ("\"n_heads\": 6", "\"n_heads\": 0", "decoder.heads is 0"),
+        ("\"n_kv_heads\": 2", "\"n_kv_heads\": 5", "decoder.kv_heads is 5"),
+        ("\"head_dim\": 32", "\"head_dim\": 33", "decoder.head_dim is 33"),
+        ("\"sliding_window\": 20", "\"sliding_window\": 0", "decoder.window is 0"),
+        ("\"sliding_window\": 20", "\"sliding_window\": 1e12", "sliding_window is 1000000000000.0"),
+        ("\"vocab_size\": 1536", "\"vocab_size\": 1000000000000", "vocab is 1000000000000"),
+        ("\"rope_theta\": 1000000.0", "\"rope_theta\": 0", "decoder.rope_theta is 0"),
+        ("\"norm_eps\": 1e-05", "\"norm_eps\": \"nan\"", "norm_eps is \"nan\""),
+        ("\"hop_length\": 160", "\"hop_length\": 0", "audio.hop is 0"),
+        ("\"num_mel_bins\": 128", "\"num_mel_bins\": 100000", "audio.mel_bins is 100000"),
+        ("\"frame_rate\": 12.5", "\"frame_rate\": 0", "frame_rate is 0"),
+    ];
+    for (from, to, says) in cases {
+        let change = |dir: &Path| {
+            let params = fs::read_to_string(dir.join("params.json")).unwrap();
+            assert!(params.contains(from), "{from}");
+            fs::write(dir.join("params.json"), params.replacen(from, to, 1)).unwrap();
+        };
+        model_fails(to, "tiny", change, &[says]);
+    }
+}
+
+#[test]
+fn weights_that_are_damaged() {
+    const NAME: &str = "consolidated.safetensors";
+    let header_says = |length: u64| {
+        move |dir: &Path| {
+            let mut file = fs::read(dir.join(NAME)).unwrap();
+            file[..8].copy_from_slice(&length.to_le_bytes());
+            fs::write(dir.join(NAME), file).unwrap();
+        }
+    };
+    for length in [0, 1, 1 << 20, 1 << 50, u64::MAX] {
+        model_fails(&format!("a header of {length} bytes"), "tiny", header_says(length), &[NAME]);
+    }
+    let norm = "layers.1.ffn_norm.weight";
+    let changed = |change: fn(&mut Weights, &str)| {
+        move |dir: &Path| {
+            let mut weights = Weights::read(&dir.join(NAME));
+            change(&mut weights, norm);
+            weights.write(&dir.join(NAME));
+        }
+    };
+    type Change = fn(&mut Weights, &str);
+    let cases: [(&str, Change, &[&str]); 8] = [
+        ("missing tensor", |w, norm| drop(w.header.remove(norm)), &[]),
+        (
+            "renamed tensor",
+            |w, norm| {
+                let info = w.header.remove(norm).unwrap();
+                w.header.insert("layers.1.ffn_nrom.weight".into(), info);
+            },
+            &["layers.1.ffn_norm.weight is missing"],
+        ),
+        ("shape", |w, norm| w.header[norm]["shape"] = json!([2, 48]), &[norm, "expected [96], file has [2, 48]"]),
+        ("terabytes", |w, norm| w.header[norm]["data_offsets"] = json!([0, 1u64 << 45]), &[]),
+        ("type", |w, norm| w.header[norm]["dtype"] = json!("I16"), &[norm, "I16"]),
+        ("NaN", |w, norm| w.elements(norm)[95] = bf16(f32::NAN), &[norm, "not finite"]),
+        ("infinity", |w, norm| w.elements(norm)[0] = bf16(f32::INFINITY), &[norm, "not finite"]),
+        ("-infinity", |w, norm| w.elements(norm)[1] = bf16(f32::NEG_INFINITY), &[norm, "not finite"]),
+    ];
+    for (label, change, says) in cases {
+        model_fails(label, "tiny", changed(change), &[&[NAME], says].concat());
+    }
+    // Finite, and too large to compute with.
+    let dir = copy_of("tiny");
+    changed(|w, norm| w.elements(norm).fill(bf16(3e38)))(dir.path());
+    let model = dir.path().to_str().unwrap();
+    fails("overflow", &["-d", model, "samples/digits.wav"], b"", &["samples/digits.wav: ", "not a number", "weights"]);
+}
+
+#[test]
+fn shards_that_are_not_there() {
+    let index = |content: &'static str| {
+        move |dir: &Path| {
+            fs::remove_file(dir.join("model.safetensors")).unwrap();
+            fs::write(dir.join("model.safetensors.index.json"), content).unwrap();
+        }
+    };
+    let name = "model.safetensors.index.json";
+    model_fails(
+        "a shard",
+        "tiny_hf",
+        index(r#"{"weight_map":{"x":"a.safetensors"}}"#),
+        &["a.safetensors: there is no"],
+    );
+    model_fails(
+        "outside",
+        "tiny_hf",
+        index(r#"{"weight_map":{"x":"../x"}}"#),
+        &[name, "../x", "not a file of this folder"],
+    );
+    model_fails(
+        "root",
+        "tiny_hf",
+        index(r#"{"weight_map":{"x":"/etc/passwd"}}"#),
+        &[name, "not a file of this folder"],
+    );
+    model_fails("no map", "tiny_hf", index("{}"), &[name]);
+    model_fails("garbage", "tiny_hf", index("]"), &[name]);
+}
+
+#[test]
+fn outputs_that_cannot_be_written() {
+    let run = |label, path: &str, says: &[&str]| fails(label, &["samples/digits.wav", "-o", path], b"", says);
+    run("no folder", "no/folder/out", &["cannot write to no/folder/out: No such file or directory (os error 2)\n"]);
+    run("a file for a folder", "samples/digits.wav/out", &["cannot write to samples/digits.wav/out: not a directory"]);
+    run("a folder", "samples", &["cannot write to samples: is a directory"]);
+    if Path::new("/dev/full").exists() {
+        run("full", "/dev/full", &["cannot write to /dev/full: No space left"]);
+        for format in ["text", "json"] {
+            let full = fs::File::options().write(true).open("/dev/full").unwrap();
+            let mut program = program();
+            let run =
+                program.args(["--silent", "--format", format, "samples/digits.wav"]).stdout(full).output().unwrap();
+            let line = String::from_utf8(run.stderr).unwrap();
+            assert_eq!(run.status.code(), Some(1), "{format}: {line}");
+            assert_eq!(line, "voxtral: cannot write to standard output: No space left on device (os error 28)\n");
+        }
+        // With nobody to tell, the exit code still says it.
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        assert_eq!(program().arg("nowhere.wav").stderr(full).status().unwrap().code(), Some(1));
+    }
+}
+
+/// Names of all that is in a folder.
+fn names(dir: &TempDir) -> Vec<OsString> {
+    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_file_is_replaced_when_all_is_well_and_only_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.txt");
+    let run = |inputs: &[&str]| voxtral().arg("--silent").args(inputs).arg("-o").arg(&out).assert().stdout("");
+    run(&["samples/digits.wav"]).success();
+    assert_eq!(fs::read_to_string(&out).unwrap(), format!("{DIGITS}\n"));
+    run(&["samples/digits.wav", "nowhere.wav"]).code(1);
+    run(&["nowhere.wav"]).code(1);
+    assert_eq!(fs::read_to_string(&out).unwrap(), format!("{DIGITS}\n"));
+    run(&["samples/digits.wav", "samples/digits.wav"]).success();
+    assert_eq!(fs::read_to_string(&out).unwrap(), format!("{DIGITS}\n{DIGITS}\n"));
+    assert_eq!(names(&dir), ["out.txt"]);
+    fs::remove_file(&out).unwrap();
+    run(&["nowhere.wav"]).code(1);
+    assert!(names(&dir).is_empty());
+    #[cfg(unix)]
+    {
+        let target = dir.path().join("target.txt");
+        fs::write(&target, "").unwrap();
+        std::os::unix::fs::symlink("target.txt", &out).unwrap();
+        run(&["samples/digits.wav"]).success();
+        assert_eq!(fs::read_to_string(&target).unwrap(), format!("{DIGITS}\n"));
+        assert!(out.is_symlink(), "what a link leads to is replaced, not the link");
+    }
+}
+
+#[test]
+fn one_bad_recording_does_not_stop_the_others() {
+    let files = ["samples/digits.wav", "nowhere.wav", "README.nowhere", "samples/digits.wav"];
+    let run = voxtral().arg("--silent").args(files).assert().code(1);
+    let missing = "No such file or directory (os error 2)";
+    run.stdout(format!("{DIGITS}\n{DIGITS}\n")).stderr(format!(
+        "voxtral: nowhere.wav: {missing}\nvoxtral: README.nowhere: {missing}\nvoxtral: 2 of 4 inputs failed\n"
+    ));
+}
+
+#[test]
+fn wrong_usage() {
+    let copy = tempfile::tempdir().unwrap();
+    let talk = copy.path().join("talk.wav");
+    fs::copy(root().join("samples/digits.wav"), &talk).unwrap();
+    let talk = talk.to_str().unwrap();
+    let cases: [(&[&str], &str); 20] = [
+        (&[], "nothing to transcribe"),
+        (&["--frobnicate", "a.wav"], "--frobnicate"),
+        (&["a.wav", "--delay", "100"], "--delay"),
+        (&["a.wav", "--delay", "abc"], "--delay"),
+        (&["a.wav", "--delay", "-80"], "-8"),
+        (&["a.wav", "--delay", "0"], "--delay"),
+        (&["--stdin", "-"], "standard input"),
+        (&["-", "-i", "-"], "standard input"),
+        (&["a.wav", "--threads", "0"], "--threads"),
+        (&["a.wav", "--lookahead", "0"], "--lookahead"),
+        (&["a.wav", "--lookahead", "129"], "--lookahead"),
+        (&["a.wav", "--silent", "-v"], "--silent"),
+        (&["a.wav", "--format", "xml"], "--format"),
+        (&["a.wav", "--precision", "f64"], "--precision"),
+        (&["--stdin", "--raw-rate", "0"], "--raw-rate"),
+        (&["--stdin", "--raw-channels", "0"], "--raw-channels"),
+        (&[talk, "-o", talk], "is an input"),
+        (&["synth-model"], "--out"),
+        (&["synth-model", "--out", "no/where", "--size", "huge"], "there is no size \"huge\""),
+        (
+            &["synth-model", "--out", "no/where", "--size", "small", "decoder.depth=3"],
+            "there is no field \"decoder.depth\"",
+        ),
+    ];
+    for (args, says) in cases {
+        let run = voxtral().args(args).output().unwrap();
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert_eq!((run.status.code(), &run.stdout[..]), (Some(2), &b""[..]), "{args:?}: {said}");
+        assert!(said.starts_with("error: ") && said.contains(says), "{args:?}: {said}");
+    }
+    for field in ["decoder.dim=0", "decoder.dim=many", "decoder.kv_heads=3", "vocab=10"] {
+        let run = voxtral().args(["synth-model", "--out", "no/where", "--size", "small", field]).output().unwrap();
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert!(matches!(run.status.code(), Some(1 | 2)), "{field}: {said}");
+        assert!(said.contains(field.split_once('=').unwrap().0), "{field}: {said}");
+    }
+    assert!(!root().join("no").exists());
+}
+
+#[test]
+fn a_model_is_never_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let model: PathBuf = dir.path().join("model");
+    let write = |out: &Path| {
+        let size = ["--size", "small", "encoder.layers=1", "decoder.layers=1", "vocab=1500"];
+        voxtral().args(["synth-model", "--out"]).arg(out).args(size).assert().stdout("")
+    };
+    write(&model).success();
+    let before = fs::read(model.join("consolidated.safetensors")).unwrap();
+    let there = format!("voxtral: {}: there already is such a file", model.join("params.json").display());
+    write(&model).code(1).stderr(predicates::str::starts_with(there));
+    assert_eq!(fs::read(model.join("consolidated.safetensors")).unwrap(), before);
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let inside = file.join("model");
+    write(&inside).code(1).stderr(format!("voxtral: {}: Not a directory (os error 20)\n", inside.display()));
+}

@@ -1,0 +1,220 @@
+//! Pipes that stay open, interrupts, and readers that leave: what is written when.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use crate::support::*;
+
+/// Nothing here takes so long; it only keeps a hanging program from hanging its test.
+const HANGS: Duration = Duration::from_secs(60);
+
+/// The program at work, and what it has written so far.
+struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Receiver<Vec<u8>>,
+    text: String,
+}
+
+impl Running {
+    fn start(args: &[&str]) -> Self {
+        let mut command = program();
+        command.arg("--silent").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let (sender, stdout) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut block = [0; 4096];
+            while let Ok(count @ 1..) = out.read(&mut block) {
+                if sender.send(block[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { stdin: child.stdin.take(), child, stdout, text: String::new() }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let stdin = self.stdin.as_mut().unwrap();
+        stdin.write_all(bytes).unwrap();
+        stdin.flush().unwrap();
+    }
+
+    /// Waits for this to be written.
+    fn wait_for(&mut self, text: &str) {
+        while !self.text.contains(text) {
+            let more = self.stdout.recv_timeout(HANGS).unwrap_or_else(|e| panic!("{:?} and then {e}", self.text));
+            self.text.push_str(str::from_utf8(&more).unwrap());
+        }
+    }
+
+    fn interrupt(&self) {
+        let kill = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+    }
+
+    /// Waits for its end with standard input as it is: exit code, all of standard output, standard error.
+    fn end(mut self) -> (Option<i32>, String, String) {
+        loop {
+            match self.stdout.recv_timeout(HANGS) {
+                Ok(more) => self.text.push_str(str::from_utf8(&more).unwrap()),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("it hangs after {:?}", self.text),
+            }
+        }
+        let mut errors = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+        (self.child.wait().unwrap().code(), std::mem::take(&mut self.text), errors)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already, or the test has failed.
+        let _ = self.child.kill();
+    }
+}
+
+fn first_half() -> Vec<u8> {
+    let raw = raw();
+    raw[..raw.len() / 4 * 2].to_vec()
+}
+
+#[test]
+fn text_appears_while_the_pipe_is_open() {
+    for as_wav in [false, true] {
+        let mut running = Running::start(&["--stdin"]);
+        if as_wav {
+            running.write(&digits_wav()[..44]);
+        }
+        let raw = raw();
+        let half = first_half().len();
+        running.write(&raw[..half]);
+        running.wait_for("four seven");
+        running.write(&raw[half..]);
+        running.wait_for("three");
+        running.stdin = None;
+        assert_eq!(running.end(), (Some(0), format!("{DIGITS}\n"), String::new()));
+    }
+}
+
+#[test]
+fn an_interrupt_ends_a_live_stream_well() {
+    let mut running = Running::start(&["-"]);
+    running.write(&first_half());
+    running.wait_for("four");
+    running.interrupt();
+    let (code, text, errors) = running.end();
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{text}");
+    assert!(DIGITS.starts_with(text.trim_end()) && text.ends_with('\n'), "{text:?}");
+}
+
+/// More than pipes hold, so that when it is written it is being transcribed.
+fn long_raw() -> Vec<u8> {
+    raw().repeat(3)
+}
+
+#[test]
+fn an_interrupt_ends_a_live_stream_with_whole_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("out.json");
+    for args in [&["--stdin"][..], &["--stdin", "-o", file.to_str().unwrap()]] {
+        let mut running = Running::start(&[&["--format", "json"], args].concat());
+        running.write(&long_raw());
+        running.interrupt();
+        let (code, mut text, errors) = running.end();
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{text}");
+        if args.len() > 1 {
+            assert_eq!(text, "");
+            text = std::fs::read_to_string(&file).unwrap();
+        }
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(json["text"].as_str().unwrap().starts_with("four"), "{text}");
+    }
+}
+
+#[test]
+fn an_interrupted_recording_is_printed_as_far_as_it_was_heard_and_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("long.wav");
+    write_wav(&path, 16_000, 1, &samples().repeat(100));
+    let path = path.to_str().unwrap();
+    let mut running = Running::start(&[path, "samples/digits.wav"]);
+    running.wait_for("four");
+    running.interrupt();
+    let (code, text, errors) = running.end();
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(text.starts_with(DIGITS.split_once(' ').unwrap().0) && text.ends_with('\n'), "{text:?}");
+    assert_eq!(text.lines().count(), 1, "the next recording is not begun: {text:?}");
+    assert!(errors.starts_with(&format!("voxtral: {path}: interrupted\n")), "{errors}");
+}
+
+#[test]
+fn an_interrupted_recording_is_whole_json_on_output_and_nothing_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("recording.wav");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let out = dir.path().join("out.json");
+    std::fs::write(&out, "kept").unwrap();
+    let fifo_name = fifo.to_str().unwrap();
+    for args in [&[fifo_name][..], &[fifo_name, "-o", out.to_str().unwrap()]] {
+        let running = Running::start(&[&["--format", "json"], args].concat());
+        let mut writer = File::options().write(true).open(&fifo).unwrap();
+        let mut header = digits_wav()[..44].to_vec();
+        header[40..].fill(0xff);
+        writer.write_all(&header).unwrap();
+        writer.write_all(&long_raw()).unwrap();
+        running.interrupt();
+        let (code, text, errors) = running.end();
+        assert_eq!((code, errors), (Some(1), format!("voxtral: {fifo_name}: interrupted\n")), "{text}");
+        if args.len() == 1 {
+            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert!(json["text"].as_str().unwrap().starts_with("four"), "{text}");
+        } else {
+            assert_eq!((text.as_str(), std::fs::read_to_string(&out).unwrap().as_str()), ("", "kept"));
+        }
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left in the folder");
+}
+
+#[test]
+fn an_interrupt_while_nothing_is_heard_ends_it() {
+    // When the first is printed, the second is waited for.
+    let mut running = Running::start(&["samples/digits.wav", "-"]);
+    running.wait_for("eight\n");
+    running.interrupt();
+    let (code, text, errors) = running.end();
+    assert_eq!((code, errors.as_str()), (Some(130), ""), "{text}");
+}
+
+#[test]
+fn a_reader_that_leaves_ends_it_quietly() {
+    let mut command = program();
+    command.args(["--silent", "--stdin"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&first_half()).unwrap();
+    let mut four = [0; 4];
+    child.stdout.take().unwrap().read_exact(&mut four).unwrap();
+    assert_eq!(four, *b"four");
+    // It may have ended before it has read all.
+    let _ = stdin.write_all(&raw().repeat(10));
+    let run = child.wait_with_output().unwrap();
+    assert_eq!((run.status.code(), run.stderr), (Some(0), vec![]));
+}
+
+#[test]
+fn a_file_is_whole_when_a_live_stream_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.txt");
+    std::fs::write(&out, "before").unwrap();
+    let mut running = Running::start(&["--stdin", "-o", out.to_str().unwrap()]);
+    running.write(&long_raw());
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), "before");
+    running.stdin = None;
+    assert_eq!(running.end(), (Some(0), String::new(), String::new()));
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), format!("{DIGITS} {DIGITS} {DIGITS}\n"));
+}

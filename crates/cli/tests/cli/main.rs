@@ -1,0 +1,8 @@
+//! The program as its users meet it: what it writes, when, and what it says when something is wrong.
+
+mod faults;
+#[cfg(unix)]
+mod live;
+mod mutations;
+mod support;
+mod transcripts;
