@@ -47,16 +47,16 @@ DEVICE float weight_of(float score, float max) { return max == -INFINITY ? 0.f :
 template <int HD> DEVICE void attention(const Attention& p) {
     constexpr int KW = HD % 32 ? 4 : 8;                                 // consecutive elements of a key that a thread takes
     constexpr int VW = HD % 64 == 0 ? 8 : HD % 32 == 0 ? 4 : 2;         // consecutive elements of a value
-    constexpr int STRIDE = HD + 4;
+    constexpr int STRIDE = HD % 32 ? HD + 24 : HD + 8;                  // 8 modulo 32: the stores below meet no bank twice
     extern __shared__ uint4 shared[];
     float* sums = (float*)shared;                                       // [8][16][STRIDE]
     u16* queries = (u16*)(sums + 8 * 16 * STRIDE);                      // [16][HD + 8]
-    __shared__ float maxima[8][16], norms[8][16];
+    __shared__ float maxima[8][16], norms[8][16], keep[8][16];
     let_next_start();
-    wait_for_previous();
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const u32 heads = p.kv_heads * p.group, kv_dim = p.kv_heads * HD;
     const u32 work = ((const Counts*)p.counts)->items * p.kv_heads;
+    if (blockIdx.x >= work) wait_for_previous();
     for (u32 w = blockIdx.x; w < work; w += gridDim.x) {
         const Item item = ((const Item*)p.items)[w / p.kv_heads];
         const u32 kv_head = w % p.kv_heads, used = item.rows * p.group;  // of the 16 queries
@@ -64,6 +64,7 @@ template <int HD> DEVICE void attention(const Attention& p) {
         const u32 ring = row.ring;
         const u16* keys = (const u16*)row.kv + (u64)2 * p.layer * ring * kv_dim + kv_head * HD;
         const u16* values = keys + (u64)ring * kv_dim;
+        if (w == blockIdx.x) wait_for_previous();                       // the table was there before the pass
         for (u32 i = threadIdx.x; i < 16 * HD / 8; i += 256) {
             const u32 q = i / (HD / 8), d = i % (HD / 8) * 8;
             const u16* from = (const u16*)p.q + (u64)(item.row + q / p.group) * p.ldq + (kv_head * p.group + q % p.group) * HD + d;
@@ -170,36 +171,36 @@ template <int HD> DEVICE void attention(const Attention& p) {
             norms[warp][g] = norm_g;
             norms[warp][g + 8] = norm_g8;
         }
-        float* mine = sums + (warp * 16 + g) * STRIDE;
+        // Sums lie as the instruction leaves them: element base + VW n + j of a head at base + 8 j + n.
+        float* mine = sums + (warp * 16 + g) * STRIDE + 2 * t;
 #pragma unroll
-        for (int d = 0; d < HD; d += 8 * VW)
-#pragma unroll
-            for (int j = 0; j < VW; j++) {
-                const u32 at = d + 2 * t * VW + j;
-                if (g < used) {
-                    mine[at] = o[d / 8 + j][0];
-                    mine[at + VW] = o[d / 8 + j][1];
-                }
-                if (g + 8 < used) {
-                    mine[8 * STRIDE + at] = o[d / 8 + j][2];
-                    mine[8 * STRIDE + at + VW] = o[d / 8 + j][3];
-                }
-            }
+        for (int i = 0; i < HD / 8; i++) {
+            if (g < used) *(float2*)(mine + 8 * i) = make_float2(o[i][0], o[i][1]);
+            if (g + 8 < used) *(float2*)(mine + 8 * STRIDE + 8 * i) = make_float2(o[i][2], o[i][3]);
+        }
+        __syncthreads();
+        if (threadIdx.x < 128) {
+            const u32 k = threadIdx.x / 16, q = threadIdx.x % 16;
+            float max = maxima[0][q];
+            for (u32 i = 1; i < 8; i++) max = fmaxf(max, maxima[i][q]);
+            keep[k][q] = weight_of(maxima[k][q], max);
+        }
         __syncthreads();
         for (u32 i = threadIdx.x; i < used * HD; i += 256) {
             const u32 q = i / HD, d = i % HD, head = kv_head * p.group + q % p.group;
+            const u32 at = d / (8 * VW) * (8 * VW) + d % VW * 8 + d % (8 * VW) / VW;
             float max = -INFINITY, norm = 0.f, sum = 0.f;
-            for (u32 k = 0; k < 8; k++) max = fmaxf(max, maxima[k][q]);
+#pragma unroll
             for (u32 k = 0; k < 8; k++) {
-                const float keep = weight_of(maxima[k][q], max);
-                norm += norms[k][q] * keep;
-                sum += sums[(k * 16 + q) * STRIDE + d] * keep;
+                max = fmaxf(max, maxima[k][q]);
+                norm += norms[k][q] * keep[k][q];
+                sum += sums[(k * 16 + q) * STRIDE + at] * keep[k][q];
             }
             const u32 r = item.row + q / p.group;
             if (p.partial) {
-                const u64 at = (u64)(((const Row*)p.rows)[r].partial + item.partial) * heads + head;
-                ((float*)p.partial)[at * HD + d] = sum;
-                if (d == 0) ((float2*)p.norms)[at] = make_float2(max, norm);
+                const u64 to = (u64)(((const Row*)p.rows)[r].partial + item.partial) * heads + head;
+                ((float*)p.partial)[to * HD + d] = sum;
+                if (d == 0) ((float2*)p.norms)[to] = make_float2(max, norm);
             } else {
                 ((u16*)p.out)[(u64)r * p.ldo + head * HD + d] = to_bf16(sum / norm);
             }
@@ -211,10 +212,11 @@ template <int HD> DEVICE void attention(const Attention& p) {
 // One block a row and 256 of its outputs.
 KERNEL __launch_bounds__(256) attention_combine(const __grid_constant__ Attention p) {
     let_next_start();
-    wait_for_previous();
     const u32 r = blockIdx.x, heads = p.kv_heads * p.group, i = blockIdx.y * 256 + threadIdx.x;
-    if (r >= ((const Counts*)p.counts)->rows || i >= heads * p.head_dim) return;
-    const Row& row = ((const Row*)p.rows)[r];
+    const bool live = r < ((const Counts*)p.counts)->rows && i < heads * p.head_dim;
+    const Row row = ((const Row*)p.rows)[live ? r : 0];
+    wait_for_previous();
+    if (!live) return;
     const u32 head = i / p.head_dim, d = i % p.head_dim;
     const float2* norms = (const float2*)p.norms + (u64)row.partial * heads + head;
     const float* sums = (const float*)p.partial + ((u64)row.partial * heads + head) * p.head_dim + d;

@@ -96,34 +96,6 @@ DEVICE uint4 load_weight(const u16* p) {
 // one after the other. What a warp reads at once is contiguous.
 DEVICE u64 weight_at(u32 row, u32 k, u32 width) { return (u64)(row / 16) * 16 * width + k / 32 * 512 + row % 16 * 32 + k % 32; }
 
-// 16 bytes to shared memory in the background; zeros where `live` is false.
-DEVICE void copy_async(u32 shared, const void* global, bool live) {
-    const u32 bytes = live ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(shared), "l"(global), "r"(bytes) : "memory");
-}
-
-DEVICE void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int PENDING> DEVICE void copy_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(PENDING) : "memory"); }
-
-#if __CUDA_ARCH__ >= 900
-// A barrier in shared memory that counts bytes: one thread announces them, the copy engine delivers them, all wait for a phase to end.
-DEVICE void barrier_init(u32 barrier) { asm volatile("mbarrier.init.shared.b64 [%0], 1;" :: "r"(barrier) : "memory"); }
-DEVICE void barrier_expect(u32 barrier, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
-}
-DEVICE void barrier_wait(u32 barrier, u32 phase) {
-    u32 passed;
-    do
-        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-            : "=r"(passed) : "r"(barrier), "r"(phase) : "memory");
-    while (!passed);
-}
-DEVICE void copy_bulk(u32 shared, const void* global, u32 bytes, u32 barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-        :: "r"(shared), "l"(global), "r"(bytes), "r"(barrier) : "memory");
-}
-#endif
-
 DEVICE float gelu(float v) { return 0.5f * v * (1.f + erff(v * 0.70710678118654752f)); }
 DEVICE float silu(float v) { return v / (1.f + __expf(-v)); }
 

@@ -1,5 +1,4 @@
-// What happens to y = W x + bias before it leaves the chip. Both product kernels end here, with the finished sums of a block in shared
-// memory; each thread takes two neighbouring outputs of one row.
+// What happens to y = W x + bias before it leaves the chip; each thread takes two neighbouring outputs of one row.
 
 enum Mode {
     STORE = 0,          // f32 out[row, f] = y
@@ -30,13 +29,9 @@ struct Product {
     u64 rows;           // Row [rows], for AUDIO and QKV
     u64 turns;          // f32 pairs [rows, head_dim / 2]: cosine and sine
     u64 count;          // u32: rows
-    u64 partial;        // f32, sums of single slices (product_tile, sliced)
-    u64 arrivals;       // u32 per tile, zero between launches
     u32 n;
     u32 k;              // a multiple of 32; columns beyond the true width hold zeros in w and x
     u32 slices;         // 1, 2, 4 or 8, at most k / 32
-    u32 sliced;         // product_tile: each block takes one slice and the last one to finish adds them
-    u32 row_tiles;      // product_tile
     u32 mode;
     u32 ldo;            // elements between two rows of out
     u32 layer;
@@ -103,15 +98,15 @@ DEVICE void better(float& max, u32& id, float other_max, u32 other_id) {
     }
 }
 
-// One warp, one row: 128 outputs from `f0` on lie at `y`.
-DEVICE void store_best(const Product& p, u32 row, u32 f0, const float* y) {
+// One warp, one row: 128 outputs from `f0` on, y(i) being the i-th.
+template <class Y> DEVICE void store_best(const Product& p, u32 row, u32 f0, Y y) {
     const u32 lane = threadIdx.x % 32;
     float v[4], max = -INFINITY, sum = 0.f;
     u32 id = ~0u;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const u32 f = lane + 32 * i;
-        v[i] = f0 + f < p.n ? y[f] : -INFINITY;
+        v[i] = f0 + f < p.n ? y(f) : -INFINITY;
         better(max, id, v[i], f0 + f);
     }
     for (int d = 16; d; d >>= 1) better(max, id, __shfl_xor_sync(~0u, max, d), __shfl_xor_sync(~0u, id, d));
@@ -119,17 +114,4 @@ DEVICE void store_best(const Product& p, u32 row, u32 f0, const float* y) {
     for (int i = 0; i < 4; i++) sum += __expf(v[i] - max);
     sum = warp_sum(sum);
     if (lane == 0) ((Best*)p.out)[(u64)row * p.ldo + f0 / 128] = Best{max, sum, id, 0};
-}
-
-// All of a block's outputs: rows [row0, row0 + rows) by features [f0, f0 + features), y of row r at tile + r * stride.
-template <int THREADS> DEVICE void store_tile(const Product& p, const float* tile, u32 stride, u32 row0, u32 rows, u32 f0, u32 features) {
-    if (p.mode == HEAD) {
-        for (u32 r = threadIdx.x / 32; r < rows; r += THREADS / 32) store_best(p, row0 + r, f0, tile + r * stride);
-        return;
-    }
-    const u32 pairs = features / 2;     // a power of two
-    for (u32 i = threadIdx.x; i < rows * pairs; i += THREADS) {
-        const u32 r = i / pairs, f = 2 * (i % pairs);
-        if (f0 + f < p.n) store_pair(p, row0 + r, f0 + f, tile[r * stride + f], tile[r * stride + f + 1]);
-    }
 }

@@ -20,12 +20,26 @@ KERNEL __launch_bounds__(512) rms_norm(const __grid_constant__ RowWork p) {
     __shared__ float sums[16];
     let_next_start();
     const u32 r = blockIdx.x;
-    const float4* weight = (const float4*)p.weight;
-    wait_for_previous();
-    if (r >= ((const Counts*)p.counts)->rows) return;
-    const float4* in = (const float4*)((const float*)p.in + (u64)r * p.dim);
+    if (r >= ((const Counts*)p.counts)->rows) {
+        wait_for_previous();
+        return;
+    }
+    // Weights and table were there before the pass.
     const u64 ada = p.rows ? ((const Row*)p.rows)[r].ada : 0;
-    float4 x[4];
+    float4 x[4], w[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const u32 at = i * 512 + threadIdx.x;
+        if (4 * at < p.dim) {
+            w[i] = ((const float4*)p.weight)[at];
+            if (ada) {
+                const float4 a = ((const float4*)((const float*)ada + (u64)p.layer * p.dim))[at];
+                w[i].x *= a.x; w[i].y *= a.y; w[i].z *= a.z; w[i].w *= a.w;
+            }
+        }
+    }
+    wait_for_previous();
+    const float4* in = (const float4*)((const float*)p.in + (u64)r * p.dim);
     float sum = 0.f;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -47,12 +61,7 @@ KERNEL __launch_bounds__(512) rms_norm(const __grid_constant__ RowWork p) {
     for (int i = 0; i < 4; i++) {
         const u32 at = i * 512 + threadIdx.x;
         if (4 * at < p.dim) {
-            float4 w = weight[at];
-            if (ada) {
-                const float4 a = ((const float4*)((const float*)ada + (u64)p.layer * p.dim))[at];
-                w.x *= a.x; w.y *= a.y; w.z *= a.z; w.w *= a.w;
-            }
-            *(uint2*)(out + 4 * at) = make_uint2(pack(x[i].x * scale * w.x, x[i].y * scale * w.y), pack(x[i].z * scale * w.z, x[i].w * scale * w.w));
+            *(uint2*)(out + 4 * at) = make_uint2(pack(x[i].x * scale * w[i].x, x[i].y * scale * w[i].y), pack(x[i].z * scale * w[i].z, x[i].w * scale * w[i].w));
         }
     }
 }

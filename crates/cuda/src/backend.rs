@@ -9,13 +9,14 @@ use voxtral_model::{
     MAX_ENCODE_TOKENS, Model, ModelConfig, Prediction, Stage, StreamId, Weights, ada_scales,
 };
 
+use crate::device::{DeviceReport, device_error, open_device, supported};
 use crate::driver::{Buffer, Device, Download, DriverError, Graph, Stream, Upload};
-use crate::images::{FORCE_PTX, Image, choose};
-use crate::kernels::{Kernels, MAX_DIM, MAX_HEAD_DIM, Mode};
+use crate::images::Image;
+use crate::kernels::{Kernels, Mode};
 use crate::passes::{DECODE_BUCKETS, ENCODE_BUCKETS, Passes};
 use crate::scratch::Scratch;
 use crate::streams::{Shape, State};
-use crate::table::{QUERY_TILE, Table};
+use crate::table::Table;
 use crate::weights::{DeviceWeights, Plan};
 
 /// What the driver keeps for the recorded passes and the loaded kernels; a stream must leave it free.
@@ -26,23 +27,6 @@ const RESERVE: u64 = 64 << 20;
 pub struct CudaOptions {
     /// Which GPU, in the driver's order (`CUDA_VISIBLE_DEVICES` applies).
     pub device: usize,
-}
-
-/// What a look at a GPU found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceReport {
-    /// The device's own name.
-    pub name: String,
-    /// Compute capability, major and minor.
-    pub capability: (u32, u32),
-    /// CUDA version of the driver: 12080 is 12.8.
-    pub driver_version: u32,
-    /// Free device memory, bytes.
-    pub free: u64,
-    /// Device memory, bytes.
-    pub total: u64,
-    /// The kernel image that would be used: "sm_90a", or "compute_80" for PTX that the driver compiles.
-    pub image: &'static str,
 }
 
 /// The model on one NVIDIA GPU.
@@ -71,64 +55,13 @@ pub struct CudaBackend {
     device: Arc<Device>,
 }
 
-fn open_device(ordinal: usize) -> Result<(Arc<Device>, Image), BackendError> {
-    let device = Device::open(ordinal).map_err(|e| match e {
-        DriverError::Call { .. } => device_error(&format!("CUDA device {ordinal}"), &e),
-        e => BackendError::Unsupported(e.to_string()),
-    })?;
-    let (major, minor) = device.capability;
-    let force_ptx = std::env::var_os(FORCE_PTX).is_some_and(|v| v == "1");
-    let image = choose(device.capability, force_ptx).ok_or_else(|| {
-        let name = &device.name;
-        BackendError::Unsupported(format!("{name} has compute capability {major}.{minor}; 8.0 (Ampere) is the least"))
-    })?;
-    Ok((device, image))
-}
-
-fn device_error(device: &str, error: &DriverError) -> BackendError {
-    BackendError::Device { device: device.to_owned(), what: error.to_string() }
-}
-
-/// Whether the kernels can run such a model; the sentence says what is in the way.
-fn supported(config: &ModelConfig) -> Result<(), String> {
-    for (name, c) in [("encoder", &config.encoder), ("decoder", &config.decoder)] {
-        let widths = [("dim", c.dim), ("head_dim", c.head_dim), ("ffn_dim", c.ffn_dim)];
-        if let Some((what, width)) = widths.into_iter().find(|(_, w)| *w == 0 || !w.is_multiple_of(16)) {
-            return Err(format!("the {name}'s {what} is {width}: CUDA kernels need a multiple of 16"));
-        }
-        if c.head_dim > MAX_HEAD_DIM || c.dim > MAX_DIM {
-            let (head_dim, dim) = (c.head_dim, c.dim);
-            return Err(format!(
-                "the {name} has dim {dim} and head_dim {head_dim}: CUDA kernels hold up to {MAX_DIM} and {MAX_HEAD_DIM}"
-            ));
-        }
-        if c.kv_heads == 0 || !c.heads.is_multiple_of(c.kv_heads) || c.heads / c.kv_heads > QUERY_TILE {
-            let (heads, kv_heads) = (c.heads, c.kv_heads);
-            return Err(format!(
-                "the {name} has {heads} query and {kv_heads} key heads: CUDA kernels share a key head among up to {QUERY_TILE}"
-            ));
-        }
-        if c.window == 0 {
-            return Err(format!("the {name}'s window is empty"));
-        }
-    }
-    let (vocab, bins) = (config.vocab, config.audio.mel_bins);
-    if vocab == 0 || !vocab.is_multiple_of(2) || bins == 0 || !bins.is_multiple_of(2) || config.downsample == 0 {
-        return Err(format!("{vocab} ids, {bins} mel bins: CUDA kernels need even numbers"));
-    }
-    Ok(())
-}
-
 impl CudaBackend {
     /// Looks at a GPU without putting anything on it.
     ///
     /// # Errors
     /// Why there is none that can be used.
     pub fn probe(device: usize) -> Result<DeviceReport, BackendError> {
-        let (device, image) = open_device(device)?;
-        let (free, total) = device.memory().map_err(|e| device_error(&device.name, &e))?;
-        let (capability, driver_version) = (device.capability, device.driver_version);
-        Ok(DeviceReport { name: device.name.clone(), capability, driver_version, free, total, image: image.name })
+        DeviceReport::of(device)
     }
 
     /// Device memory that a model takes before its first stream is opened, and that one stream of `positions` adds.
@@ -149,13 +82,13 @@ impl CudaBackend {
     /// When there is no such GPU, the model does not fit it, or the driver fails.
     pub fn new(model: &Model, options: &CudaOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, BackendError> {
         let Model { config, weights, .. } = model;
-        let plan = supported(config).and_then(|()| Plan::new(config, weights)).map_err(BackendError::Unsupported)?;
         let (device, image) = open_device(options.device)?;
+        let plan = supported(config).and_then(|()| Plan::new(config, weights)).map_err(BackendError::Unsupported)?;
         let begun = Instant::now();
         let name = device.name.clone();
         let fail = |e: DriverError| device_error(&name, &e);
         let (free, _) = device.memory().map_err(fail)?;
-        let needed = (plan.bytes() + Scratch::bytes_for(config) + Kernels::scratch_bytes(device.processors)) as u64;
+        let needed = (plan.bytes() + Scratch::bytes_for(config)) as u64;
         if needed + RESERVE > free {
             return Err(BackendError::OutOfMemory {
                 device: name,
@@ -187,7 +120,7 @@ impl CudaBackend {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, DriverError> {
         let stream = Stream::new(device)?;
-        let kernels = Kernels::load(device, &stream, image, true)?;
+        let kernels = Kernels::load(device, image, true)?;
         let scratch = Scratch::new(config, device, &stream)?;
         let mel_bytes = MAX_ENCODE_TOKENS * config.frames_per_token() * config.audio.mel_bins * 4;
         let begun = Instant::now();
@@ -448,8 +381,7 @@ impl Backend for CudaBackend {
     fn info(&self) -> BackendInfo {
         let streams: usize = self.streams.values().map(State::bytes).sum();
         let delays: usize = self.delays.values().map(|ada| ada.bytes()).sum();
-        let fixed =
-            self.weights.bytes() + self.scratch.buffer().bytes() + Kernels::scratch_bytes(self.device.processors);
+        let fixed = self.weights.bytes() + self.scratch.buffer().bytes();
         let device_bytes = (fixed + streams + delays) as u64;
         BackendInfo { backend: "cuda", device: self.device.name.clone(), device_bytes }
     }
@@ -541,19 +473,5 @@ impl Drop for CudaBackend {
         // Work in flight uses what is about to be freed. Errors have been reported by the call that met them.
         let _ = self.device.bind();
         let _ = self.stream.wait();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_a_driver_there_is_an_error_that_says_so() {
-        match CudaBackend::probe(0) {
-            Ok(report) => println!("skipped: this machine has {}", report.name),
-            Err(BackendError::Unsupported(what)) => assert!(what.contains("driver"), "{what}"),
-            Err(other) => println!("skipped: there is a driver, but {other}"),
-        }
     }
 }

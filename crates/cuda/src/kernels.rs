@@ -1,17 +1,20 @@
 //! The kernels by name, and one launcher for each, which asserts the kernel's contract.
 
+use std::sync::Arc;
+
 use bytemuck::{Pod, Zeroable};
 
-use crate::driver::{Buffer, Device, DriverError, Function, Module, Stream};
+use crate::driver::{Device, DriverError, Function, Module, Stream};
 use crate::images::Image;
 
 type Result<T> = std::result::Result<T, DriverError>;
 
 /// Every kernel that this module launches.
-pub const KERNELS: [&str; 18] = [
-    "product_skinny",
-    "product_tile_32",
-    "product_tile_64",
+pub const KERNELS: [&str; 19] = [
+    "product_8",
+    "product_16",
+    "product_32",
+    "product_64",
     "attention_16",
     "attention_32",
     "attention_48",
@@ -69,13 +72,9 @@ pub struct Product {
     pub rows: u64,
     pub turns: u64,
     pub count: u64,
-    pub partial: u64,
-    pub arrivals: u64,
     pub n: u32,
     pub k: u32,
     pub slices: u32,
-    pub sliced: u32,
-    pub row_tiles: u32,
     pub mode: u32,
     pub ldo: u32,
     pub layer: u32,
@@ -141,28 +140,23 @@ pub fn slices(n: usize, k: usize) -> usize {
     slices
 }
 
-/// Blocks of `product_skinny` that a processor holds at once.
-const SKINNY_BLOCKS: u32 = 3;
+/// The product kernels: rows of a tile, outputs of a tile where k is in one slice, blocks that a processor holds at once.
+const STREAMS: [(u32, u32, u32); 4] = [(8, 128, 3), (16, 256, 2), (32, 512, 1), (64, 512, 1)];
 
 /// Blocks of an attention kernel on a processor; each walks over what there is to do.
 const ATTENTION_BLOCKS: u32 = 2;
 
-const TILE_ROWS: [u32; 2] = [32, 64];
-
-fn tile_bytes(rows: u32) -> u32 {
-    let stages = 4 * 2 * (128 + rows) * 64;
-    stages.max(rows * 132 * 4)
-}
-
 fn attention_bytes(head_dim: usize) -> u32 {
-    (8 * 16 * (head_dim + 4) * 4 + 16 * (head_dim + 8) * 2) as u32
+    {
+        let stride = if head_dim.is_multiple_of(32) { head_dim + 8 } else { head_dim + 24 };
+        (8 * 16 * stride * 4 + 16 * (head_dim + 8) * 2) as u32
+    }
 }
 
-/// Loaded kernels and the scratch of the sliced products.
+/// Loaded kernels.
 #[derive(Debug)]
 pub struct Kernels {
-    skinny: Function,
-    tiles: [Function; 2],
+    streams: Vec<Function>,
     attention: Vec<Function>,
     combine: Function,
     rms_norm: Function,
@@ -171,30 +165,18 @@ pub struct Kernels {
     gather_mel: Function,
     gather_columns: Function,
     best_of_row: Function,
-    partial: Buffer,
-    arrivals: Buffer,
     processors: u32,
     overlap: bool,
 }
 
 impl Kernels {
-    /// Device memory for the sums of single slices: a product is sliced only where it has fewer tiles than there are processors.
-    pub fn scratch_bytes(processors: u32) -> usize {
-        processors as usize * (8 * 128 * TILE_ROWS[1] as usize * 4 + 4)
-    }
-
     /// Loads `image`; `overlap` launches each kernel before its predecessor has ended, where the image can.
-    pub fn load(device: &std::sync::Arc<Device>, stream: &Stream, image: Image, overlap: bool) -> Result<Self> {
+    pub fn load(device: &Arc<Device>, image: Image, overlap: bool) -> Result<Self> {
         let module = Module::load(device, image.bytes)?;
         let plain = |name: &str| module.function(name, 0);
         let attention = |head_dim: usize| module.function(&format!("attention_{head_dim}"), attention_bytes(head_dim));
-        let slots = device.processors as usize;
-        let kernels = Self {
-            skinny: plain("product_skinny")?,
-            tiles: [
-                module.function("product_tile_32", tile_bytes(32))?,
-                module.function("product_tile_64", tile_bytes(64))?,
-            ],
+        Ok(Self {
+            streams: STREAMS.iter().map(|(rows, ..)| plain(&format!("product_{rows}"))).collect::<Result<_>>()?,
             attention: (16..=MAX_HEAD_DIM).step_by(16).map(attention).collect::<Result<_>>()?,
             combine: plain("attention_combine")?,
             rms_norm: plain("rms_norm")?,
@@ -203,13 +185,9 @@ impl Kernels {
             gather_mel: plain("gather_mel")?,
             gather_columns: plain("gather_columns")?,
             best_of_row: plain("best_of_row")?,
-            partial: Buffer::new(device, slots * 8 * 128 * TILE_ROWS[1] as usize * 4)?,
-            arrivals: Buffer::new(device, slots * 4)?,
             processors: device.processors,
             overlap: overlap && image.can_overlap(),
-        };
-        stream.zero(&kernels.arrivals)?;
-        Ok(kernels)
+        })
     }
 
     fn launch<P: Pod>(&self, stream: &Stream, f: &Function, grid: (u32, u32), threads: u32, p: &P) -> Result<()> {
@@ -223,19 +201,14 @@ impl Kernels {
     pub fn product(&self, stream: &Stream, p: Product, max_rows: usize) -> Result<()> {
         assert!(p.k.is_multiple_of(32) && p.n.is_multiple_of(2) && p.slices.is_power_of_two() && p.slices <= 8);
         assert!(p.slices <= p.k / 32 && (p.mode != Mode::Head as u32 || p.slices == 1));
-        if max_rows <= 8 {
-            // As many blocks as run at once, or so many fewer that all have the same number of tiles.
-            let tiles = p.n.div_ceil(128 / p.slices);
-            let turns = tiles.div_ceil(SKINNY_BLOCKS * self.processors);
-            return self.launch(stream, &self.skinny, (tiles.div_ceil(turns), 1), 256, &p);
-        }
-        let which = usize::from(max_rows > 32);
-        let row_tiles = (max_rows as u32).div_ceil(TILE_ROWS[which]);
-        let tiles = p.n.div_ceil(128) * row_tiles;
-        let sliced = p.slices > 1 && tiles < self.processors;
-        let (partial, arrivals) = (self.partial.address(), self.arrivals.address());
-        let p = Product { row_tiles, sliced: sliced.into(), partial, arrivals, ..p };
-        self.launch(stream, &self.tiles[which], (tiles, if sliced { p.slices } else { 1 }), 128, &p)
+        let fits = |(rows, ..): &(u32, u32, u32)| max_rows <= *rows as usize;
+        let which = STREAMS.iter().position(fits).unwrap_or(STREAMS.len() - 1);
+        let (rows, width, blocks) = STREAMS[which];
+        // As many blocks as run at once, or so many fewer that all have the same number of tiles.
+        let tiles = p.n.div_ceil(width / p.slices);
+        let turns = tiles.div_ceil(blocks * self.processors);
+        let grid = (tiles.div_ceil(turns), (max_rows as u32).div_ceil(rows));
+        self.launch(stream, &self.streams[which], grid, 256, &p)
     }
 
     /// Attention over the items of the table; with `partial` their results are joined for up to `max_rows` rows.
@@ -305,7 +278,6 @@ mod tests {
     #[test]
     fn a_block_fits_the_smallest_shared_memory() {
         let smallest = 99 * 1024; // compute capability 8.6, 8.9 and 12.0
-        assert!(TILE_ROWS.into_iter().all(|rows| tile_bytes(rows) <= smallest - 1024));
         assert!(attention_bytes(MAX_HEAD_DIM) <= smallest - 2048);
     }
 }

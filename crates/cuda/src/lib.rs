@@ -6,31 +6,29 @@
 //! driver: libcuda, loaded when asked for ─ kernels: one launcher each┘
 //! ```
 //!
-//! Per pass the host writes a [`table`](internals::table) of rows (stream, position, id) and reads ids and log-probabilities; weights, key and value rings,
-//! audio embeddings never leave the device. What a row comes to has the same bits for every number of rows in the call: no kernel's
-//! order of additions depends on it.
+//! Per pass the host writes a table of rows (stream, position, id) and reads ids and log-probabilities; weights, key and value rings
+//! and audio embeddings never leave the device. What a row comes to has the same bits for every number of rows in the call: no
+//! kernel's order of additions depends on it.
 //!
 //! Weights are bf16 (other checkpoints are rounded to it on upload), as are keys, values and the inputs of products; sums, norms,
 //! softmax and the residual stream are f32.
 
 mod backend;
+mod device;
+mod passes;
+mod scratch;
+mod streams;
+mod weights;
+
+// Public for the tests that check every kernel against its twin; no promise is made about them.
 #[doc(hidden)]
 pub mod driver;
 #[doc(hidden)]
 pub mod images;
 #[doc(hidden)]
 pub mod kernels;
-mod passes;
-mod scratch;
-mod streams;
 #[doc(hidden)]
 pub mod table;
-mod weights;
 
-pub use backend::{CudaBackend, CudaOptions, DeviceReport};
-
-/// The parts, for the tests that check every kernel against its twin. No promise is made about them.
-#[doc(hidden)]
-pub mod internals {
-    pub use crate::{driver, images, kernels, table};
-}
+pub use backend::{CudaBackend, CudaOptions};
+pub use device::DeviceReport;

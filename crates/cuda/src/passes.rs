@@ -11,8 +11,8 @@ use crate::weights::{Layer, Matrix, Places};
 
 type Result<T> = std::result::Result<T, DriverError>;
 
-/// Rows of a decode pass that share a recording: up to 8 the skinny product costs the same, above it the tiles of 32 and 64.
-pub const DECODE_BUCKETS: [usize; 4] = [8, 32, 64, MAX_DECODE_ROWS];
+/// Rows of a decode pass that share a recording: a product kernel each.
+pub const DECODE_BUCKETS: [usize; 5] = [8, 16, 32, 64, MAX_DECODE_ROWS];
 
 /// Tokens of an encode pass that share a recording.
 pub const ENCODE_BUCKETS: [usize; 5] = [2, 8, 16, 32, MAX_ENCODE_TOKENS];

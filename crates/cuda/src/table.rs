@@ -201,7 +201,7 @@ mod tests {
                 assert!(items.len() <= max_runs(window));
                 assert!(items.iter().enumerate().all(|(n, item)| item.partial == n as u32));
                 assert!(items.windows(2).all(|w| w[0].key1 == w[1].key0));
-                assert!(items[0].key0 as usize % KEY_RUN == 0);
+                assert!((items[0].key0 as usize).is_multiple_of(KEY_RUN));
                 assert!(items[0].key0 as usize <= (row.position as usize + 1).saturating_sub(window));
                 assert!(items.last().unwrap().key1 > row.position);
             }

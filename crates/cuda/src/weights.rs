@@ -320,7 +320,7 @@ impl Job {
                 copy_taps(tensor, row, out);
                 return None;
             }
-            Source::InTurn(even, odd) => (if row % 2 == 0 { even } else { odd }, row / 2),
+            Source::InTurn(even, odd) => (if row.is_multiple_of(2) { even } else { odd }, row / 2),
             Source::Stacked(tensors) => {
                 let mut row = row;
                 let mut above = tensors.iter();

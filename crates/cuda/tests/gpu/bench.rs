@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use voxtral_cuda::internals::driver::{Buffer, Event};
-use voxtral_cuda::internals::kernels::{Attention, Mode, Product, RowWork, slices};
-use voxtral_cuda::internals::table::{Counts, Layout, Row, Table, max_runs};
+use voxtral_cuda::driver::{Buffer, Event};
+use voxtral_cuda::kernels::{Attention, Mode, Product, RowWork, slices};
+use voxtral_cuda::table::{Counts, Layout, Row, Table, max_runs};
 use voxtral_model::{AUDIO_WINDOW, Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig};
 
 use crate::gpu::{Gpu, random, rng};
@@ -23,7 +23,7 @@ fn median(mut times: Vec<f64>) -> f64 {
 
 /// Microseconds of one of `repeats` runs in a recorded graph, the median of `rounds` replays.
 fn time(gpu: &Gpu, repeats: usize, rounds: usize, work: impl Fn(usize)) -> f64 {
-    let record = || -> Result<(), voxtral_cuda::internals::driver::DriverError> {
+    let record = || -> Result<(), voxtral_cuda::driver::DriverError> {
         (0..repeats).for_each(&work);
         Ok(())
     };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use half::bf16;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use voxtral_cuda::internals::driver::{Buffer, Device, Download, Stream, Upload};
-use voxtral_cuda::internals::images::{FORCE_PTX, choose};
-use voxtral_cuda::internals::kernels::Kernels;
+use voxtral_cuda::driver::{Buffer, Device, Download, Stream, Upload};
+use voxtral_cuda::images::{FORCE_PTX, choose};
+use voxtral_cuda::kernels::Kernels;
 
 pub struct Gpu {
     pub kernels: Kernels,
@@ -21,7 +21,7 @@ impl Gpu {
         let stream = Stream::new(&device).expect("a stream");
         let force_ptx = std::env::var_os(FORCE_PTX).is_some_and(|v| v == "1");
         let image = choose(device.capability, force_ptx).expect("probed");
-        let kernels = Kernels::load(&device, &stream, image, true).expect("kernels");
+        let kernels = Kernels::load(&device, image, true).expect("kernels");
         Self { kernels, stream, device }
     }
 

@@ -1,9 +1,9 @@
 //! Products and row kernels against scalar twins.
 
 use rand::Rng;
-use voxtral_cuda::internals::driver::Buffer;
-use voxtral_cuda::internals::kernels::{Mode, Product, RowWork, slices};
-use voxtral_cuda::internals::table::{Counts, Row, Span};
+use voxtral_cuda::driver::Buffer;
+use voxtral_cuda::kernels::{Mode, Product, RowWork, slices};
+use voxtral_cuda::table::{Counts, Row, Span};
 use voxtral_model::{Rope, gelu};
 
 use crate::Check;

@@ -1,8 +1,8 @@
 //! Attention against a scalar twin.
 
 use rand::Rng;
-use voxtral_cuda::internals::kernels::Attention;
-use voxtral_cuda::internals::table::{Layout, Row, Table, max_runs};
+use voxtral_cuda::kernels::Attention;
+use voxtral_cuda::table::{Layout, Row, Table, max_runs};
 
 use crate::Check;
 use crate::gpu::{Gpu, close, random, rng, same};

@@ -1,0 +1,99 @@
+//! Choosing a GPU, and saying why one will not do.
+
+use std::sync::Arc;
+
+use voxtral_model::{BackendError, ModelConfig};
+
+use crate::driver::{Device, DriverError};
+use crate::images::{FORCE_PTX, Image, choose};
+use crate::kernels::{MAX_DIM, MAX_HEAD_DIM};
+use crate::table::QUERY_TILE;
+
+/// What a look at a GPU found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceReport {
+    /// The device's own name.
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// CUDA version of the driver: 12080 is 12.8.
+    pub driver_version: u32,
+    /// Free device memory, bytes.
+    pub free: u64,
+    /// Device memory, bytes.
+    pub total: u64,
+    /// The kernel image that would be used: "sm_90a", or "compute_80" for PTX that the driver compiles.
+    pub image: &'static str,
+}
+
+impl DeviceReport {
+    pub(crate) fn of(ordinal: usize) -> Result<Self, BackendError> {
+        let (device, image) = open_device(ordinal)?;
+        let (free, total) = device.memory().map_err(|e| device_error(&device.name, &e))?;
+        let (capability, driver_version) = (device.capability, device.driver_version);
+        Ok(Self { name: device.name.clone(), capability, driver_version, free, total, image: image.name })
+    }
+}
+
+/// Opens a GPU and picks the kernels that it takes.
+pub(crate) fn open_device(ordinal: usize) -> Result<(Arc<Device>, Image), BackendError> {
+    let device = Device::open(ordinal).map_err(|e| match e {
+        DriverError::Call { .. } => device_error(&format!("CUDA device {ordinal}"), &e),
+        e => BackendError::Unsupported(e.to_string()),
+    })?;
+    let (major, minor) = device.capability;
+    let force_ptx = std::env::var_os(FORCE_PTX).is_some_and(|v| v == "1");
+    let image = choose(device.capability, force_ptx).ok_or_else(|| {
+        let name = &device.name;
+        BackendError::Unsupported(format!("{name} has compute capability {major}.{minor}; 8.0 (Ampere) is the least"))
+    })?;
+    Ok((device, image))
+}
+
+pub(crate) fn device_error(device: &str, error: &DriverError) -> BackendError {
+    BackendError::Device { device: device.to_owned(), what: error.to_string() }
+}
+
+/// Whether the kernels can run such a model; the sentence says what is in the way.
+pub(crate) fn supported(config: &ModelConfig) -> Result<(), String> {
+    for (name, c) in [("encoder", &config.encoder), ("decoder", &config.decoder)] {
+        let widths = [("dim", c.dim), ("head_dim", c.head_dim), ("ffn_dim", c.ffn_dim)];
+        if let Some((what, width)) = widths.into_iter().find(|(_, w)| *w == 0 || !w.is_multiple_of(16)) {
+            return Err(format!("the {name}'s {what} is {width}: CUDA kernels need a multiple of 16"));
+        }
+        if c.head_dim > MAX_HEAD_DIM || c.dim > MAX_DIM {
+            let (head_dim, dim) = (c.head_dim, c.dim);
+            return Err(format!(
+                "the {name} has dim {dim} and head_dim {head_dim}: CUDA kernels hold up to {MAX_DIM} and {MAX_HEAD_DIM}"
+            ));
+        }
+        if c.kv_heads == 0 || !c.heads.is_multiple_of(c.kv_heads) || c.heads / c.kv_heads > QUERY_TILE {
+            let (heads, kv_heads) = (c.heads, c.kv_heads);
+            return Err(format!(
+                "the {name} has {heads} query and {kv_heads} key heads: CUDA kernels share a key head among up to {QUERY_TILE}"
+            ));
+        }
+        if c.window == 0 {
+            return Err(format!("the {name}'s window is empty"));
+        }
+    }
+    let (vocab, bins) = (config.vocab, config.audio.mel_bins);
+    if vocab == 0 || !vocab.is_multiple_of(2) || bins == 0 || !bins.is_multiple_of(2) || config.downsample == 0 {
+        return Err(format!("{vocab} ids, {bins} mel bins: CUDA kernels need even numbers"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_driver_there_is_an_error_that_says_so() {
+        match DeviceReport::of(0) {
+            Ok(report) => println!("skipped: this machine has {}", report.name),
+            Err(BackendError::Unsupported(what)) => assert!(what.contains("driver"), "{what}"),
+            Err(other) => println!("skipped: there is a driver, but {other}"),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A small safe layer over the CUDA driver, which is loaded when it is first asked for.
+//!
+//! cudarc panics where the library or a symbol is missing, so [`Device::open`] looks first; every other function needs a [`Device`]
+//! and therefore a driver that has all of `SYMBOLS`.
+
+use std::ffi::CStr;
+use std::sync::Arc;
+
+use cudarc::driver::sys;
+
+/// Calls a function of the driver and names it where it fails.
+macro_rules! driver {
+    ($function:ident($($argument:expr),* $(,)?)) => {
+        $crate::driver::check(stringify!($function), cudarc::driver::sys::$function($($argument),*))
+    };
+}
+
+mod memory;
+mod work;
+
+pub use memory::{Buffer, Download, Upload};
+pub use work::{Event, Function, Graph, Module, Stream};
+
+/// Why the driver did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DriverError {
+    /// No NVIDIA driver on this machine.
+    #[error("no NVIDIA driver: libcuda (nvcuda.dll) was not found")]
+    NoLibrary,
+    /// The driver lacks a function.
+    #[error("the NVIDIA driver is too old: it has no {0} (drivers of CUDA 12.0, 525, and newer do)")]
+    MissingSymbol(&'static str),
+    /// The ordinal names no device.
+    #[error("there is no CUDA device {asked}: the driver shows {found}")]
+    NoDevice {
+        /// What was asked for.
+        asked: usize,
+        /// Number of devices.
+        found: usize,
+    },
+    /// A call failed.
+    #[error("{call}: {words} (CUDA error {code})")]
+    Call {
+        /// The driver's function.
+        call: &'static str,
+        /// The driver's words.
+        words: String,
+        /// The driver's number.
+        code: u32,
+    },
+}
+
+impl DriverError {
+    /// Whether memory ran out.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Call { code, .. } if *code == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY as u32)
+    }
+}
+
+type Result<T> = std::result::Result<T, DriverError>;
+
+/// Every function of the driver that this module calls.
+const SYMBOLS: &[&str] = &[
+    "cuInit",
+    "cuDriverGetVersion",
+    "cuDeviceGetCount",
+    "cuDeviceGet",
+    "cuDeviceGetName",
+    "cuDeviceGetAttribute",
+    "cuDevicePrimaryCtxRetain",
+    "cuDevicePrimaryCtxRelease_v2",
+    "cuCtxSetCurrent",
+    "cuGetErrorString",
+    "cuMemGetInfo_v2",
+    "cuMemAlloc_v2",
+    "cuMemFree_v2",
+    "cuMemHostAlloc",
+    "cuMemFreeHost",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyDtoDAsync_v2",
+    "cuMemsetD8Async",
+    "cuStreamCreate",
+    "cuStreamDestroy_v2",
+    "cuStreamSynchronize",
+    "cuStreamBeginCapture_v2",
+    "cuStreamEndCapture",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+    "cuEventCreate",
+    "cuEventRecord",
+    "cuEventSynchronize",
+    "cuEventElapsedTime",
+    "cuEventDestroy_v2",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuModuleGetFunction",
+    "cuFuncSetAttribute",
+    "cuLaunchKernelEx",
+];
+
+fn check(call: &'static str, status: sys::CUresult) -> Result<()> {
+    if status == sys::CUresult::CUDA_SUCCESS {
+        return Ok(());
+    }
+    let mut words = std::ptr::null();
+    // SAFETY: `words` is a valid place for a pointer; for a status it does not know the driver leaves null there.
+    unsafe { sys::cuGetErrorString(status, &mut words) };
+    let words = if words.is_null() {
+        "unknown error".to_owned()
+    } else {
+        // SAFETY: the driver's strings are constants that end in a zero.
+        unsafe { CStr::from_ptr(words) }.to_string_lossy().into_owned()
+    };
+    Err(DriverError::Call { call, words, code: status as u32 })
+}
+
+fn probe() -> Result<()> {
+    // SAFETY: loading the driver library runs its initialisers, which is what loading it is for.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(DriverError::NoLibrary);
+    }
+    // SAFETY: the library is present, so `culib` does not panic; the symbols are only looked up, not called.
+    let missing = |name: &&&str| unsafe { sys::culib().get::<*const ()>(name.as_bytes()).is_err() };
+    match SYMBOLS.iter().find(missing) {
+        Some(name) => Err(DriverError::MissingSymbol(name)),
+        // SAFETY: the symbol was found; zero is the only flag there is.
+        None => unsafe { driver!(cuInit(0)) },
+    }
+}
+
+/// A GPU and its primary context.
+#[derive(Debug)]
+pub struct Device {
+    context: sys::CUcontext,
+    raw: sys::CUdevice,
+    /// The device's own name.
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// Multiprocessors.
+    pub processors: u32,
+    /// Shared memory that a block can ask for, bytes.
+    pub shared_per_block: u32,
+    /// CUDA version of the driver: 12080 is 12.8.
+    pub driver_version: u32,
+}
+
+// SAFETY: a context may be current in any number of threads, and the driver's functions are thread-safe.
+unsafe impl Send for Device {}
+// SAFETY: as above; nothing in it changes after `open`.
+unsafe impl Sync for Device {}
+
+impl Device {
+    /// The device with that ordinal; its context becomes this thread's.
+    pub fn open(ordinal: usize) -> Result<Arc<Self>> {
+        probe()?;
+        let (mut raw, mut context, mut count, mut version) = (0, std::ptr::null_mut(), 0, 0);
+        let mut name = [0; 256];
+        let mut attributes = [0; 4];
+        use sys::CUdevice_attribute as A;
+        let wanted = [
+            A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+            A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+            A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+            A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+        ];
+        // SAFETY: `probe` found every symbol and initialised the driver; all pointers are to locals of the right type and length.
+        unsafe {
+            driver!(cuDeviceGetCount(&mut count))?;
+            if ordinal >= count as usize {
+                return Err(DriverError::NoDevice { asked: ordinal, found: count as usize });
+            }
+            driver!(cuDriverGetVersion(&mut version))?;
+            driver!(cuDeviceGet(&mut raw, ordinal as i32))?;
+            driver!(cuDeviceGetName(name.as_mut_ptr(), name.len() as i32, raw))?;
+            for (value, attribute) in attributes.iter_mut().zip(wanted) {
+                driver!(cuDeviceGetAttribute(value, attribute, raw))?;
+            }
+            driver!(cuDevicePrimaryCtxRetain(&mut context, raw))?;
+        }
+        let name: Vec<u8> = name.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
+        let [major, minor, processors, shared_per_block] = attributes.map(|v: i32| v as u32);
+        let device = Self {
+            context,
+            raw,
+            name: String::from_utf8_lossy(&name).into_owned(),
+            capability: (major, minor),
+            processors,
+            shared_per_block,
+            driver_version: version as u32,
+        };
+        device.bind()?;
+        Ok(Arc::new(device))
+    }
+
+    /// Makes the context this thread's. Whoever may have come to another thread calls it first.
+    pub fn bind(&self) -> Result<()> {
+        // SAFETY: the context is retained until `self` is dropped.
+        unsafe { driver!(cuCtxSetCurrent(self.context)) }
+    }
+
+    /// Free and total bytes of device memory.
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: both are places for a usize.
+        unsafe { driver!(cuMemGetInfo_v2(&mut free, &mut total))? };
+        Ok((free as u64, total as u64))
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // SAFETY: retained in `open`; everything made in the context holds the device, so it is gone by now.
+        unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.raw) };
+    }
+}
