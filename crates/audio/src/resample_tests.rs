@@ -1,5 +1,7 @@
 use super::*;
-use crate::testing::{bits, decibels, max_difference, noise, sine};
+use voxtral_model::testing::max_difference;
+
+use crate::testing::{bits, decibels, noise, sine};
 use proptest::prelude::*;
 
 const RATES: [u32; 13] =

@@ -1,12 +1,6 @@
-//! What the tests of several modules need: goldens, signals, a measure of difference.
+//! What the tests of several modules need: signals, and measures of them.
 
 use std::f64::consts::TAU;
-use std::path::{Path, PathBuf};
-
-/// A file among those of this crate.
-pub fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
-}
 
 /// `seconds` of a sine of amplitude 0.5 and phase 0.
 pub fn sine(hz: f64, rate: u32, seconds: f64) -> Vec<f32> {
@@ -24,12 +18,6 @@ pub fn noise(samples: usize) -> Vec<f32> {
         (state >> 40) as f32 / (1 << 24) as f32 - 0.5
     };
     (0..samples).map(|_| next()).collect()
-}
-
-/// The largest difference between two equally long slices.
-pub fn max_difference(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
 }
 
 /// The bits of every value, for comparisons in which -0 is not 0.
