@@ -70,9 +70,9 @@ impl Guesses {
 pub(crate) struct Pace {
     /// Seconds of a pass by its number of rows.
     cost: BTreeMap<usize, f64>,
-    /// Guesses that held and that did not, fading.
-    held: f64,
-    failed: f64,
+    /// Guesses that held and that did not, fading, by how far ahead they were: 1, 2 to 3, 4 to 7 and so on. Far ones hold more
+    /// often, once near ones have: in pauses.
+    guesses: [(f64, f64); 7],
     /// Seconds that passes may still cost above the sequential ones.
     budget: Option<f64>,
 }
@@ -83,17 +83,28 @@ const BUDGET: f64 = 0.05;
 const ADVANCE: f64 = 10.0;
 /// Weight that older guesses keep at each new one.
 const FADE: f64 = 0.98;
+/// What a cost that is not tried falls to with each pass.
+const FADE_COST: f64 = 0.99;
 
 impl Pace {
     pub(crate) fn new() -> Self {
-        Self { cost: BTreeMap::new(), held: 1.5, failed: 0.5, budget: None }
+        Self { cost: BTreeMap::new(), guesses: [(1.5, 0.5); 7], budget: None }
     }
 
     /// Rows for each of `streams` that decode together, at most `most`.
     pub(crate) fn rows(&self, streams: usize, most: usize) -> usize {
         let (Some(&sequential), Some(budget)) = (self.cost.get(&streams), self.budget) else { return 1 };
-        let hold = self.held / (self.held + self.failed);
-        let tokens = |rows: usize| (1.0 - hold.powi(rows as i32)) / (1.0 - hold).max(1e-9);
+        let holds = |ahead: usize| {
+            let (held, failed) = self.guesses[ahead.ilog2() as usize];
+            held / (held + failed)
+        };
+        let tokens = |rows: usize| {
+            let reached = |certain: &mut f64, ahead| {
+                *certain *= holds(ahead);
+                Some(*certain)
+            };
+            1.0 + (1..rows).scan(1.0, reached).sum::<f64>()
+        };
         let mut best = (1, 1.0 / sequential);
         for rows in [2, 4, 8, 16, 32, 64, 128].map(|rows: usize| rows.min(most)) {
             let (least, most) = self.cost_bounds(streams * rows);
@@ -131,16 +142,19 @@ impl Pace {
             let passes = tokens as f64 / streams as f64;
             let gained = (1.0 + BUDGET) * passes * sequential - time.as_secs_f64().max(sequential);
             *self.budget.get_or_insert(BUDGET * ADVANCE * sequential) += gained;
+            // What has not been tried for long may have become cheaper.
+            for (_, cost) in self.cost.range_mut(rows + 1..) {
+                *cost = (*cost * FADE_COST).max(sequential);
+            }
         }
     }
 
     /// Learns from one stream's guesses, of which `held` were right before the first wrong one, if there was one.
     pub(crate) fn guessed(&mut self, held: usize, failed: bool) {
-        for _ in 0..held {
-            (self.held, self.failed) = (self.held * FADE + 1.0, self.failed * FADE);
-        }
-        if failed {
-            (self.held, self.failed) = (self.held * FADE, self.failed * FADE + 1.0);
+        for ahead in 1..=held + usize::from(failed) {
+            let right = f64::from(u8::from(ahead <= held));
+            let (held, failed) = &mut self.guesses[ahead.ilog2() as usize];
+            (*held, *failed) = (*held * FADE + right, *failed * FADE + 1.0 - right);
         }
     }
 }
