@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use voxtral_audio::SAMPLE_RATE;
-use voxtral_engine::{Decoding, Engine, Event, Events, SessionOptions, Stopper, Summary};
+use voxtral_engine::{Decoding, Engine, Event, Events, SessionOptions, Stats, Stopper, Summary};
 use voxtral_model::{Delay, MAX_ENCODE_TOKENS, Model};
-use voxtral_transcript::{Audio, Report, Stats, TokenRecord, Word};
+use voxtral_transcript::{Audio, Report, TokenRecord, Word};
 
 use crate::args::{DecodeChoice, Format, Transcribe};
 use crate::input::Input;
@@ -125,6 +125,7 @@ impl Job<'_> {
             Err(TryRecvError::Disconnected) => Some(anyhow::anyhow!("{}: reading it broke off", input.name())),
         };
         let heard = heard?;
+        tell(input, &heard.summary, start.elapsed());
         let last = match self.args.format {
             Format::Text if failed.is_some() && heard.summary.text.is_empty() => String::new(),
             Format::Text => "\n".to_owned(),
@@ -176,7 +177,7 @@ impl Job<'_> {
             text: summary.text,
             words,
             tokens: self.args.tokens.then_some(tokens),
-            stats: Stats {
+            stats: voxtral_transcript::Stats {
                 load_ms: ms(load),
                 encode_ms: ms(summary.stats.encode),
                 decode_ms: ms(summary.stats.decode),
@@ -191,6 +192,30 @@ impl Job<'_> {
         };
         report.to_json().context("the result cannot be written as JSON")
     }
+}
+
+/// For those who asked for more on standard error.
+fn tell(input: &Input, summary: &Summary, total: Duration) {
+    let Stats { positions, passes, certain, encode, decode, .. } = summary.stats;
+    tracing::debug!(
+        "{}: {:.2} s of audio in {:.2} s ({:.2} s encoding, {:.2} s decoding)",
+        input.name(),
+        summary.audio_s,
+        total.as_secs_f64(),
+        encode.as_secs_f64(),
+        decode.as_secs_f64(),
+    );
+    let lengths = certain.iter().enumerate().filter(|(_, passes)| **passes > 0);
+    let lengths: Vec<_> = lengths.map(|(i, passes)| format!("{}: {passes}", tokens_of(i))).collect();
+    tracing::debug!(
+        "{positions} positions in {passes} passes; passes by the tokens that they gave: {}",
+        lengths.join(", ")
+    );
+}
+
+/// The lengths that bucket `i` of [`Stats::certain`] counts.
+fn tokens_of(i: usize) -> String {
+    if i == 0 { "1".to_owned() } else { format!("{} to {}", 1 << i, (2 << i) - 1) }
 }
 
 /// What a session gave.

@@ -73,6 +73,8 @@ pub struct Stats {
     pub positions: usize,
     /// Decoder passes.
     pub passes: usize,
+    /// Passes that made so many positions certain: 1, 2 to 3, 4 to 7, and so on to 128. The prompt's is not among them.
+    pub certain: [usize; 8],
     /// Time in the encoder.
     pub encode: Duration,
     /// Time in the decoder.

@@ -204,6 +204,7 @@ impl Speaker {
             (certain - 1, certain < inputs.len())
         };
         self.position += certain;
+        self.stats.certain[certain.ilog2() as usize] += 1;
         self.take(&predictions[..certain]);
         Ok((certain, Some(guessed)))
     }
