@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-/// A file or folder of the goldens: of those that come with the sources, or of a larger set beside them, which not everybody has.
+/// A file or folder of the goldens: of those that come with the sources (where these lay when this was built, or in the working
+/// folder), or of a larger set beside them, which not everybody has.
 pub fn golden(name: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let places = [root.join("goldens"), root.join("../shared/goldens")];
+    let places = [root.join("goldens"), PathBuf::from("goldens"), root.join("../shared/goldens")];
     places.into_iter().map(|place| place.join(name)).find(|path| path.exists())
 }
 

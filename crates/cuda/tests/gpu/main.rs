@@ -4,6 +4,7 @@
 //! says so and passes.
 
 mod bench;
+mod goldens;
 mod gpu;
 mod model;
 mod reference;
@@ -36,7 +37,9 @@ fn main() -> ExitCode {
     let mut failed = 0;
     let filter = arguments.iter().find(|a| !a.starts_with('-'));
     if !asked("--bench-only") {
-        for (name, check) in twins::CHECKS.iter().chain(twins_attention::CHECKS).chain(model::CHECKS) {
+        for (name, check) in
+            twins::CHECKS.iter().chain(twins_attention::CHECKS).chain(model::CHECKS).chain(goldens::CHECKS)
+        {
             if filter.is_some_and(|f| !name.contains(f.as_str())) {
                 continue;
             }
