@@ -312,9 +312,10 @@ impl Port {
         state.finished
     }
 
-    /// For the engine: whether the reader has fallen behind.
-    pub(crate) fn is_full(&self) -> bool {
-        self.lock().events.len() >= EVENT_QUEUE
+    /// For the engine: whether the session goes on and its reader has not fallen behind.
+    pub(crate) fn takes_events(&self) -> bool {
+        let state = self.lock();
+        !state.ended && state.events.len() < EVENT_QUEUE
     }
 
     /// For the engine: whether the last event was handed out, or nobody waits for it.

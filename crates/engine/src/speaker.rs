@@ -125,16 +125,13 @@ impl Speaker {
 
     /// Frames to encode now, at most `budget` tokens of them.
     pub(crate) fn due_audio(&self, budget: usize) -> Option<&[f32]> {
-        if self.encoded - self.position >= self.decoding.lookahead() + LOW_WATER && self.in_text()
-            || self.port.is_full()
-        {
-            return None;
-        }
-        let room = AUDIO_WINDOW - (self.encoded - self.position);
+        let ahead = self.encoded - self.position;
+        let needed = !self.in_text() || ahead < self.decoding.lookahead() + LOW_WATER;
         let heard = self.frames.len() / self.frames_of_token;
-        let tokens = heard.min(budget).min(room);
         let enough = heard >= self.interval || self.end.is_some();
-        (tokens > 0 && enough).then(|| &self.frames[..tokens * self.frames_of_token])
+        let tokens = heard.min(budget).min(AUDIO_WINDOW - ahead);
+        (tokens > 0 && needed && enough && self.port.takes_events())
+            .then(|| &self.frames[..tokens * self.frames_of_token])
     }
 
     /// The frames given out by `due_audio` were encoded.
@@ -152,7 +149,7 @@ impl Speaker {
     /// Positions that can be decoded now. A prompt is decoded whole.
     pub(crate) fn due_positions(&self) -> usize {
         let heard = self.encoded.min(self.end.unwrap_or(usize::MAX)) - self.position;
-        if self.port.is_full() {
+        if !self.port.takes_events() {
             0
         } else if self.in_text() {
             heard.min(self.decoding.lookahead())
