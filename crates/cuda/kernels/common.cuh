@@ -80,11 +80,6 @@ DEVICE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// 32 consecutive k at once. Which k meets which slot of the instruction does not matter as long as both operands agree, so the thread
-// takes eight consecutive elements of its rows (one 16-byte load each): the first four go to one instruction, the others to a second.
-DEVICE void mma_first(float (&c)[4], const uint4& a_g, const uint4& a_g8, const uint4& b) { mma(c, a_g.x, a_g8.x, a_g.y, a_g8.y, b.x, b.y); }
-DEVICE void mma_second(float (&c)[4], const uint4& a_g, const uint4& a_g8, const uint4& b) { mma(c, a_g.z, a_g8.z, a_g.w, a_g8.w, b.z, b.w); }
-
 // A weight: read once in a pass, so it should not push anything out of the first-level cache.
 DEVICE uint4 load_weight(const u16* p) {
     uint4 v;
@@ -92,9 +87,13 @@ DEVICE uint4 load_weight(const u16* p) {
     return v;
 }
 
-// Where element (row, k) of a weight lies: fragments of 16 rows by 32 k, a row's 64 bytes beside the next's, fragments of the same rows
-// one after the other. What a warp reads at once is contiguous.
-DEVICE u64 weight_at(u32 row, u32 k, u32 width) { return (u64)(row / 16) * 16 * width + k / 32 * 512 + row % 16 * 32 + k % 32; }
+// Where element (row, k) of a weight lies: fragments of 16 rows by 32 k, fragments of the same rows one after the other. The halves of a
+// fragment belong to the two instructions of `multiply`; in a half each lane's a0 to a3 lie beside each other, so that one 16-byte load
+// fills the four registers in a row that the instruction takes. An even k and the next lie beside each other.
+DEVICE u64 weight_at(u32 row, u32 k, u32 width) {
+    const u32 lane = row % 8 * 4 + k % 32 / 8, half = k % 8 / 4, reg = k % 4 / 2 * 2 + row % 16 / 8;
+    return (u64)(row / 16) * 16 * width + k / 32 * 512 + half * 256 + lane * 8 + reg * 2 + k % 2;
+}
 
 DEVICE float gelu(float v) { return 0.5f * v * (1.f + erff(v * 0.70710678118654752f)); }
 DEVICE float silu(float v) { return v / (1.f + __expf(-v)); }

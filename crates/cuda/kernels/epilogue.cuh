@@ -29,6 +29,7 @@ struct Product {
     u64 rows;           // Row [rows], for AUDIO and QKV
     u64 turns;          // f32 pairs [rows, head_dim / 2]: cosine and sine
     u64 count;          // u32: rows
+    u64 partial;        // f32 [slices][tiles][64][128], sums of single slices between product_tile and product_sum, or 0
     u32 n;
     u32 k;              // a multiple of 32; columns beyond the true width hold zeros in w and x
     u32 slices;         // 1, 2, 4 or 8, at most k / 32
@@ -38,7 +39,7 @@ struct Product {
     u32 q_dim;
     u32 kv_dim;
     u32 head_dim;
-    u32 unused;
+    u32 row_tiles;      // product_tile: tiles of rows
 };
 
 DEVICE void store_pair(const Product& p, u32 row, u32 f, float y0, float y1) {

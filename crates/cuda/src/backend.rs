@@ -71,7 +71,7 @@ impl CudaBackend {
     pub fn needs(model: &Model, positions: usize) -> Result<(u64, u64), BackendError> {
         let Model { config, weights, .. } = model;
         let plan = supported(config).and_then(|()| Plan::new(config, weights)).map_err(BackendError::Unsupported)?;
-        let fixed = plan.bytes() + Scratch::bytes_for(config);
+        let fixed = plan.bytes() + Scratch::bytes_for(config) + Kernels::SCRATCH_BYTES;
         Ok((fixed as u64, Shape::new(config, positions).bytes() as u64))
     }
 
@@ -88,7 +88,7 @@ impl CudaBackend {
         let name = device.name.clone();
         let fail = |e: DriverError| device_error(&name, &e);
         let (free, _) = device.memory().map_err(fail)?;
-        let needed = (plan.bytes() + Scratch::bytes_for(config)) as u64;
+        let needed = (plan.bytes() + Scratch::bytes_for(config) + Kernels::SCRATCH_BYTES) as u64;
         if needed + RESERVE > free {
             return Err(BackendError::OutOfMemory {
                 device: name,
@@ -381,7 +381,7 @@ impl Backend for CudaBackend {
     fn info(&self) -> BackendInfo {
         let streams: usize = self.streams.values().map(State::bytes).sum();
         let delays: usize = self.delays.values().map(|ada| ada.bytes()).sum();
-        let fixed = self.weights.bytes() + self.scratch.buffer().bytes();
+        let fixed = self.weights.bytes() + self.scratch.buffer().bytes() + Kernels::SCRATCH_BYTES;
         let device_bytes = (fixed + streams + delays) as u64;
         BackendInfo { backend: "cuda", device: self.device.name.clone(), device_bytes }
     }

@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::driver::{Device, DriverError, Function, Module, Stream};
+use crate::driver::{Buffer, Device, DriverError, Function, Module, Stream};
 use crate::images::Image;
 
 type Result<T> = std::result::Result<T, DriverError>;
 
 /// Every kernel that this module launches.
-pub const KERNELS: [&str; 19] = [
+pub const KERNELS: [&str; 21] = [
     "product_8",
     "product_16",
     "product_32",
-    "product_64",
+    "product_32_few",
+    "product_tile",
+    "product_sum",
     "attention_16",
     "attention_32",
     "attention_48",
@@ -72,6 +74,7 @@ pub struct Product {
     pub rows: u64,
     pub turns: u64,
     pub count: u64,
+    pub partial: u64,
     pub n: u32,
     pub k: u32,
     pub slices: u32,
@@ -81,7 +84,7 @@ pub struct Product {
     pub q_dim: u32,
     pub kv_dim: u32,
     pub head_dim: u32,
-    pub unused: u32,
+    pub row_tiles: u32,
 }
 
 /// Parameters of the attention kernels; see kernels/attention.cuh.
@@ -140,8 +143,22 @@ pub fn slices(n: usize, k: usize) -> usize {
     slices
 }
 
-/// The product kernels: rows of a tile, outputs of a tile where k is in one slice, blocks that a processor holds at once.
-const STREAMS: [(u32, u32, u32); 4] = [(8, 128, 3), (16, 256, 2), (32, 512, 1), (64, 512, 1)];
+/// A streaming product kernel: rows of a tile, outputs of a tile where k is in one slice, blocks that a processor holds at once.
+type Streaming = (u32, u32, u32);
+
+/// By the most rows.
+const STREAMS: [Streaming; 3] = [(8, 128, 3), (16, 256, 2), (32, 512, 1)];
+
+/// In place of the last where that would give less than half of the processors a tile: `product_32_few`.
+const FEW: Streaming = (32, 256, 1);
+
+/// `product_tile`: rows and outputs of a tile, shared memory of its four stages.
+const TILE_ROWS: usize = 64;
+const TILE_OUTPUTS: usize = 128;
+const TILE_BYTES: u32 = 4 * 2 * 64 * (TILE_ROWS + TILE_OUTPUTS) as u32;
+
+/// A product of no more tiles than this is cut into its slices, a block each: so few would leave much of a large GPU idle.
+const SLICED_TILES: usize = 96;
 
 /// Blocks of an attention kernel on a processor; each walks over what there is to do.
 const ATTENTION_BLOCKS: u32 = 2;
@@ -157,6 +174,10 @@ fn attention_bytes(head_dim: usize) -> u32 {
 #[derive(Debug)]
 pub struct Kernels {
     streams: Vec<Function>,
+    few: Function,
+    tile: Function,
+    sum: Function,
+    partial: Buffer,
     attention: Vec<Function>,
     combine: Function,
     rms_norm: Function,
@@ -170,6 +191,9 @@ pub struct Kernels {
 }
 
 impl Kernels {
+    /// Device memory for the sums of single slices.
+    pub const SCRATCH_BYTES: usize = SLICED_TILES * 8 * TILE_ROWS * TILE_OUTPUTS * 4;
+
     /// Loads `image`; `overlap` launches each kernel before its predecessor has ended, where the image can.
     pub fn load(device: &Arc<Device>, image: Image, overlap: bool) -> Result<Self> {
         let module = Module::load(device, image.bytes)?;
@@ -177,6 +201,10 @@ impl Kernels {
         let attention = |head_dim: usize| module.function(&format!("attention_{head_dim}"), attention_bytes(head_dim));
         Ok(Self {
             streams: STREAMS.iter().map(|(rows, ..)| plain(&format!("product_{rows}"))).collect::<Result<_>>()?,
+            few: plain("product_32_few")?,
+            tile: module.function("product_tile", TILE_BYTES)?,
+            sum: plain("product_sum")?,
+            partial: Buffer::new(device, Self::SCRATCH_BYTES)?,
             attention: (16..=MAX_HEAD_DIM).step_by(16).map(attention).collect::<Result<_>>()?,
             combine: plain("attention_combine")?,
             rms_norm: plain("rms_norm")?,
@@ -201,14 +229,30 @@ impl Kernels {
     pub fn product(&self, stream: &Stream, p: Product, max_rows: usize) -> Result<()> {
         assert!(p.k.is_multiple_of(32) && p.n.is_multiple_of(2) && p.slices.is_power_of_two() && p.slices <= 8);
         assert!(p.slices <= p.k / 32 && (p.mode != Mode::Head as u32 || p.slices == 1));
-        let fits = |(rows, ..): &(u32, u32, u32)| max_rows <= *rows as usize;
-        let which = STREAMS.iter().position(fits).unwrap_or(STREAMS.len() - 1);
-        let (rows, width, blocks) = STREAMS[which];
+        let max_rows = max_rows as u32;
+        let Some(which) = STREAMS.iter().position(|(rows, ..)| max_rows <= *rows) else {
+            return self.tiles(stream, p, max_rows as usize);
+        };
+        let tiles = |(_, width, _): Streaming| p.n.div_ceil(width / p.slices);
+        let few = which + 1 == STREAMS.len() && 2 * tiles(STREAMS[which]) <= self.processors;
+        let (kernel, shape) = if few { (&self.few, FEW) } else { (&self.streams[which], STREAMS[which]) };
         // As many blocks as run at once, or so many fewer that all have the same number of tiles.
-        let tiles = p.n.div_ceil(width / p.slices);
-        let turns = tiles.div_ceil(blocks * self.processors);
-        let grid = (tiles.div_ceil(turns), (max_rows as u32).div_ceil(rows));
-        self.launch(stream, &self.streams[which], grid, 256, &p)
+        let turns = tiles(shape).div_ceil(shape.2 * self.processors);
+        self.launch(stream, kernel, (tiles(shape).div_ceil(turns), 1), 256, &p)
+    }
+
+    /// A product of more rows than the streaming kernels take.
+    fn tiles(&self, stream: &Stream, p: Product, max_rows: usize) -> Result<()> {
+        let row_tiles = max_rows.div_ceil(TILE_ROWS);
+        let tiles = (p.n as usize).div_ceil(TILE_OUTPUTS) * row_tiles;
+        let sliced = p.slices > 1 && tiles <= SLICED_TILES;
+        let partial = if sliced { self.partial.address() } else { 0 };
+        let (p, tiles) = (Product { partial, row_tiles: row_tiles as u32, ..p }, tiles as u32);
+        self.launch(stream, &self.tile, (tiles, if sliced { p.slices } else { 1 }), 128, &p)?;
+        if sliced {
+            self.launch(stream, &self.sum, (tiles, (TILE_ROWS / 8) as u32), 256, &p)?;
+        }
+        Ok(())
     }
 
     /// Attention over the items of the table; with `partial` their results are joined for up to `max_rows` rows.
@@ -278,6 +322,6 @@ mod tests {
     #[test]
     fn a_block_fits_the_smallest_shared_memory() {
         let smallest = 99 * 1024; // compute capability 8.6, 8.9 and 12.0
-        assert!(attention_bytes(MAX_HEAD_DIM) <= smallest - 2048);
+        assert!(attention_bytes(MAX_HEAD_DIM) <= smallest - 2048 && TILE_BYTES <= smallest - 1024);
     }
 }

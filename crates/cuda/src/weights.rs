@@ -87,6 +87,12 @@ const GROUP: usize = 16;
 /// Columns of a fragment.
 const CHUNK: usize = 32;
 
+/// Where in a fragment the elements 2 `pair` and 2 `pair` + 1 of a row lie, in pairs: twin of `weight_at` in kernels/common.cuh.
+fn pair_at(row: usize, pair: usize) -> usize {
+    let (lane, half, register) = (row % 8 * 4 + pair / 4, pair % 4 / 2, pair % 2 * 2 + row / 8);
+    half * 128 + lane * 4 + register
+}
+
 /// One thing to put on the device, in groups of rows that are contiguous there.
 struct Job {
     offset: usize,
@@ -301,8 +307,13 @@ impl Job {
             let out: &mut [bf16] = bytemuck::cast_slice_mut(out);
             for r in 0..GROUP {
                 let whole = self.row((first + i) * GROUP + r, &mut row);
-                for (chunk, from) in whole.unwrap_or(&row).chunks_exact(CHUNK).enumerate() {
-                    out[(chunk * GROUP + r) * CHUNK..][..CHUNK].copy_from_slice(from);
+                let whole: &[[bf16; 2]] = bytemuck::cast_slice(whole.unwrap_or(&row));
+                for (chunk, from) in whole.chunks_exact(CHUNK / 2).enumerate() {
+                    let out: &mut [[bf16; 2]] =
+                        bytemuck::cast_slice_mut(&mut out[chunk * GROUP * CHUNK..][..GROUP * CHUNK]);
+                    for (pair, &from) in from.iter().enumerate() {
+                        out[pair_at(r, pair)] = from;
+                    }
                 }
             }
         }
@@ -372,7 +383,10 @@ mod tests {
         job.fill(0, bytes);
         let all: Vec<f32> = bytes.chunks(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
         let width = job.group_bytes / (GROUP * 2);
-        let at = |row: usize, k: usize| row / 16 * 16 * width + k / 32 * 512 + row % 16 * 32 + k % 32;
+        let at = |row: usize, k: usize| {
+            let in_lane = (row % 8 * 4 + k % 32 / 8) * 8 + k % 4 / 2 * 4 + row % 16 / 8 * 2 + k % 2;
+            row / 16 * 16 * width + k / 32 * 512 + k % 8 / 4 * 256 + in_lane
+        };
         (0..job.rows * width).map(|i| all[at(i / width, i % width)]).collect()
     }
 

@@ -76,7 +76,8 @@ pub fn fragments(w: &[f32], n: usize, k: usize) -> Vec<f32> {
     let mut out = vec![0.0; n.next_multiple_of(128) * ld];
     for (i, &v) in w.iter().enumerate() {
         let (row, k) = (i / k, i % k);
-        out[row / 16 * 16 * ld + k / 32 * 512 + row % 16 * 32 + k % 32] = v;
+        let in_lane = (row % 8 * 4 + k % 32 / 8) * 8 + k % 4 / 2 * 4 + row % 16 / 8 * 2 + k % 2;
+        out[row / 16 * 16 * ld + k / 32 * 512 + k % 8 / 4 * 256 + in_lane] = v;
     }
     out
 }
