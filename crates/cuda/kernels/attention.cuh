@@ -1,17 +1,13 @@
 // o[r, h] = sum_j softmax_j(q[r, h] . key_j * scale) value_j over position(r) - window < j <= position(r)  twin: tests/gpu.rs, `attention`
 //
 // q bf16 [rows, heads * head_dim], keys and values bf16 in the stream's ring; `group` query heads share a key head (group <= 16).
-// Streaming softmax on the matrix units. A block of 4 warps takes up to 64 queries (64 / group consecutive positions of one stream, the
-// heads of a group beside each other) and stages their keys and values in shared memory, 128 at a time, cut at absolute positions; the
-// next keys travel while values are summed, the next values while scores are. With more than 32 queries a warp has 16 of its own. With
-// fewer, 2 or 4 warps share 16: each scores its part of the keys and sums its part of the outputs. Nothing of that enters a result: a
-// score, and a sum over keys, is the same chain of instructions whichever warp runs it, a maximum has no order, and a masked key adds
-// exactly nothing. So a row's bits depend neither on the rows beside it nor on the ring's length.
-// The sum of the weights is one more column of ones beside the values: of the weights rounded to bf16, like the outputs.
+// Streaming softmax on mma tiles: a tile is 16 queries (16 / group consecutive positions of one stream, the heads of a group beside each
+// other) by 32 keys. A block's 8 warps take key tiles in turn (tile % 8), each with its own running maximum and sum, and are then
+// combined first to last. Tiles are cut at absolute positions and a masked key adds exactly nothing, so a row's bits depend neither on
+// the rows beside it nor on the ring's length. Keys go from memory straight to registers.
 //
-// attention_<head_dim>: a block walks over items x key heads. With `partial`, an item is one run of keys and leaves f32 sums
-//   [.., heads, head_dim] and (maximum, sum) [.., heads]; attention_combine joins a row's runs in order. Without, it is all keys.
-//   Needs item.rows * group <= 64, item.key0 a multiple of 128, ring at least the keys of a query plus item.rows - 1.
+// attention_<head_dim>: a block walks over items x key heads. With `partial`, an item is one run of 256 keys and leaves
+//   f32 sums [.., heads, head_dim] and (maximum, sum) [.., heads]; attention_combine joins a row's runs in order. Without, it is all keys.
 
 struct Attention {
     u64 q;              // bf16 [rows, ldq]
@@ -31,244 +27,185 @@ struct Attention {
     float scale;        // log2(e) / sqrt(head_dim)
 };
 
-constexpr u32 QUERIES = 64;                     // of a block
-constexpr u32 KEYS = 128;                       // staged at a time
-constexpr u32 WEIGHTS_LD = KEYS + 8;            // rows an odd number of 16 bytes apart: eight of them meet no bank twice
+// The wider the load the better; any multiple of 16 works.
+template <int BYTES> struct Vector;
+template <> struct Vector<4> { u32 w[1]; };
+template <> struct Vector<8> { u32 w[2]; };
+template <> struct Vector<16> { u32 w[4]; };
+
+template <int BYTES> DEVICE Vector<BYTES> load_vector(const u16* p) {
+    Vector<BYTES> v;
+    if constexpr (BYTES == 4) v.w[0] = *(const u32*)p;
+    if constexpr (BYTES == 8) { const uint2 q = *(const uint2*)p; v.w[0] = q.x; v.w[1] = q.y; }
+    if constexpr (BYTES == 16) { const uint4 q = *(const uint4*)p; v.w[0] = q.x; v.w[1] = q.y; v.w[2] = q.z; v.w[3] = q.w; }
+    return v;
+}
 
 // -inf - -inf would be no number.
 DEVICE float weight_of(float score, float max) { return max == -INFINITY ? 0.f : exp2f(score - max); }
 
-DEVICE float power_of_two(float v) {
-    float r;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
-    return r;
-}
-
-// Four 8 x 8 matrices; lane i names row i % 8 of matrix i / 8. A thread gets elements 2t and 2t + 1 of row g of each.
-DEVICE void load_matrices(u32 (&m)[4], u32 at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-        : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]) : "r"(at) : "memory");
-}
-
-// The same of the transposed matrices.
-DEVICE void load_transposed(u32 (&m)[4], u32 at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-        : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]) : "r"(at) : "memory");
-}
-
-// 16 bytes on their way, or zeros.
-DEVICE void copy_16(u32 to, const u16* from, bool live) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(from), "r"(live ? 16 : 0) : "memory");
-}
-
-DEVICE void end_of_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-DEVICE void wait_for_all_but_last() { asm volatile("cp.async.wait_group 1;" ::: "memory"); }
-
-// Keys or values of positions key0 .. key0 + 128, zeros outside first .. end.
-template <int HD> DEVICE void copy_keys(u32 to, const u16* from, u32 ring, u32 kv_dim, u32 key0, u32 first, u32 end) {
-    if (key0 < end) {
-        const u32 slot0 = key0 % ring, c = threadIdx.x % (HD / 8);
-#pragma unroll 4
-        for (u32 i = threadIdx.x; i < KEYS * (HD / 8); i += 128) {
-            const u32 r = i / (HD / 8), d = (128 % (HD / 8) ? i % (HD / 8) : c) * 8;
-            const bool live = key0 + r >= first && key0 + r < end;
-            u32 slot = live ? slot0 + r : 0;
-            while (slot >= ring) slot -= ring;
-            copy_16(to + (r * (HD + 8) + d) * 2, from + (u64)slot * kv_dim + d, live);
-        }
-    }
-    end_of_copies();
-}
-
-// One item and key head; WAYS warps share 16 queries.
-template <int HD, int WAYS>
-DEVICE void attend(const Attention& p, const Item& item, u32 kv_head, const Row& row, u16* shared, float (&maxima)[4][16]) {
-    constexpr int LD = HD + 8, TILES = KEYS / 8 / WAYS;                 // tiles of 8 keys that a warp scores
-    constexpr int UNITS = HD / 16, MINE = (UNITS + WAYS - 1) / WAYS;    // 16 outputs each; those that a warp sums
-    const u32 keys = (u32)__cvta_generic_to_shared(shared), values = keys + KEYS * LD * 2;
-    const u32 queries = values + KEYS * LD * 2, weights = queries + QUERIES * LD * 2;
-    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    const u32 tile = warp / WAYS, part = warp % WAYS;
-    const u32 kv_dim = p.kv_heads * HD, ring = row.ring, used = item.rows * p.group, end = item.key1;
-    const u16* key = (const u16*)row.kv + (u64)2 * p.layer * ring * kv_dim + kv_head * HD;
-    const u16* value = key + (u64)ring * kv_dim;
-    const u32 oldest = row.position + 1 > p.window ? row.position + 1 - p.window : 0;
-    u32 key0 = oldest > item.key0 ? oldest / KEYS * KEYS : item.key0;
-
-    // Keys that earlier passes wrote need not wait for this pass's.
-    if (key0 + KEYS > row.fresh) wait_for_previous();
-    copy_keys<HD>(keys, key, ring, kv_dim, key0, oldest, end);
-    copy_keys<HD>(values, value, ring, kv_dim, key0, oldest, end);
-    wait_for_previous();
-    for (u32 i = threadIdx.x; i < QUERIES / WAYS * (HD / 8); i += 128) {
-        const u32 q = i / (HD / 8), d = i % (HD / 8) * 8;
-        const u16* from = (const u16*)p.q + (u64)(item.row + q / p.group) * p.ldq + (kv_head * p.group + q % p.group) * HD + d;
-        *(uint4*)(shared + (2 * KEYS + q) * LD + d) = q < used ? *(const uint4*)from : make_uint4(0, 0, 0, 0);
-    }
-
-    const u32 query_g = tile * 16 + g, query_g8 = query_g + 8;
-    const u32 last_g = row.position + query_g / p.group, last_g8 = row.position + query_g8 / p.group;  // newest key that a query sees
-    const u32 a_at = queries + ((tile * 16 + lane % 16) * LD + lane / 16 * 8) * 2;
-    const u32 k_at = keys + ((part * (KEYS / WAYS) + lane / 16 * 8 + lane % 8) * LD + lane / 8 % 2 * 8) * 2;
-    const u32 v_at = values + (lane % 16 * LD + part * MINE * 16 + lane / 16 * 8) * 2;
-    const u32 w_at = weights + ((tile * 16 + lane % 16) * WEIGHTS_LD + lane / 16 * 8) * 2;
-    float max_g = -INFINITY, max_g8 = -INFINITY, norm[4] = {0.f, 0.f, 0.f, 0.f}, o[MINE][2][4];        // maxima of unscaled scores
-#pragma unroll
-    for (int i = 0; i < MINE; i++)
-#pragma unroll
-        for (int c = 0; c < 4; c++) o[i][0][c] = o[i][1][c] = 0.f;
-
-    for (; key0 < end; key0 += KEYS) {
-        wait_for_all_but_last();
-        __syncthreads();                                                // queries and keys are there
-        float s[TILES][4];
-#pragma unroll
-        for (int n = 0; n < TILES; n++)
-#pragma unroll
-            for (int c = 0; c < 4; c++) s[n][c] = 0.f;
-#pragma unroll
-        for (int d = 0; d < UNITS; d++) {
-            u32 a[4];
-            load_matrices(a, a_at + d * 32);
-#pragma unroll
-            for (int n = 0; n < TILES; n += 2) {
-                u32 b[4];
-                load_matrices(b, k_at + (n * 8 * LD + d * 16) * 2);
-                mma(s[n], a[0], a[1], a[2], a[3], b[0], b[1]);
-                mma(s[n + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
-            }
-        }
-        // Seen: last - window < at <= last, in unsigned arithmetic. Where every query sees every key there is nothing to mask.
-        if (key0 + KEYS > row.position + 1 || key0 + p.window < row.position + item.rows) {
-#pragma unroll
-            for (int n = 0; n < TILES; n++)
-#pragma unroll
-                for (int c = 0; c < 2; c++) {
-                    const u32 at = key0 + part * (KEYS / WAYS) + 8 * n + 2 * t + c;
-                    if (last_g - at >= p.window) s[n][c] = -INFINITY;
-                    if (last_g8 - at >= p.window) s[n][2 + c] = -INFINITY;
-                }
-        }
-        float new_g = max_g, new_g8 = max_g8;
-#pragma unroll
-        for (int n = 0; n < TILES; n++) {
-            new_g = fmaxf(new_g, fmaxf(s[n][0], s[n][1]));
-            new_g8 = fmaxf(new_g8, fmaxf(s[n][2], s[n][3]));
-        }
-        for (int d = 1; d < 4; d <<= 1) {
-            new_g = fmaxf(new_g, __shfl_xor_sync(~0u, new_g, d));
-            new_g8 = fmaxf(new_g8, __shfl_xor_sync(~0u, new_g8, d));
-        }
-        if (WAYS > 1 && t == 0) {
-            maxima[warp][g] = new_g;
-            maxima[warp][g + 8] = new_g8;
-        }
-        __syncthreads();                                                // keys are no longer needed
-        copy_keys<HD>(keys, key, ring, kv_dim, key0 + KEYS, oldest, end);
-        if (WAYS > 1) {
-#pragma unroll
-            for (int i = 0; i < WAYS; i++) {
-                new_g = fmaxf(new_g, maxima[tile * WAYS + i][g]);
-                new_g8 = fmaxf(new_g8, maxima[tile * WAYS + i][g + 8]);
-            }
-        }
-        // Products and sums are spelled out, so that the compiler fuses them alike for every WAYS.
-        const float zero_g = new_g == -INFINITY ? 0.f : __fmul_rn(new_g, p.scale);
-        const float zero_g8 = new_g8 == -INFINITY ? 0.f : __fmul_rn(new_g8, p.scale);
-        const float keep_g = power_of_two(__fmaf_rn(max_g, p.scale, -zero_g));
-        const float keep_g8 = power_of_two(__fmaf_rn(max_g8, p.scale, -zero_g8));
-        max_g = new_g;
-        max_g8 = new_g8;
-        u32 w[TILES][2];
-#pragma unroll
-        for (int n = 0; n < TILES; n++) {
-#pragma unroll
-            for (int c = 0; c < 2; c++) {
-                s[n][c] = power_of_two(__fmaf_rn(s[n][c], p.scale, -zero_g));
-                s[n][2 + c] = power_of_two(__fmaf_rn(s[n][2 + c], p.scale, -zero_g8));
-            }
-            w[n][0] = pack(s[n][0], s[n][1]);
-            w[n][1] = pack(s[n][2], s[n][3]);
-            if (WAYS > 1) {
-                u32* to = (u32*)(shared + (2 * KEYS + QUERIES) * LD + query_g * WEIGHTS_LD + part * (KEYS / WAYS) + 8 * n + 2 * t);
-                to[0] = w[n][0];
-                to[8 * WEIGHTS_LD / 2] = w[n][1];
-            }
-        }
-#pragma unroll
-        for (int c = 0; c < 4; c++) {
-            const float keep = c < 2 ? keep_g : keep_g8;
-            norm[c] = __fmul_rn(norm[c], keep);
-#pragma unroll
-            for (int i = 0; i < MINE; i++) {
-                o[i][0][c] = __fmul_rn(o[i][0][c], keep);
-                o[i][1][c] = __fmul_rn(o[i][1][c], keep);
-            }
-        }
-        wait_for_all_but_last();
-        __syncthreads();                                                // values are there, and the other warps' weights
-#pragma unroll
-        for (int k = 0; k < (int)KEYS / 16; k++) {
-            u32 a[4];
-            if constexpr (WAYS > 1) {
-                load_matrices(a, w_at + k * 32);
-            } else {
-                a[0] = w[2 * k][0];
-                a[1] = w[2 * k][1];
-                a[2] = w[2 * k + 1][0];
-                a[3] = w[2 * k + 1][1];
-            }
-            const u32 ones = 0x3f803f80;
-            mma(norm, a[0], a[1], a[2], a[3], ones, ones);
-#pragma unroll
-            for (int i = 0; i < MINE; i++) {
-                if (UNITS % WAYS && part * MINE + i >= UNITS) continue;
-                u32 b[4];
-                load_transposed(b, v_at + (k * 16 * LD + i * 16) * 2);
-                mma(o[i][0], a[0], a[1], a[2], a[3], b[0], b[1]);
-                mma(o[i][1], a[0], a[1], a[2], a[3], b[2], b[3]);
-            }
-        }
-        __syncthreads();                                                // values, weights and maxima are no longer needed
-        copy_keys<HD>(values, value, ring, kv_dim, key0 + KEYS, oldest, end);
-    }
-
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const u32 q = half ? query_g8 : query_g;
-        if (q >= used) continue;
-        const u32 r = item.row + q / p.group, head = kv_head * p.group + q % p.group;
-        const u64 to = (u64)(((const Row*)p.rows)[r].partial + item.partial) * (p.kv_heads * p.group) + head;
-        const float sum = norm[2 * half], max = half ? max_g8 : max_g;
-        if (p.partial && part == 0 && t == 0)
-            ((float2*)p.norms)[to] = make_float2(__fmul_rn(max, p.scale), sum);
-#pragma unroll
-        for (int i = 0; i < MINE; i++) {
-            if (UNITS % WAYS && part * MINE + i >= UNITS) continue;
-#pragma unroll
-            for (int j = 0; j < 2; j++) {
-                const u32 d = (part * MINE + i) * 16 + 8 * j + 2 * t;
-                const float x = o[i][j][2 * half], y = o[i][j][2 * half + 1];
-                if (p.partial) *(float2*)((float*)p.partial + to * HD + d) = make_float2(x, y);
-                else *(u32*)((u16*)p.out + (u64)r * p.ldo + head * HD + d) = pack(x / sum, y / sum);
-            }
-        }
-    }
-}
-
 template <int HD> DEVICE void attention(const Attention& p) {
-    extern __shared__ uint4 shared[];           // u16 keys [128][HD + 8], values the same, queries [64][HD + 8], weights [32][136]
-    __shared__ float maxima[4][16];
+    constexpr int KW = HD % 32 ? 4 : 8;                                 // consecutive elements of a key that a thread takes
+    constexpr int VW = HD % 64 == 0 ? 8 : HD % 32 == 0 ? 4 : 2;         // consecutive elements of a value
+    constexpr int STRIDE = HD % 32 ? HD + 24 : HD + 8;                  // 8 modulo 32: the stores below meet no bank twice
+    extern __shared__ uint4 shared[];
+    float* sums = (float*)shared;                                       // [8][16][STRIDE]
+    u16* queries = (u16*)(sums + 8 * 16 * STRIDE);                      // [16][HD + 8]
+    __shared__ float maxima[8][16], norms[8][16], keep[8][16];
     let_next_start();
-    const u32 work = ((const Counts*)p.counts)->items * p.kv_heads;     // the table was there before the pass
+    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
+    const u32 heads = p.kv_heads * p.group, kv_dim = p.kv_heads * HD;
+    const u32 work = ((const Counts*)p.counts)->items * p.kv_heads;
     if (blockIdx.x >= work) wait_for_previous();
     for (u32 w = blockIdx.x; w < work; w += gridDim.x) {
         const Item item = ((const Item*)p.items)[w / p.kv_heads];
-        const Row row = ((const Row*)p.rows)[item.row];
-        const u32 used = item.rows * p.group;
-        if (used <= 16) attend<HD, 4>(p, item, w % p.kv_heads, row, (u16*)shared, maxima);
-        else if (used <= 32) attend<HD, 2>(p, item, w % p.kv_heads, row, (u16*)shared, maxima);
-        else attend<HD, 1>(p, item, w % p.kv_heads, row, (u16*)shared, maxima);
+        const u32 kv_head = w % p.kv_heads, used = item.rows * p.group;  // of the 16 queries
+        const Row& row = ((const Row*)p.rows)[item.row];
+        const u32 ring = row.ring;
+        const u16* keys = (const u16*)row.kv + (u64)2 * p.layer * ring * kv_dim + kv_head * HD;
+        const u16* values = keys + (u64)ring * kv_dim;
+        if (w == blockIdx.x) wait_for_previous();                       // the table was there before the pass
+        for (u32 i = threadIdx.x; i < 16 * HD / 8; i += 256) {
+            const u32 q = i / (HD / 8), d = i % (HD / 8) * 8;
+            const u16* from = (const u16*)p.q + (u64)(item.row + q / p.group) * p.ldq + (kv_head * p.group + q % p.group) * HD + d;
+            *(uint4*)(queries + q * (HD + 8) + d) = q < used ? *(const uint4*)from : make_uint4(0, 0, 0, 0);
+        }
+        __syncthreads();
+
+        const u32 last_g = row.position + g / p.group, last_g8 = row.position + (g + 8) / p.group;     // newest key that a query sees
+        float max_g = -INFINITY, max_g8 = -INFINITY, norm_g = 0.f, norm_g8 = 0.f, o[HD / 8][4];
+#pragma unroll
+        for (int i = 0; i < HD / 8; i++)
+#pragma unroll
+            for (int c = 0; c < 4; c++) o[i][c] = 0.f;
+        for (u32 key0 = item.key0 + warp * 32; key0 < item.key1; key0 += 256) {
+            const u32 slot0 = key0 % ring;                              // a tile does not wrap: rings are multiples of 32
+            // All of the tile's keys and values are on their way before the first is used.
+            Vector<2 * KW> k[4][HD / (4 * KW)];
+            Vector<2 * VW> v[2][HD / (8 * VW)][4];
+            const u16* key = keys + (u64)(slot0 + g) * kv_dim + KW * t;
+            const u16* value = values + (u64)(slot0 + 2 * t) * kv_dim + VW * g;
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+#pragma unroll
+                for (int d = 0; d < HD / (4 * KW); d++) k[n][d] = load_vector<2 * KW>(key + (u64)8 * n * kv_dim + 4 * KW * d);
+            // Sixteen keys at once. Column g of value tile j is element base + VW g + j, so that a thread reads VW neighbours.
+#pragma unroll
+            for (int n = 0; n < 2; n++)
+#pragma unroll
+                for (int d = 0; d < HD / (8 * VW); d++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)         // keys 2t, 2t + 1, 2t + 8, 2t + 9
+                        v[n][d][i] = load_vector<2 * VW>(value + (u64)(16 * n + i % 2 + i / 2 * 8) * kv_dim + 8 * VW * d);
+            float s[4][4];
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+#pragma unroll
+                for (int c = 0; c < 4; c++) s[n][c] = 0.f;
+#pragma unroll
+            for (int d = 0; d < HD / (4 * KW); d++) {
+                const auto a = load_vector<2 * KW>(queries + g * (HD + 8) + 4 * KW * d + KW * t);
+                const auto a8 = load_vector<2 * KW>(queries + (g + 8) * (HD + 8) + 4 * KW * d + KW * t);
+#pragma unroll
+                for (int i = 0; i < KW / 4; i++)
+#pragma unroll
+                    for (int n = 0; n < 4; n++)
+                        mma(s[n], a.w[2 * i], a8.w[2 * i], a.w[2 * i + 1], a8.w[2 * i + 1], k[n][d].w[2 * i], k[n][d].w[2 * i + 1]);
+            }
+            float new_g = max_g, new_g8 = max_g8;
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+#pragma unroll
+                for (int c = 0; c < 2; c++) {
+                    const u32 at = key0 + 8 * n + 2 * t + c;            // seen: last - window < at <= last, in unsigned arithmetic
+                    s[n][c] = last_g - at < p.window ? s[n][c] * p.scale : -INFINITY;
+                    s[n][2 + c] = last_g8 - at < p.window ? s[n][2 + c] * p.scale : -INFINITY;
+                    new_g = fmaxf(new_g, s[n][c]);
+                    new_g8 = fmaxf(new_g8, s[n][2 + c]);
+                }
+            for (int d = 1; d < 4; d <<= 1) {
+                new_g = fmaxf(new_g, __shfl_xor_sync(~0u, new_g, d));
+                new_g8 = fmaxf(new_g8, __shfl_xor_sync(~0u, new_g8, d));
+            }
+            const float keep_g = weight_of(max_g, new_g), keep_g8 = weight_of(max_g8, new_g8);
+            max_g = new_g;
+            max_g8 = new_g8;
+            norm_g *= keep_g;
+            norm_g8 *= keep_g8;
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+#pragma unroll
+                for (int c = 0; c < 2; c++) {
+                    norm_g += s[n][c] = weight_of(s[n][c], max_g);
+                    norm_g8 += s[n][2 + c] = weight_of(s[n][2 + c], max_g8);
+                }
+#pragma unroll
+            for (int i = 0; i < HD / 8; i++) {
+                o[i][0] *= keep_g;
+                o[i][1] *= keep_g;
+                o[i][2] *= keep_g8;
+                o[i][3] *= keep_g8;
+            }
+#pragma unroll
+            for (int n = 0; n < 2; n++) {
+                const u32 a0 = pack(s[2 * n][0], s[2 * n][1]), a1 = pack(s[2 * n][2], s[2 * n][3]);
+                const u32 a2 = pack(s[2 * n + 1][0], s[2 * n + 1][1]), a3 = pack(s[2 * n + 1][2], s[2 * n + 1][3]);
+#pragma unroll
+                for (int d = 0; d < HD / (8 * VW); d++)
+#pragma unroll
+                    for (int j = 0; j < VW; j++) {
+                        const u32 half = j % 2 ? 0x7632 : 0x5410;
+                        const u32 b0 = __byte_perm(v[n][d][0].w[j / 2], v[n][d][1].w[j / 2], half);
+                        const u32 b1 = __byte_perm(v[n][d][2].w[j / 2], v[n][d][3].w[j / 2], half);
+                        mma(o[VW * d + j], a0, a1, a2, a3, b0, b1);
+                    }
+            }
+        }
+        for (int d = 1; d < 4; d <<= 1) {
+            norm_g += __shfl_xor_sync(~0u, norm_g, d);
+            norm_g8 += __shfl_xor_sync(~0u, norm_g8, d);
+        }
+        if (t == 0) {
+            maxima[warp][g] = max_g;
+            maxima[warp][g + 8] = max_g8;
+            norms[warp][g] = norm_g;
+            norms[warp][g + 8] = norm_g8;
+        }
+        // Sums lie as the instruction leaves them: element base + VW n + j of a head at base + 8 j + n.
+        float* mine = sums + (warp * 16 + g) * STRIDE + 2 * t;
+#pragma unroll
+        for (int i = 0; i < HD / 8; i++) {
+            if (g < used) *(float2*)(mine + 8 * i) = make_float2(o[i][0], o[i][1]);
+            if (g + 8 < used) *(float2*)(mine + 8 * STRIDE + 8 * i) = make_float2(o[i][2], o[i][3]);
+        }
+        __syncthreads();
+        if (threadIdx.x < 128) {
+            const u32 k = threadIdx.x / 16, q = threadIdx.x % 16;
+            float max = maxima[0][q];
+            for (u32 i = 1; i < 8; i++) max = fmaxf(max, maxima[i][q]);
+            keep[k][q] = weight_of(maxima[k][q], max);
+        }
+        __syncthreads();
+        for (u32 i = threadIdx.x; i < used * HD; i += 256) {
+            const u32 q = i / HD, d = i % HD, head = kv_head * p.group + q % p.group;
+            const u32 at = d / (8 * VW) * (8 * VW) + d % VW * 8 + d % (8 * VW) / VW;
+            float max = -INFINITY, norm = 0.f, sum = 0.f;
+#pragma unroll
+            for (u32 k = 0; k < 8; k++) {
+                max = fmaxf(max, maxima[k][q]);
+                norm += norms[k][q] * keep[k][q];
+                sum += sums[(k * 16 + q) * STRIDE + at] * keep[k][q];
+            }
+            const u32 r = item.row + q / p.group;
+            if (p.partial) {
+                const u64 to = (u64)(((const Row*)p.rows)[r].partial + item.partial) * heads + head;
+                ((float*)p.partial)[to * HD + d] = sum;
+                if (d == 0) ((float2*)p.norms)[to] = make_float2(max, norm);
+            } else {
+                ((u16*)p.out)[(u64)r * p.ldo + head * HD + d] = to_bf16(sum / norm);
+            }
+        }
+        __syncthreads();
     }
 }
 
@@ -284,9 +221,8 @@ KERNEL __launch_bounds__(256) attention_combine(const __grid_constant__ Attentio
     const float2* norms = (const float2*)p.norms + (u64)row.partial * heads + head;
     const float* sums = (const float*)p.partial + ((u64)row.partial * heads + head) * p.head_dim + d;
     float max = -INFINITY, norm = 0.f, sum = 0.f;
-#pragma unroll 8
     for (u32 k = 0; k < row.partials; k++) max = fmaxf(max, norms[(u64)k * heads].x);
-#pragma unroll 8
+#pragma unroll 4
     for (u32 k = 0; k < row.partials; k++) {
         const float2 n = norms[(u64)k * heads];
         const float keep = weight_of(n.x, max);
@@ -296,11 +232,11 @@ KERNEL __launch_bounds__(256) attention_combine(const __grid_constant__ Attentio
     ((u16*)p.out)[(u64)r * p.ldo + i] = to_bf16(sum / norm);
 }
 
-KERNEL __launch_bounds__(128, 3) attention_16(const __grid_constant__ Attention p) { attention<16>(p); }
-KERNEL __launch_bounds__(128, 3) attention_32(const __grid_constant__ Attention p) { attention<32>(p); }
-KERNEL __launch_bounds__(128, 3) attention_48(const __grid_constant__ Attention p) { attention<48>(p); }
-KERNEL __launch_bounds__(128, 3) attention_64(const __grid_constant__ Attention p) { attention<64>(p); }
-KERNEL __launch_bounds__(128, 2) attention_80(const __grid_constant__ Attention p) { attention<80>(p); }
-KERNEL __launch_bounds__(128, 2) attention_96(const __grid_constant__ Attention p) { attention<96>(p); }
-KERNEL __launch_bounds__(128, 2) attention_112(const __grid_constant__ Attention p) { attention<112>(p); }
-KERNEL __launch_bounds__(128, 2) attention_128(const __grid_constant__ Attention p) { attention<128>(p); }
+KERNEL __launch_bounds__(256, 2) attention_16(const __grid_constant__ Attention p) { attention<16>(p); }
+KERNEL __launch_bounds__(256, 2) attention_32(const __grid_constant__ Attention p) { attention<32>(p); }
+KERNEL __launch_bounds__(256, 2) attention_48(const __grid_constant__ Attention p) { attention<48>(p); }
+KERNEL __launch_bounds__(256, 2) attention_64(const __grid_constant__ Attention p) { attention<64>(p); }
+KERNEL __launch_bounds__(256, 1) attention_80(const __grid_constant__ Attention p) { attention<80>(p); }
+KERNEL __launch_bounds__(256, 1) attention_96(const __grid_constant__ Attention p) { attention<96>(p); }
+KERNEL __launch_bounds__(256, 1) attention_112(const __grid_constant__ Attention p) { attention<112>(p); }
+KERNEL __launch_bounds__(256, 1) attention_128(const __grid_constant__ Attention p) { attention<128>(p); }

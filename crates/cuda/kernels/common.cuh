@@ -20,14 +20,14 @@ struct Row {
     u32 id;             // input token
     u32 partial;        // first of the row's partial results in attention
     u32 partials;       // how many
-    u32 fresh;          // first position of the stream in this pass: keys before it are there already
+    u32 unused;
 };
 
 // Rows of one stream, consecutive positions, and the keys that they meet: the work of one block in attention.
 struct Item {
     u32 row;            // the first
     u32 rows;
-    u32 key0, key1;     // absolute positions, key0 a multiple of KEY_RUN
+    u32 key0, key1;     // absolute positions, key0 a multiple of 256
     u32 partial;        // which of the rows' partial results this is
 };
 

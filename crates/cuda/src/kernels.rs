@@ -6,7 +6,6 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::driver::{Buffer, Device, DriverError, Function, Module, Stream};
 use crate::images::Image;
-use crate::table::{MAX_GROUP, QUERY_TILE};
 
 type Result<T> = std::result::Result<T, DriverError>;
 
@@ -161,14 +160,14 @@ const TILE_BYTES: u32 = 4 * 2 * 64 * (TILE_ROWS + TILE_OUTPUTS) as u32;
 /// A product of no more tiles than this is cut into its slices, a block each: so few would leave much of a large GPU idle.
 const SLICED_TILES: usize = 96;
 
-/// Blocks of an attention kernel on a processor (registers and shared memory allow them); each walks over what there is to do.
-fn attention_blocks(head_dim: u32) -> u32 {
-    if head_dim <= 64 { 3 } else { 2 }
-}
+/// Blocks of an attention kernel on a processor; each walks over what there is to do.
+const ATTENTION_BLOCKS: u32 = 2;
 
-/// Keys, values, queries and weights; see kernels/attention.cuh.
 fn attention_bytes(head_dim: usize) -> u32 {
-    (((2 * 128 + QUERY_TILE) * (head_dim + 8) + 32 * (128 + 8)) * 2) as u32
+    {
+        let stride = if head_dim.is_multiple_of(32) { head_dim + 8 } else { head_dim + 24 };
+        (8 * 16 * stride * 4 + 16 * (head_dim + 8) * 2) as u32
+    }
 }
 
 /// Loaded kernels.
@@ -258,11 +257,10 @@ impl Kernels {
 
     /// Attention over the items of the table; with `partial` their results are joined for up to `max_rows` rows.
     pub fn attention(&self, stream: &Stream, p: Attention, max_rows: usize) -> Result<()> {
-        assert!(p.head_dim.is_multiple_of(16) && p.head_dim as usize <= MAX_HEAD_DIM);
-        assert!(p.group > 0 && p.group as usize <= MAX_GROUP && p.scale > 0.0);
+        assert!(p.head_dim.is_multiple_of(16) && p.head_dim as usize <= MAX_HEAD_DIM && p.group <= 16);
         assert!(p.ldq.is_multiple_of(8) && p.window > 0);
         let f = &self.attention[p.head_dim as usize / 16 - 1];
-        self.launch(stream, f, (attention_blocks(p.head_dim) * self.processors, 1), 128, &p)?;
+        self.launch(stream, f, (ATTENTION_BLOCKS * self.processors, 1), 256, &p)?;
         if p.partial != 0 {
             let width = p.kv_heads * p.group * p.head_dim;
             self.launch(stream, &self.combine, (max_rows as u32, width.div_ceil(256)), 256, &p)?;

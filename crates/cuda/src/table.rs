@@ -6,10 +6,7 @@ use bytemuck::{Pod, Zeroable};
 pub const KEY_RUN: usize = 256;
 
 /// Rows of a tile of queries in attention: consecutive positions times the query heads of a group.
-pub const QUERY_TILE: usize = 64;
-
-/// Most query heads that share a key head.
-pub const MAX_GROUP: usize = 16;
+pub const QUERY_TILE: usize = 16;
 
 /// One position of a pass.
 #[repr(C)]
@@ -31,8 +28,8 @@ pub struct Row {
     pub partial: u32,
     /// Number of partial results.
     pub partials: u32,
-    /// First position of the stream in this pass.
-    pub fresh: u32,
+    /// So that there is no padding.
+    pub unused: u32,
 }
 
 /// Work of one block of attention (times the key heads).
@@ -136,13 +133,10 @@ impl Table {
     /// Adds consecutive positions of one stream and, for attention of `group` query heads a key head within `window`, their items:
     /// in the decoder (`runs`) one for each run of keys, whose partial results are joined afterwards; else one for all keys.
     pub fn push(&mut self, rows: impl IntoIterator<Item = Row>, group: usize, window: usize, runs: bool) {
-        // Without runs there are fewer items: smaller tiles keep more processors busy. Bits do not depend on it.
-        let (begin, tile) = (self.rows.len(), if runs { QUERY_TILE } else { QUERY_TILE / 2 } / group);
+        let begin = self.rows.len();
         self.rows.extend(rows);
-        let fresh = self.rows.get(begin).map_or(0, |row| row.position);
-        self.rows[begin..].iter_mut().for_each(|row| row.fresh = fresh);
-        for first in (begin..self.rows.len()).step_by(tile) {
-            let last = (first + tile).min(self.rows.len()) - 1;
+        for first in (begin..self.rows.len()).step_by((QUERY_TILE / group).max(1)) {
+            let last = (first + (QUERY_TILE / group).max(1)).min(self.rows.len()) - 1;
             let oldest = (self.rows[first].position as usize + 1).saturating_sub(window);
             let end = self.rows[last].position as usize + 1;
             let count = (last - first + 1) as u32;
