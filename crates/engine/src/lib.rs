@@ -1,11 +1,12 @@
 //! Speech to text over a model and a backend: the public face of the library.
 //!
-//! ```no_run
+//! ```
+//! use voxtral_cpu::{CpuBackend, CpuOptions};
 //! use voxtral_engine::{Engine, Event, SessionOptions};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = voxtral_model::Model::digits();
-//! # let backend: Box<dyn voxtral_model::Backend> = unimplemented!();
-//! let engine = Engine::new(&model, backend)?;
+//! let backend = CpuBackend::new(&model, CpuOptions::default())?;
+//! let engine = Engine::new(&model, Box::new(backend))?;
 //! let mut session = engine.session(SessionOptions::default())?;
 //! session.push_samples(&[0.0; 16000])?; // 16 kHz mono, in pieces of any size
 //! session.finish();
