@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use voxtral_audio::{MAX_CHANNELS, MAX_RATE, MIN_RATE, SampleFormat};
-use voxtral_model::{Delay, TOKEN_MS};
+use voxtral_model::{Delay, Recipe, TOKEN_MS};
 
 const RATES: RangeInclusive<i64> = MIN_RATE as i64..=MAX_RATE as i64;
 const CHANNELS: RangeInclusive<i64> = 1..=MAX_CHANNELS as i64;
@@ -203,11 +203,23 @@ pub(crate) struct SynthModel {
     /// Another seed is another model
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+
+    /// How much the audio counts for a token, where the token before counts 1 and all layers count 3: the more, the more of
+    /// parallel decoding's guesses hold
+    #[arg(long, value_name = "WEIGHT", default_value_t = Recipe::AUDIO, value_parser = audio_weight)]
+    pub audio: f32,
 }
 
 fn delay(text: &str) -> Result<Delay, String> {
     let ms = text.parse().map_err(|_| format!("{text:?} is not a number of milliseconds"))?;
     Delay::from_ms(ms).map_err(|e| e.to_string())
+}
+
+fn audio_weight(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|weight| (0.0..=1000.0).contains(weight))
+        .ok_or_else(|| format!("{text:?} is not from 0 to 1000"))
 }
 
 /// Seconds, as tokens.

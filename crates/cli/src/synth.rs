@@ -1,7 +1,7 @@
 //! `voxtral synth-model`.
 
 use clap::error::ErrorKind;
-use voxtral_model::{ModelConfig, write_synthetic};
+use voxtral_model::{ModelConfig, Recipe, write_synthetic};
 
 use crate::args::{SynthModel, usage};
 use crate::output::say;
@@ -16,7 +16,8 @@ pub(crate) fn run(args: &SynthModel) -> anyhow::Result<()> {
     };
     let config = ModelConfig::synthetic(size, &fields).unwrap_or_else(|e| usage(ErrorKind::ValueValidation, e));
     let mut progress = Progress::new("writing", true);
-    write_synthetic(&args.out, &config, args.seed, |written, total| progress.show(written, total))?;
+    let recipe = Recipe { seed: args.seed, audio: args.audio };
+    write_synthetic(&args.out, &config, recipe, |written, total| progress.show(written, total))?;
     drop(progress);
     say(&format!("{} parameters in {}", config.parameters(), args.out.display()));
     Ok(())

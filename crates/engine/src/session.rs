@@ -71,7 +71,9 @@ pub struct Summary {
 pub struct Stats {
     /// Decoder positions, those of the prompt included.
     pub positions: usize,
-    /// Decoder passes.
+    /// Tokens generated.
+    pub tokens: usize,
+    /// Decoder passes, the prompt's included.
     pub passes: usize,
     /// Passes that made so many positions certain: 1, 2 to 3, 4 to 7, and so on to 128. The prompt's is not among them.
     pub certain: [usize; 8],

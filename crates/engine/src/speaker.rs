@@ -217,6 +217,7 @@ impl Speaker {
                 _ => Piece::Special,
             };
             events.push(Event::Token { id, logprob });
+            self.stats.tokens += 1;
             let text = self.transcript.push(piece, logprob);
             if !text.is_empty() {
                 self.stats.first_text.get_or_insert_with(|| self.opened.elapsed());

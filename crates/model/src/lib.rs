@@ -36,7 +36,7 @@ pub use delay::{Delay, DelayError, TOKEN_MS};
 pub use error::ModelError;
 pub use model::Model;
 pub use numerics::{Rope, ada_scales, gelu};
-pub use synth::{SpecError, write_synthetic};
+pub use synth::{Recipe, SpecError, write_synthetic};
 pub use tensor::{Storage, Tensor, TensorData};
 pub use tokenizer::{Kind, Tokenizer, TokenizerError};
 pub use weights::{AdaNorm, LayerWeights, Linear, Weights};

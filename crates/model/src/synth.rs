@@ -30,16 +30,38 @@ const BATCH: usize = 16 << 20;
 /// Values that one thread makes at a time.
 const BLOCK: usize = 1 << 16;
 
+/// Which random model of some dimensions: a seed alone makes one, `7.into()`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recipe {
+    /// Another seed is another model.
+    pub seed: u64,
+    /// How much the audio counts where the last token counts 1 and all layers count 3. The more, the less a token depends on those
+    /// before it, and the more of parallel decoding's guesses hold.
+    pub audio: f32,
+}
+
+impl Recipe {
+    /// What the audio counts unless said otherwise: as much as all layers.
+    pub const AUDIO: f32 = 3.0;
+}
+
+impl From<u64> for Recipe {
+    fn from(seed: u64) -> Self {
+        Self { seed, audio: Self::AUDIO }
+    }
+}
+
 impl Model {
     /// The model that [`write_synthetic`] would write, in memory.
     ///
     /// # Errors
     /// When `config` makes no sense, or its vocabulary has no room for the special ids and the 256 bytes.
-    pub fn synthetic(config: &ModelConfig, seed: u64) -> Result<Self, ConfigError> {
+    pub fn synthetic(config: &ModelConfig, recipe: impl Into<Recipe>) -> Result<Self, ConfigError> {
         check(config)?;
+        let recipe = recipe.into();
         let mut index = 0;
         let collected = Weights::collect(config, &mut |name, shape| {
-            let values = Values::new(config, name, shape, seed, index);
+            let values = Values::new(config, name, shape, recipe, index);
             index += 1;
             let tensor =
                 Tensor::filled(DType::Bf16, shape.to_vec(), |out| fill(&values, 0, bytemuck::cast_slice_mut(out)));
@@ -62,7 +84,7 @@ impl Model {
 pub fn write_synthetic(
     dir: &Path,
     config: &ModelConfig,
-    seed: u64,
+    recipe: impl Into<Recipe>,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<(), ModelError> {
     check(config).map_err(|source| ModelError::Config { path: dir.join(PARAMS), source })?;
@@ -70,6 +92,7 @@ pub fn write_synthetic(
     if let Some(path) = names.iter().map(|name| dir.join(name)).find(|path| path.exists()) {
         return Err(ModelError::Exists { path });
     }
+    let recipe = recipe.into();
     let io = |path: &Path| {
         let path = path.to_owned();
         move |source: io::Error| ModelError::Io { path, source }
@@ -82,7 +105,7 @@ pub fn write_synthetic(
         fs::write(&params, text::params(config)).map_err(io(&params))?;
         fs::write(&tekken, text::tekken(config.vocab)).map_err(io(&tekken))?;
         let file = File::create(&weights).map_err(io(&weights))?;
-        write_weights(file, config, seed, &mut progress).map_err(io(&weights))?;
+        write_weights(file, config, recipe, &mut progress).map_err(io(&weights))?;
         // The weights come last: a folder without them is no model.
         names.iter().try_for_each(|name| fs::rename(partial(name), dir.join(name)).map_err(io(&dir.join(name))))
     };
@@ -102,7 +125,7 @@ fn check(config: &ModelConfig) -> Result<(), ConfigError> {
 fn write_weights(
     mut file: File,
     config: &ModelConfig,
-    seed: u64,
+    recipe: Recipe,
     progress: &mut impl FnMut(u64, u64),
 ) -> io::Result<()> {
     let tensors = tensors(config);
@@ -111,7 +134,7 @@ fn write_weights(
     let mut written = 0;
     let mut buffer = vec![bf16::ZERO; BATCH];
     for (index, (name, shape)) in tensors.iter().enumerate() {
-        let values = Values::new(config, name, shape, seed, index as u64);
+        let values = Values::new(config, name, shape, recipe, index as u64);
         let len: usize = shape.iter().product();
         for start in (0..len).step_by(BATCH) {
             let batch = &mut buffer[..BATCH.min(len - start)];

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use voxtral_model::{Kind, Model, ModelConfig, ModelError, write_synthetic};
+use voxtral_model::{Kind, Model, ModelConfig, ModelError, Recipe, write_synthetic};
 
 use common::{assert_same, tensors};
 
@@ -49,6 +49,20 @@ fn on_disk_and_in_memory_are_the_same() {
 
     let again = write_synthetic(&folder, &config, 5, |_, _| {}).unwrap_err();
     assert!(matches!(again, ModelError::Exists { .. }), "{again}");
+}
+
+#[test]
+fn more_weight_of_the_audio_is_more_of_the_adapters_output_and_nothing_else() {
+    let deviation = |audio| {
+        let model = Model::synthetic(&tiny(), Recipe { seed: 5, audio }).unwrap();
+        tensors(&model.weights)
+            .into_iter()
+            .map(|t| t.to_f32().iter().map(|v| v * v).sum::<f32>().sqrt())
+            .collect::<Vec<_>>()
+    };
+    let (usual, loud) = (deviation(Recipe::AUDIO), deviation(2.0 * Recipe::AUDIO));
+    let ratios: Vec<f32> = loud.iter().zip(&usual).map(|(l, u)| l / u).filter(|ratio| *ratio != 1.0).collect();
+    assert!(matches!(ratios[..], [ratio] if (ratio - 2.0).abs() < 0.01), "{ratios:?}");
 }
 
 #[test]

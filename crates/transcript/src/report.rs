@@ -83,6 +83,9 @@ pub struct Stats {
     pub positions: u64,
     /// Decoder passes that produced them; fewer than positions when decoding in parallel.
     pub passes: u64,
+    /// Generated tokens over passes: 1 where they are decoded one by one.
+    #[serde(serialize_with = "decimals3")]
+    pub tokens_per_pass: f64,
     /// `total_ms` over the audio's length: below 1 is faster than real time. 0 for empty audio.
     #[serde(serialize_with = "decimals6")]
     pub rtf: f64,
@@ -137,7 +140,14 @@ mod tests {
                 after_space: true,
             }],
             tokens: Some(vec![TokenRecord { id: 32, logprob: -0.001 }, TokenRecord { id: 33, logprob: -1e-9 }]),
-            stats: Stats { total_ms: 12.3456, rtf: 0.0015064, positions: 113, passes: 11, ..Stats::default() },
+            stats: Stats {
+                total_ms: 12.3456,
+                rtf: 0.0015064,
+                positions: 113,
+                passes: 11,
+                tokens_per_pass: 6.8182,
+                ..Stats::default()
+            },
         }
     }
 
@@ -148,7 +158,7 @@ mod tests {
             r#""delay_ms":480,"text":"four","words":[{"text":"four","start_s":0.48,"end_s":0.88,"logprob":-0.01}],"#,
             r#""tokens":[{"id":32,"logprob":-0.001},{"id":33,"logprob":0.0}],"#,
             r#""stats":{"load_ms":0.0,"encode_ms":0.0,"decode_ms":0.0,"total_ms":12.346,"first_text_ms":null,"#,
-            r#""positions":113,"passes":11,"rtf":0.001506,"peak_rss_mb":0.0,"device_mb":0.0}}"#,
+            r#""positions":113,"passes":11,"tokens_per_pass":6.818,"rtf":0.001506,"peak_rss_mb":0.0,"device_mb":0.0}}"#,
         );
         assert_eq!(report().to_json().unwrap(), expected);
     }

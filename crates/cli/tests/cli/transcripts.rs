@@ -30,7 +30,7 @@ fn json_is_as_it_is_documented() {
     let line = |tokens: &str| {
         let head = r#""model":"digits","backend":"cpu","device":"[^"]+","audio":\{"path":"samples/digits.wav","duration_s":8.195\}"#;
         let rest = format!(
-            r#""stats":\{{{times}"positions":\d+,"passes":\d+,"rtf":{NUMBER},"peak_rss_mb":{NUMBER},"device_mb":{NUMBER}\}}"#
+            r#""stats":\{{{times}"positions":\d+,"passes":\d+,"tokens_per_pass":{NUMBER},"rtf":{NUMBER},"peak_rss_mb":{NUMBER},"device_mb":{NUMBER}\}}"#
         );
         let body = format!(r#""delay_ms":480,"text":"{DIGITS}","words":\[({word},?){{11}}\],{tokens}{rest}"#);
         predicate::str::is_match(format!("^\\{{{head},{body}\\}}\n$")).unwrap()

@@ -3,6 +3,7 @@
 
 use half::bf16;
 
+use super::Recipe;
 use super::text::{EOS, PAD, SPECIAL_IDS, WORD};
 use crate::{ModelConfig, Weights};
 
@@ -20,11 +21,11 @@ pub(super) struct Values {
 
 impl Values {
     /// Of the `index`-th tensor of a model.
-    pub(super) fn new(config: &ModelConfig, name: &str, shape: &[usize], seed: u64, index: u64) -> Self {
-        let (mean, deviation) = spread(config, name, shape);
+    pub(super) fn new(config: &ModelConfig, name: &str, shape: &[usize], recipe: Recipe, index: u64) -> Self {
+        let (mean, deviation) = spread(config, name, shape, recipe.audio);
         let table = quantiles().iter().map(|q| bf16::from_f32(mean + deviation * q)).collect();
         let embedding = (name == Weights::EMBEDDING).then_some(config.decoder.dim);
-        Self { table, key: mix(seed ^ mix(index)), embedding }
+        Self { table, key: mix(recipe.seed ^ mix(index)), embedding }
     }
 
     /// Values `start..`; `start` is a multiple of 4.
@@ -58,17 +59,16 @@ fn row_scale(id: usize) -> f32 {
 
 /// Mean and standard deviation of a tensor, so that a signal neither dies nor drowns on its way through any number of layers.
 ///
-/// The decoder's unit is the embedding: `LOGITS` is the deviation of the logits that it gives. Audio and, together, all layers add
-/// to it three times as much each, so that all of them decide what is written. The last norm has both signs: with the embedding
+/// The decoder's unit is the embedding: `LOGITS` is the deviation of the logits that it gives. All layers together add to it three
+/// times as much and audio `audio` times, so that all of them decide what is written. The last norm has both signs: with the embedding
 /// also being the head, a model would else write the id that it just read for ever.
-fn spread(config: &ModelConfig, name: &str, shape: &[usize]) -> (f32, f32) {
+fn spread(config: &ModelConfig, name: &str, shape: &[usize], audio: f32) -> (f32, f32) {
     const LOGITS: f32 = 4.0;
     let fan_in = (shape[1..].iter().product::<usize>() as f32).sqrt();
     let decoder = name.starts_with("layers.");
     let unit = LOGITS / (config.decoder.dim as f32).sqrt();
-    let stream = 3.0 * unit;
     let branch = match decoder {
-        true => stream / (config.decoder.layers as f32).sqrt(),
+        true => 3.0 * unit / (config.decoder.layers as f32).sqrt(),
         false => 1.0 / (config.encoder.layers as f32).sqrt(),
     };
     let deviation = match name.rsplit('.').take(2).collect::<Vec<_>>()[..] {
@@ -82,7 +82,7 @@ fn spread(config: &ModelConfig, name: &str, shape: &[usize]) -> (f32, f32) {
         ["weight", "w2"] => branch / fan_in,
         ["weight", "0"] => 2.0 / fan_in,
         ["weight", "2"] if decoder => 1.0 / fan_in,
-        ["weight", "2"] => stream / fan_in,
+        ["weight", "2"] => audio * unit / fan_in,
         ["weight", _] => 1.0 / fan_in,
         ["bias", "wo" | "w2"] => 0.1 * branch,
         _ => 0.2,
@@ -125,7 +125,7 @@ mod tests {
     fn values_are_normal_and_do_not_depend_on_how_they_are_cut() {
         let config = ModelConfig::synthetic("small", &["vocab=1536"]).unwrap();
         let shape = [512, 512];
-        let values = Values::new(&config, "layers.0.attention.wv.weight", &shape, 7, 3);
+        let values = Values::new(&config, "layers.0.attention.wv.weight", &shape, 7.into(), 3);
         let mut whole = vec![bf16::ZERO; 512 * 512];
         values.fill(0, &mut whole);
         let mut cut = vec![bf16::ZERO; 512 * 512];
