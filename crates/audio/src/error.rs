@@ -69,7 +69,7 @@ pub enum Error {
         to_channels: usize,
     },
     /// A front-end that cannot be: see [`MelConfig`](crate::MelConfig).
-    #[error("log-mel front-end with {field} = {value}")]
+    #[error("a log-mel front-end with {field} = {value} cannot be")]
     MelConfig {
         /// The field of the configuration.
         field: &'static str,

@@ -37,10 +37,10 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
                 let Some(input) = waiting.next() else { break };
                 let (text, written) = mpsc::channel();
                 let (job, load) = (&job, std::mem::take(&mut load));
-                running.push_back((written, scope.spawn(move || job.transcribe(input, load, &text))));
+                running.push_back((input, written, scope.spawn(move || job.transcribe(input, load, &text))));
             }
             // The first is printed as it comes; what those behind it write waits for its turn.
-            let Some((written, first)) = running.pop_front() else { return Ok(()) };
+            let Some((input, written, first)) = running.pop_front() else { return Ok(()) };
             let printed = written.into_iter().try_for_each(|text: String| output.write(&text));
             if let Err(error) = printed {
                 // Nobody will see what the others would write.
@@ -48,7 +48,8 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
                 return Err(error);
             }
             // One file that cannot be read is no reason to leave out the others.
-            match first.join().unwrap_or_else(|_| Err(anyhow::anyhow!("transcribing broke off"))) {
+            let broke_off = || Err(anyhow::anyhow!("{}: transcribing broke off", input.name()));
+            match first.join().unwrap_or_else(|_| broke_off()) {
                 Err(error) if inputs.len() > 1 => {
                     complain(&error);
                     failed += 1;

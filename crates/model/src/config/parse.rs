@@ -100,8 +100,7 @@ struct Object<'a> {
 
 impl<'a> Object<'a> {
     fn root(json: &'a Value) -> Result<Self, ConfigError> {
-        let fields =
-            json.as_object().ok_or_else(|| ConfigError::value("the file", shown(json), "not a JSON object"))?;
+        let fields = json.as_object().ok_or_else(|| ConfigError::value("root", shown(json), "it must be an object"))?;
         Ok(Self { place: String::new(), fields: Some(fields) })
     }
 
@@ -237,7 +236,7 @@ mod tests {
             (r#"{"n_layers":1e30}"#, "n_layers is 1e+30: it must be a whole number"),
             (r#"{"multimodal":3}"#, "multimodal is 3: it must be an object"),
             (r#"{"norm_eps":-1}"#, "decoder.norm_eps is -1"),
-            ("[]", "the file is []: not a JSON object"),
+            ("[]", "root is []: it must be an object"),
             ("{", "not valid JSON: EOF"),
         ];
         for (json, message) in native {
