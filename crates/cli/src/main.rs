@@ -6,6 +6,7 @@ mod args;
 mod backend;
 mod input;
 mod memory;
+mod mount;
 mod output;
 mod progress;
 mod synth;

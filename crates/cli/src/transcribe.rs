@@ -15,7 +15,7 @@ use voxtral_transcript::{Audio, Report, TokenRecord, Word};
 use crate::args::{DecodeChoice, Format, Transcribe};
 use crate::input::Input;
 use crate::output::{Output, complain, say};
-use crate::{backend, memory};
+use crate::{backend, memory, mount};
 
 pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
     let inputs = Input::all(args);
@@ -67,7 +67,17 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
 
 fn open_model(args: &Transcribe) -> anyhow::Result<Model> {
     match args.model.as_deref() {
-        Some(dir) if dir != Path::new("digits") => Ok(Model::open(dir)?),
+        Some(dir) if dir != Path::new("digits") => {
+            if let Some(drive) = mount::windows_drive(dir) {
+                tracing::warn!(
+                    "{}: the model is on a Windows drive ({}), which Linux reads slowly: copy the folder to the Linux file \
+                     system, such as ~/models",
+                    dir.display(),
+                    drive.display()
+                );
+            }
+            Ok(Model::open(dir)?)
+        }
         chosen => {
             if chosen.is_none() && !args.silent {
                 say("using the built-in demo model, which knows spoken English digits only; for everything else get \
