@@ -6,3 +6,4 @@ mod live;
 mod mutations;
 mod support;
 mod transcripts;
+mod troubleshooting;
