@@ -134,7 +134,7 @@ pub(crate) struct Transcribe {
 
 #[derive(Args)]
 #[command(
-    after_help = "Exit codes: 0 it runs, 3 what was asked for cannot run, 1 the report cannot be written, 2 wrong usage."
+    after_help = "Exit codes: 0 it runs, 3 what was asked for cannot run, 1 FILE or the output is at fault, 2 wrong usage."
 )]
 pub(crate) struct Doctor {
     /// The recording that --acceptance transcribes [default: the built-in sample of spoken digits]

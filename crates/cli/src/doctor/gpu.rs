@@ -151,8 +151,8 @@ fn fault_of_driver(gpu: &Gpu, wsl: Option<Wsl>) -> Option<(String, String)> {
             ),
             (None, None, None, None) => (
                 "no NVIDIA driver: libcuda.so.1 is not there".to_owned(),
-                "to compute on an NVIDIA GPU install its driver (525 or newer), and nothing else; a container must be started \
-                 with its GPUs (--gpus all). Without a GPU nothing is missing"
+                "install the NVIDIA driver (525 or newer), and nothing else; start a container with its GPUs (--gpus all); or leave it \
+                 to the processor (--backend cpu)"
                     .to_owned(),
             ),
         }),

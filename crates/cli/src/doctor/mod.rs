@@ -1,7 +1,7 @@
 //! `voxtral doctor`: what this machine has, what works on it, and what to do about the rest.
 //!
-//! Each check is a line for people and an object for programs. One that cannot be made is a line that says so; nothing here ends
-//! the program but an output that cannot be written.
+//! Each check is a line for people and an object for programs. One that cannot be made is a line that says so: only a recording
+//! that cannot be read and an output that cannot be written end the program.
 
 mod acceptance;
 mod check;
