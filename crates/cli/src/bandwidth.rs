@@ -5,14 +5,15 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 5;
-/// What each thread reads: more than its share of any cache.
-const BYTES: usize = 128 << 20;
+/// More than caches hold.
+const BYTES: usize = 512 << 20;
+/// Others who use memory leave some of them alone.
+const ROUNDS: usize = 8;
 
-/// Bytes a second that all threads together read from memory, the best of a few rounds. Takes no more than `most` bytes for it.
-pub(crate) fn read_rate(most: usize) -> f64 {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let words = (BYTES.min(most / threads) / size_of::<u64>()).max(1);
+/// Bytes a second that so many threads together read from memory, the best of the rounds.
+pub(crate) fn read_rate(threads: usize) -> f64 {
+    let threads = threads.max(1);
+    let words = BYTES / size_of::<u64>() / threads;
     let all_together = Barrier::new(threads);
     let read = || {
         // Not zeros: those would all be the same page until written to. Each thread fills its own, so that it lies near it.
@@ -37,7 +38,7 @@ pub(crate) fn read_rate(most: usize) -> f64 {
 mod tests {
     #[test]
     fn a_rate_is_a_number_above_none() {
-        let rate = super::read_rate(1 << 20);
+        let rate = super::read_rate(2);
         assert!(rate.is_finite() && rate > 0.0, "{rate}");
     }
 }

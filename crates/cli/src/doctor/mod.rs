@@ -63,7 +63,7 @@ fn examine(args: &Doctor, recording: Option<&Recording>, checks: &mut Checks) ->
     let cuda = gpu.usable.is_ok().then_some(Device::Cuda(args.device));
     for device in [Some(Device::Cpu), cuda].into_iter().flatten() {
         checks.add(smoke::sample(device))?;
-        checks.add(smoke::speed(device, &host, &gpu, args))?;
+        checks.add(smoke::speed(device, &gpu))?;
     }
     match recording {
         Some(recording) => acceptance::run(args, recording, opened.as_ref(), &gpu, checks),

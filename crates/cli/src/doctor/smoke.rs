@@ -1,5 +1,6 @@
 //! What a backend makes of the built-in sample, and how fast its memory is.
 
+use std::thread;
 use std::time::Instant;
 
 use serde_json::json;
@@ -12,8 +13,6 @@ use voxtral_transcript::score::word_errors;
 
 use super::check::{Check, Status};
 use super::gpu::Gpu;
-use super::system::Host;
-use crate::args::Doctor;
 use crate::bandwidth;
 
 /// Somebody saying digits, and which.
@@ -110,13 +109,10 @@ pub(crate) fn sample(device: Device) -> Check {
 }
 
 /// How fast weights can be read, and how long a step of the full-size model takes at the least.
-pub(crate) fn speed(device: Device, host: &Host, gpu: &Gpu, args: &Doctor) -> Check {
+pub(crate) fn speed(device: Device, gpu: &Gpu) -> Check {
     let rate = match device {
-        Device::Cpu => {
-            let available = host.memory.map_or(u64::MAX, |memory| memory.available);
-            bandwidth::read_rate((available / 4) as usize)
-        }
-        Device::Cuda(_) => match CudaBackend::copy_rate(args.device) {
+        Device::Cpu => bandwidth::read_rate(thread::available_parallelism().map_or(1, usize::from)),
+        Device::Cuda(ordinal) => match CudaBackend::copy_rate(ordinal) {
             Ok(rate) => rate,
             Err(error) => {
                 let remedy = "end other programs that use the GPU, and try again";
