@@ -18,7 +18,8 @@ Examples:
   ffmpeg -v error -i URL -f s16le -ar 16000 -ac 1 - | voxtral --stdin
   voxtral -d ~/models/voxtral-mini-4b-realtime talk.wav
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted before anything was heard.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 voxtral doctor found that what was asked for cannot run, 130 interrupted before \
+anything was heard.";
 
 /// Writes down what is said, on your own machine, with Mistral's Voxtral Realtime.
 #[derive(Parser)]
@@ -32,6 +33,8 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Look at this machine: what works, how fast it can be, and what to do about the rest
+    Doctor(Doctor),
     /// Write a model of random weights: for benchmarks and tests, it transcribes nonsense
     SynthModel(SynthModel),
 }
@@ -127,6 +130,41 @@ pub(crate) struct Transcribe {
     /// More on standard error: devices, times
     #[arg(short, long)]
     pub verbose: bool,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 it runs, 3 what was asked for cannot run, 1 FILE or the output is at fault, 2 wrong usage."
+)]
+pub(crate) struct Doctor {
+    /// The recording that --acceptance transcribes [default: the built-in sample of spoken digits]
+    #[arg(value_name = "FILE", requires = "acceptance")]
+    pub file: Option<PathBuf>,
+
+    /// The model to look at: a folder, or "digits", the built-in demo and the default
+    #[arg(short = 'd', long, value_name = "DIR|digits", env = "VOXTRAL_MODEL")]
+    pub model: Option<PathBuf>,
+
+    /// What is to compute; with cuda, a GPU that cannot be used is a failure
+    #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
+    pub backend: BackendChoice,
+
+    /// Which GPU, counted from 0; CUDA_VISIBLE_DEVICES applies
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub device: usize,
+
+    /// Also transcribe with the model in every way that the program promises, on all backends, and compare; takes minutes on a
+    /// processor with the full-size model
+    #[arg(long)]
+    pub acceptance: bool,
+
+    /// Print one JSON object instead of lines, as schemas/doctor.schema.json describes it
+    #[arg(long)]
+    pub json: bool,
+
+    /// Also write the JSON object to a file
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

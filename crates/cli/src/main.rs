@@ -4,6 +4,8 @@
 
 mod args;
 mod backend;
+mod bandwidth;
+mod doctor;
 mod input;
 mod memory;
 mod mount;
@@ -35,11 +37,12 @@ fn main() -> ExitCode {
     }
     quieten_contained_panics();
     let result = match &cli.command {
-        Some(Command::SynthModel(args)) => synth::run(args),
-        None => transcribe::run(&cli.transcribe),
+        Some(Command::Doctor(args)) => doctor::run(args),
+        Some(Command::SynthModel(args)) => synth::run(args).map(|()| ExitCode::SUCCESS),
+        None => transcribe::run(&cli.transcribe).map(|()| ExitCode::SUCCESS),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error);

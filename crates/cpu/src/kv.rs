@@ -25,8 +25,7 @@ impl KvCache {
     /// For spans of up to `span` positions in a stream of up to `positions`. Memory that was never written to costs nothing: the
     /// system hands out zeroed pages as they are touched.
     pub(crate) fn new(config: &TransformerConfig, span: usize, positions: usize) -> Self {
-        let slots = (config.window + span).min(positions.max(1)).next_multiple_of(BLOCK);
-        let value_stride = config.head_dim.next_multiple_of(BLOCK);
+        let (slots, value_stride) = Self::slots_and_stride(config, span, positions);
         let layer = || Layer {
             keys: vec![0.0; config.kv_heads * slots * config.head_dim],
             values: vec![0.0; config.kv_heads * slots * value_stride],
@@ -39,6 +38,17 @@ impl KvCache {
             value_stride,
             window: config.window,
         }
+    }
+
+    /// Bytes of such rings when all of them has been written to.
+    pub(crate) fn bytes(config: &TransformerConfig, span: usize, positions: usize) -> usize {
+        let (slots, value_stride) = Self::slots_and_stride(config, span, positions);
+        config.layers * config.kv_heads * slots * (config.head_dim + value_stride) * size_of::<f32>()
+    }
+
+    fn slots_and_stride(config: &TransformerConfig, span: usize, positions: usize) -> (usize, usize) {
+        let slots = (config.window + span).min(positions.max(1)).next_multiple_of(BLOCK);
+        (slots, config.head_dim.next_multiple_of(BLOCK))
     }
 
     /// Writes the keys and values of one position, `[kv_heads * head_dim]` each.
@@ -91,9 +101,8 @@ impl KvCache {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_copy_into_a_ring_of_another_size_sees_the_same() {
-        let config = TransformerConfig {
+    fn config() -> TransformerConfig {
+        TransformerConfig {
             dim: 1,
             layers: 1,
             heads: 2,
@@ -103,7 +112,21 @@ mod tests {
             window: 20,
             rope_theta: 1e4,
             norm_eps: 1e-5,
-        };
+        }
+    }
+
+    #[test]
+    fn rings_take_the_bytes_that_were_told() {
+        for (span, positions) in [(4, usize::MAX), (4, 7), (100, 30)] {
+            let cache = KvCache::new(&config(), span, positions);
+            let values: usize = cache.layers.iter().map(|layer| layer.keys.len() + layer.values.len()).sum();
+            assert_eq!(KvCache::bytes(&config(), span, positions), values * 4, "{span}, {positions}");
+        }
+    }
+
+    #[test]
+    fn a_copy_into_a_ring_of_another_size_sees_the_same() {
+        let config = config();
         let (mut from, mut to) = (KvCache::new(&config, 4, usize::MAX), KvCache::new(&config, 100, usize::MAX));
         for p in 0..70 {
             let row: Vec<f32> = (0..6).map(|i| (p * 10 + i) as f32).collect();

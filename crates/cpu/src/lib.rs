@@ -102,6 +102,16 @@ struct Last {
 }
 
 impl CpuBackend {
+    /// Memory that a stream of `positions` tokens comes to take, bytes; the weights are mapped, and come to it as they are stored.
+    pub fn stream_bytes(config: &ModelConfig, positions: usize) -> u64 {
+        let (encoder, decoder) = stream_rings(config, positions);
+        let audio = AUDIO_WINDOW * config.decoder.dim * size_of::<f32>();
+        let rings = [(&config.encoder, encoder), (&config.decoder, decoder)];
+        let rings: usize =
+            rings.into_iter().map(|(stack, (span, positions))| KvCache::bytes(stack, span, positions)).sum();
+        (rings + audio) as u64
+    }
+
     /// Puts a model in place. Copies nothing but norms and biases.
     ///
     /// # Errors
@@ -231,12 +241,12 @@ impl Backend for CpuBackend {
 impl Network {
     fn new_stream(&self, ada: Vec<Vec<f32>>, positions: usize) -> Stream {
         let config = &self.config;
-        let heard = positions.saturating_mul(config.downsample);
+        let (encoder, decoder) = stream_rings(config, positions);
         Stream {
             ada,
             carry: self.stem.silence(),
-            encoder: KvCache::new(&config.encoder, MAX_ENCODE_TOKENS * config.downsample, heard),
-            decoder: KvCache::new(&config.decoder, MAX_DECODE_ROWS, positions),
+            encoder: KvCache::new(&config.encoder, encoder.0, encoder.1),
+            decoder: KvCache::new(&config.decoder, decoder.0, decoder.1),
             audio: vec![0.0; AUDIO_WINDOW * config.decoder.dim],
             encoded: 0,
             decoded: 0,
@@ -338,6 +348,12 @@ impl Stream {
     }
 }
 
+/// Longest span and number of positions, in the encoder and in the decoder, of a stream of `positions` tokens.
+fn stream_rings(config: &ModelConfig, positions: usize) -> ((usize, usize), (usize, usize)) {
+    let encoder = (MAX_ENCODE_TOKENS * config.downsample, positions.saturating_mul(config.downsample));
+    (encoder, (MAX_DECODE_ROWS, positions))
+}
+
 /// `x += matrix[row, :]`.
 fn add_row(x: &mut [f32], matrix: &Tensor, row: usize) {
     let range = row * x.len()..(row + 1) * x.len();
@@ -349,7 +365,7 @@ fn add_row(x: &mut [f32], matrix: &Tensor, row: usize) {
 }
 
 /// What the system calls the processor.
-fn processor_name() -> String {
+pub fn processor_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name =
         info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':')).map(|(_, name)| name.trim());

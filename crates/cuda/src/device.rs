@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use voxtral_model::{BackendError, ModelConfig};
 
-use crate::driver::{Device, DriverError};
+use crate::driver::{Buffer, Device, DriverError, Event, Stream};
 use crate::images::{FORCE_PTX, Image, choose};
 use crate::kernels::{MAX_DIM, MAX_HEAD_DIM};
 use crate::table::QUERY_TILE;
+
+/// Copies of which [`copy_rate`] takes the fastest.
+const COPIES: usize = 8;
 
 /// What a look at a GPU found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,29 @@ pub(crate) fn open_device(ordinal: usize) -> Result<(Arc<Device>, Image), Backen
         BackendError::Unsupported(format!("{name} has compute capability {major}.{minor}; 8.0 (Ampere) is the least"))
     })?;
     Ok((device, image))
+}
+
+/// Bytes a second, read and written ones together, of copies within a device's memory: the best of a few.
+pub(crate) fn copy_rate(ordinal: usize) -> Result<f64, BackendError> {
+    let (device, _) = open_device(ordinal)?;
+    let measure = || {
+        // Far larger than its caches, and no burden where memory is short.
+        let bytes = (device.memory()?.0 / 4).min(1 << 30) as usize;
+        let [from, to] = [Buffer::new(&device, bytes)?, Buffer::new(&device, bytes)?];
+        let stream = Stream::new(&device)?;
+        let [begin, end] = [Event::new(&device)?, Event::new(&device)?];
+        stream.zero(&from)?;
+        let mut best = f64::INFINITY;
+        for _ in 0..COPIES {
+            begin.record(&stream)?;
+            stream.copy(&to, 0, &from, 0, bytes)?;
+            end.record(&stream)?;
+            end.wait()?;
+            best = best.min(f64::from(end.since(&begin)?) / 1e3);
+        }
+        Ok(2.0 * bytes as f64 / best)
+    };
+    measure().map_err(|e: DriverError| device_error(&device.name, &e))
 }
 
 pub(crate) fn device_error(device: &str, error: &DriverError) -> BackendError {

@@ -1,0 +1,358 @@
+//! `voxtral doctor --acceptance`: all that the program promises of a backend, with the user's own model and recording.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use voxtral_audio::{AudioSource, SAMPLE_RATE};
+use voxtral_cuda::CudaBackend;
+use voxtral_engine::{Decoding, Engine, SessionOptions};
+use voxtral_model::BackendError;
+use voxtral_transcript::score::mismatch_ratio;
+
+use super::Checks;
+use super::check::{Check, Status};
+use super::gpu::Gpu;
+use super::model::{self, Opened};
+use super::smoke::{self, Device, Heard, SAMPLE};
+use crate::args::Doctor;
+
+/// The most that the words of GPU and processor may differ, as [`mismatch_ratio`] counts.
+const MOST_MISMATCH: f64 = 0.005;
+const LOOKAHEAD: usize = 32;
+const SESSIONS: usize = 10;
+/// How far the driver's own count of free memory may be off: other programs use the GPU too.
+const MEMORY_NOISE: u64 = 64 << 20;
+
+/// What is transcribed: as its bytes are, and as the model hears it.
+pub(crate) struct Recording {
+    bytes: Vec<u8>,
+    samples: Vec<f32>,
+}
+
+impl Recording {
+    /// A file, or the built-in sample.
+    pub(crate) fn open(file: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = file else {
+            let samples = smoke::samples_of(AudioSource::from_reader(SAMPLE, None)?)?;
+            return Ok(Self { bytes: SAMPLE.to_vec(), samples });
+        };
+        let open =
+            || anyhow::Ok(Self { bytes: fs::read(path)?, samples: smoke::samples_of(AudioSource::open(path)?)? });
+        open().with_context(|| path.display().to_string())
+    }
+}
+
+/// What every backend is asked to show.
+const ITEMS: [&str; 6] = ["load", "transcript", "timings", "parallel", "sessions", "stdin"];
+
+pub(crate) fn run(
+    args: &Doctor,
+    recording: &Recording,
+    opened: Option<&Opened>,
+    gpu: &Gpu,
+    checks: &mut Checks,
+) -> anyhow::Result<()> {
+    let mut show = |device: Device, why_not: Option<&str>| -> anyhow::Result<Option<Heard>> {
+        let trial = match (opened, why_not) {
+            (Some(opened), None) => Ok(Trial { args, recording, opened, device }),
+            (None, _) => Err("there is no model to run"),
+            (_, Some(why)) => Err(why),
+        };
+        match trial {
+            Ok(trial) => trial.run(checks),
+            Err(why) => ITEMS
+                .into_iter()
+                .try_for_each(|item| checks.add(Check::skipped(item, why).on(device.name())))
+                .map(|()| None),
+        }
+    };
+    let cpu = show(Device::Cpu, None)?;
+    let cuda = show(Device::Cuda(args.device), gpu.usable.as_ref().err().map(String::as_str))?;
+    checks.add(match (&cpu, &cuda) {
+        (Some(cpu), Some(cuda)) => agreement(cpu, cuda),
+        _ => Check::skipped("agreement", "it takes a transcript of the processor and one of the GPU"),
+    })?;
+    checks.add(match &cpu {
+        Some(heard) => verdict("fallback", fallback(args, recording, gpu, heard)),
+        None => Check::skipped("fallback", "it takes a transcript of the processor"),
+    })
+}
+
+/// A check, or the error that it ended with.
+fn verdict(name: &'static str, outcome: anyhow::Result<Check>) -> Check {
+    outcome.unwrap_or_else(|error| failed(name, format!("{error:#}")))
+}
+
+fn failed(name: &'static str, found: impl Into<String>) -> Check {
+    Check::bad(name, Status::Failure, found, "please report it, with what `voxtral doctor --acceptance --json` prints")
+}
+
+/// One backend at work on a recording.
+struct Trial<'a> {
+    args: &'a Doctor,
+    recording: &'a Recording,
+    opened: &'a Opened,
+    device: Device,
+}
+
+impl Trial<'_> {
+    /// Shows all [`ITEMS`]; what one token a pass gave, if anything.
+    fn run(&self, checks: &mut Checks) -> anyhow::Result<Option<Heard>> {
+        let mut add = |check: Check| checks.add(check.on(self.device.name()));
+        let start = Instant::now();
+        let engine = match self.device.engine(&self.opened.model) {
+            Ok(engine) => engine,
+            Err(error) => {
+                add(match error.downcast_ref() {
+                    // Where that is a failure, the check of the model has said so.
+                    Some(BackendError::OutOfMemory { .. } | BackendError::Unsupported(_)) => {
+                        Check::skipped("load", error.to_string())
+                    }
+                    _ => failed("load", format!("{error:#}")),
+                })?;
+                ITEMS[1..].iter().try_for_each(|item| add(Check::skipped(item, "the model did not load")))?;
+                return Ok(None);
+            }
+        };
+        let (open, place) = (self.opened.took, start.elapsed());
+        add(load(&engine, open, place))?;
+
+        let samples = &self.recording.samples;
+        let start = Instant::now();
+        let heard = match smoke::transcribe(&engine, samples, Decoding::Sequential) {
+            Ok(heard) => heard,
+            Err(error) => {
+                add(failed("transcript", format!("{error:#}")))?;
+                ITEMS[2..].iter().try_for_each(|item| add(Check::skipped(item, "there is no transcript")))?;
+                return Ok(None);
+            }
+        };
+        let total = start.elapsed();
+        add(transcript(&heard))?;
+        add(timings(&heard, total))?;
+        add(verdict("parallel", self.parallel(&engine, &heard)))?;
+        add(verdict("sessions", self.sessions(&engine)))?;
+        // The program that is started next puts the model on the device again.
+        drop(engine);
+        add(verdict("stdin", self.stdin(&heard)))?;
+        Ok(Some(heard))
+    }
+
+    /// Guessing ahead gives the tokens of one a pass.
+    fn parallel(&self, engine: &Engine, sequential: &Heard) -> anyhow::Result<Check> {
+        let decoding = Decoding::Parallel { lookahead: LOOKAHEAD };
+        let parallel = smoke::transcribe(engine, &self.recording.samples, decoding)?;
+        let passes = [sequential, &parallel].map(|heard| heard.summary.stats.passes);
+        let differ = different(&sequential.ids, &parallel.ids);
+        let facts = json!({ "different_tokens": differ, "sequential_passes": passes[0], "parallel_passes": passes[1] });
+        let found =
+            format!("{} tokens in {} passes one by one, in {} ahead", sequential.ids.len(), passes[0], passes[1]);
+        Ok(equal("parallel", differ, found).with(facts))
+    }
+
+    /// Many sessions at once give back the device memory that they take.
+    fn sessions(&self, engine: &Engine) -> anyhow::Result<Check> {
+        let Device::Cuda(device) = self.device else {
+            return Ok(Check::skipped("sessions", "it is about device memory, and the processor has none of its own"));
+        };
+        let memory =
+            || -> anyhow::Result<[u64; 2]> { Ok([engine.info().device_bytes, CudaBackend::probe(device)?.free]) };
+        let [before, free_before] = memory()?;
+        // Longer than any delay, so that each session gives a token while it is still open.
+        let silence = vec![0.0; 4 * SAMPLE_RATE as usize];
+        let options = SessionOptions { samples: Some(silence.len() as u64), ..SessionOptions::default() };
+        let mut open = Vec::new();
+        for _ in 0..SESSIONS {
+            let mut session = engine.session(options)?;
+            session.push_samples(&silence)?;
+            open.push(session);
+        }
+        for session in &mut open {
+            session.next_event().context("a session ended without a result")??;
+        }
+        let [most, _] = memory()?;
+        drop(open);
+        let patience = Instant::now() + Duration::from_secs(10);
+        while engine.info().device_bytes > before && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let [after, free_after] = memory()?;
+        let facts = json!({
+            "before_bytes": before, "most_bytes": most, "after_bytes": after,
+            "free_before_bytes": free_before, "free_after_bytes": free_after,
+        });
+        let mb = |bytes: u64| bytes / 1_000_000;
+        let found = format!(
+            "{SESSIONS} sessions: {} MB before, {} with all open, {} after; free {} MB before, {} after",
+            mb(before),
+            mb(most),
+            mb(after),
+            mb(free_before),
+            mb(free_after)
+        );
+        // Less than before: the transcript before these was still being put away. Ten would not hide behind one.
+        let back = after <= before && free_after + MEMORY_NOISE >= free_before;
+        Ok(if back { Check::ok("sessions", found) } else { failed("sessions", found) }.with(facts))
+    }
+
+    /// The recording through a pipe, into the program as users start it, gives the tokens that the file gave.
+    fn stdin(&self, file: &Heard) -> anyhow::Result<Check> {
+        let mut program = program(self.args)?;
+        program.args(["--silent", "--backend", self.device.name()]);
+        let Answer { result, .. } = ask(program, &self.recording.bytes)?;
+        let ids = ids_of(&result)?;
+        let differ = different(&file.ids, &ids);
+        let found = format!("{} tokens from the file, {} from the pipe", file.ids.len(), ids.len());
+        Ok(equal("stdin", differ, found).with(json!({ "different_tokens": differ })))
+    }
+}
+
+fn load(engine: &Engine, open: Duration, place: Duration) -> Check {
+    let info = engine.info();
+    let [open_ms, place_ms] = [open, place].map(ms);
+    let mut found = format!("{}: opened in {open_ms:.0} ms, in place after {place_ms:.0} ms more", info.device);
+    if info.device_bytes > 0 {
+        found += &format!(", {} MB on the device", info.device_bytes / 1_000_000);
+    }
+    let facts =
+        json!({ "device": info.device, "open_ms": open_ms, "place_ms": place_ms, "device_bytes": info.device_bytes });
+    Check::ok("load", found).with(facts)
+}
+
+fn transcript(heard: &Heard) -> Check {
+    let text = &heard.summary.text;
+    let facts = json!({ "text": text, "tokens": heard.ids.len() });
+    let words = text.split_whitespace().count();
+    let check = if text.is_empty() {
+        Check::bad(
+            "transcript",
+            Status::Failure,
+            "nothing was heard",
+            "take a recording of speech in which something is said",
+        )
+    } else {
+        Check::ok("transcript", format!("{words} words of {:.1} s of audio", heard.summary.audio_s))
+    };
+    check.with(facts)
+}
+
+/// One token a pass, without loading.
+fn timings(heard: &Heard, total: Duration) -> Check {
+    let stats = &heard.summary.stats;
+    let [encode_ms, decode_ms, total_ms] = [stats.encode, stats.decode, total].map(ms);
+    let step_ms = decode_ms / stats.passes.max(1) as f64;
+    let rtf = total_ms / 1e3 / heard.summary.audio_s.max(f64::MIN_POSITIVE);
+    let found = format!(
+        "encoder {encode_ms:.0} ms, {} steps of {step_ms:.2} ms, in all {total_ms:.0} ms: {rtf:.3} of real time",
+        stats.passes
+    );
+    Check::ok("timings", found).with(json!({
+        "audio_s": heard.summary.audio_s, "encode_ms": encode_ms, "decode_ms": decode_ms, "total_ms": total_ms,
+        "first_text_ms": stats.first_text.map(ms), "passes": stats.passes, "step_ms": step_ms, "real_time_factor": rtf,
+    }))
+}
+
+/// The GPU hears what the processor hears.
+fn agreement(cpu: &Heard, cuda: &Heard) -> Check {
+    let mismatch = mismatch_ratio(&cpu.summary.text, &cuda.summary.text);
+    let differ = different(&cpu.ids, &cuda.ids);
+    let facts = json!({ "mismatch_ratio": mismatch, "most_mismatch": MOST_MISMATCH, "different_tokens": differ });
+    let found = format!(
+        "the words of GPU and processor differ by {mismatch:.4}, {MOST_MISMATCH} at the most; {differ} of {} tokens differ",
+        cpu.ids.len()
+    );
+    let check = if mismatch <= MOST_MISMATCH {
+        Check::ok("agreement", found)
+    } else {
+        let remedy = "take the real model: random weights decide by a hair, which no two ways of rounding do alike; else please \
+                      report it, with this report";
+        Check::bad("agreement", Status::Failure, found, remedy)
+    };
+    check.with(facts)
+}
+
+/// Where no GPU can be used, the program says so and runs on the processor.
+fn fallback(args: &Doctor, recording: &Recording, gpu: &Gpu, cpu: &Heard) -> anyhow::Result<Check> {
+    let mut program = program(args)?;
+    program.args(["--backend", "auto"]).env("CUDA_VISIBLE_DEVICES", "-1");
+    let Answer { result, stderr } = ask(program, &recording.bytes)?;
+    let (backend, differ) = (&result["backend"], different(&cpu.ids, &ids_of(&result)?));
+    let said =
+        stderr.lines().find_map(|line| Some(&line[line.find("running on the processor")?..])).unwrap_or_default();
+    let facts = json!({ "backend": backend, "different_tokens": differ, "said": said });
+    let how = if gpu.usable.is_ok() { "with the GPU hidden" } else { "on this machine, which has no GPU to use," };
+    if backend != "cpu" || said.is_empty() {
+        return Ok(failed("fallback", format!("{how} the program ran on {backend}, and said {stderr:?}")).with(facts));
+    }
+    Ok(equal("fallback", differ, format!("{how} it says {said:?} and gives the same tokens")).with(facts))
+}
+
+/// Tokens that differ, those that only one has included.
+fn different(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).filter(|(a, b)| a != b).count() + a.len().abs_diff(b.len())
+}
+
+fn equal(name: &'static str, differ: usize, found: String) -> Check {
+    match differ {
+        0 => Check::ok(name, found),
+        _ => failed(name, format!("{found}: {differ} tokens differ")),
+    }
+}
+
+/// This program, to transcribe standard input with the same model.
+fn program(args: &Doctor) -> anyhow::Result<Command> {
+    let mut program = Command::new(std::env::current_exe().context("the program does not know where it is")?);
+    program.args(["--stdin", "--format", "json", "--tokens", "--device", &args.device.to_string()]);
+    program.arg("--model").arg(model::folder(args).unwrap_or(Path::new("digits")));
+    Ok(program)
+}
+
+/// What a program answered.
+struct Answer {
+    result: Value,
+    stderr: String,
+}
+
+/// Starts a program and pipes `input` into it.
+fn ask(mut program: Command, input: &[u8]) -> anyhow::Result<Answer> {
+    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().context("the program could not be started")?;
+    let mut pipe = child.stdin.take().context("the program has no standard input")?;
+    let output = std::thread::scope(|scope| {
+        // Where it ends early, what it says tells why.
+        scope.spawn(move || pipe.write_all(input));
+        child.wait_with_output()
+    })?;
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    anyhow::ensure!(output.status.success(), "the program ended with {}: {stderr}", output.status);
+    let result = serde_json::from_slice(&output.stdout).context("the program did not answer in JSON")?;
+    Ok(Answer { result, stderr })
+}
+
+fn ids_of(result: &Value) -> anyhow::Result<Vec<u32>> {
+    let tokens = result["tokens"].as_array().context("the program's answer has no tokens")?;
+    let ids = tokens.iter().map(|token| token["id"].as_u64().and_then(|id| u32::try_from(id).ok()));
+    ids.collect::<Option<_>>().context("the program's answer has a token without an id")
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_that_only_one_side_has_differ() {
+        assert_eq!(different(&[1, 2, 3], &[1, 2, 3]), 0);
+        assert_eq!(different(&[1, 2, 3], &[1, 9]), 2);
+        assert_eq!(different(&[], &[4]), 1);
+        assert_eq!(equal("stdin", 2, "x".into()).status, Status::Failure);
+    }
+}

@@ -1,0 +1,128 @@
+//! `voxtral doctor`: what this machine has, what works on it, and what to do about the rest.
+//!
+//! Each check is a line for people and an object for programs. One that cannot be made is a line that says so: only a recording
+//! that cannot be read and an output that cannot be written end the program.
+
+mod acceptance;
+mod check;
+mod gpu;
+mod model;
+mod smoke;
+mod system;
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::args::{BackendChoice, Doctor};
+use crate::output::Output;
+use acceptance::Recording;
+use check::{Check, Status};
+use gpu::Gpu;
+use smoke::Device;
+use system::Host;
+
+/// What was asked for cannot run.
+const CANNOT_RUN: u8 = 3;
+
+pub(crate) fn run(args: &Doctor) -> anyhow::Result<ExitCode> {
+    let file = args.output.as_deref().map(|path| Output::open(Some(path))).transpose()?;
+    let recording = if args.acceptance { Some(Recording::open(args.file.as_deref())?) } else { None };
+    let mut checks = Checks { all: Vec::new(), printed: !args.json, output: Output::open(None)? };
+    examine(args, recording.as_ref(), &mut checks)?;
+
+    let report = json_of(args, &checks)? + "\n";
+    if args.json {
+        checks.output.write(&report)?;
+    } else {
+        checks.output.write(&checks.conclusion())?;
+    }
+    if let Some(mut file) = file {
+        file.write(&report)?;
+        file.finish()?;
+    }
+    Ok(if checks.worst() == Status::Failure { CANNOT_RUN.into() } else { ExitCode::SUCCESS })
+}
+
+/// All checks, in the order in which one explains the next.
+fn examine(args: &Doctor, recording: Option<&Recording>, checks: &mut Checks) -> anyhow::Result<()> {
+    let host = Host::look();
+    checks.add(system::operating_system(&host))?;
+    checks.add(system::processor())?;
+    checks.add(system::memory(&host))?;
+    checks.add(system::audio())?;
+    checks.add(system::disk(&host, model::folder(args)))?;
+
+    let gpu = Gpu::look(args);
+    checks.add(gpu::driver(&gpu, host.wsl, args))?;
+    checks.add(gpu::device(&gpu, host.wsl, args))?;
+    let (opened, check) = model::open(args, &host, &gpu);
+    checks.add(check)?;
+
+    let cuda = gpu.usable.is_ok().then_some(Device::Cuda(args.device));
+    for device in [Some(Device::Cpu), cuda].into_iter().flatten() {
+        checks.add(smoke::sample(device))?;
+        checks.add(smoke::speed(device, &gpu))?;
+    }
+    match recording {
+        Some(recording) => acceptance::run(args, recording, opened.as_ref(), &gpu, checks),
+        None => Ok(()),
+    }
+}
+
+/// The checks so far, printed as they are made.
+struct Checks {
+    all: Vec<Check>,
+    printed: bool,
+    output: Output,
+}
+
+impl Checks {
+    fn add(&mut self, check: Check) -> anyhow::Result<()> {
+        if self.printed {
+            self.output.write(&check.to_string())?;
+        }
+        self.all.push(check);
+        Ok(())
+    }
+
+    fn count(&self, status: Status) -> usize {
+        self.all.iter().filter(|check| check.status == status).count()
+    }
+
+    /// What it comes to; that something was skipped makes nothing worse.
+    fn worst(&self) -> Status {
+        let counted = self.all.iter().map(|check| check.status).filter(|status| *status != Status::Skipped);
+        counted.max().unwrap_or(Status::Ok)
+    }
+
+    fn conclusion(&self) -> String {
+        let [ok, skipped, warning, failure] =
+            [Status::Ok, Status::Skipped, Status::Warning, Status::Failure].map(|status| self.count(status));
+        format!("{ok} ok, {skipped} skipped, {warning} to look at, {failure} failed\n")
+    }
+}
+
+fn json_of(args: &Doctor, checks: &Checks) -> serde_json::Result<String> {
+    #[derive(Serialize)]
+    struct Report<'a> {
+        version: &'static str,
+        status: Status,
+        asked: Value,
+        checks: &'a [Check],
+    }
+    let backend = match args.backend {
+        BackendChoice::Auto => "auto",
+        BackendChoice::Cpu => "cpu",
+        BackendChoice::Cuda => "cuda",
+    };
+    serde_json::to_string_pretty(&Report {
+        version: env!("CARGO_PKG_VERSION"),
+        status: checks.worst(),
+        asked: json!({
+            "model": model::folder(args), "backend": backend, "device": args.device, "acceptance": args.acceptance,
+        }),
+        checks: &checks.all,
+    })
+}

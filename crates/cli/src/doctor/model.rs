@@ -1,0 +1,165 @@
+//! The model: whether its files are whole, and where it fits.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use voxtral_cpu::CpuBackend;
+use voxtral_cuda::CudaBackend;
+use voxtral_model::{Model, TensorData};
+
+use super::check::{Check, Status, size};
+use super::gpu::Gpu;
+use super::system::Host;
+use crate::args::{BackendChoice, Doctor};
+
+/// An opened model.
+pub(crate) struct Opened {
+    pub model: Model,
+    /// What opening took, which reads all weights once.
+    pub took: Duration,
+}
+
+/// The folder that was named, if it is one.
+pub(crate) fn folder(args: &Doctor) -> Option<&Path> {
+    args.model.as_deref().filter(|dir| *dir != Path::new("digits"))
+}
+
+/// Opens the model; says what is wrong with it, or where it fits.
+pub(crate) fn open(args: &Doctor, host: &Host, gpu: &Gpu) -> (Option<Opened>, Check) {
+    let start = Instant::now();
+    let model = match folder(args).map_or_else(|| Ok(Model::digits()), Model::open) {
+        Ok(model) => model,
+        Err(error) => {
+            let remedy =
+                "copy the file that is named from where the model came from; README.md says which files a model has";
+            return (None, Check::bad("model", Status::Failure, error.to_string(), remedy));
+        }
+    };
+    let opened = Opened { model, took: start.elapsed() };
+    let check = fit(args, host, gpu, &opened);
+    (Some(opened), check)
+}
+
+/// How a model and a stream without an end lie in a device's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    /// Not even the model.
+    No,
+    /// With shorter streams.
+    Partly,
+    Whole,
+}
+
+impl Fit {
+    fn of((fixed, stream): (u64, u64), memory: u64) -> Self {
+        match memory {
+            _ if fixed + stream <= memory => Self::Whole,
+            _ if fixed <= memory => Self::Partly,
+            _ => Self::No,
+        }
+    }
+}
+
+fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &Opened) -> Check {
+    let config = &opened.model.config;
+    let (parameters, types) = (config.parameters(), types(&opened.model));
+    let bytes_each = if types.contains(&"f32") { 4 } else { 2 };
+    let cpu_needs = (parameters * bytes_each, CpuBackend::stream_bytes(config, usize::MAX));
+    let cpu_fit = host.memory.map_or(Fit::Whole, |memory| Fit::of(cpu_needs, memory.total));
+    let gpu_needs = CudaBackend::needs(&opened.model, usize::MAX);
+    let gpu_fit = gpu.usable.as_ref().ok().map(|report| match &gpu_needs {
+        Ok(needs) => Fit::of(*needs, report.free),
+        Err(_) => Fit::No,
+    });
+    let facts = json!({
+        "name": opened.model.name, "folder": folder(args), "files": folder(args).map(files),
+        "parameters": parameters, "types": types, "open_ms": opened.took.as_millis() as u64,
+        "cpu_needs_bytes": cpu_needs.0 + cpu_needs.1, "fits_cpu": cpu_fit == Fit::Whole,
+        "gpu_needs_bytes": gpu_needs.as_ref().ok().map(|(fixed, stream)| fixed + stream),
+        "fits_gpu": gpu_fit.map(|fit| fit == Fit::Whole),
+    });
+
+    let what = match folder(args) {
+        Some(dir) => dir.display().to_string(),
+        None => "the built-in demo, spoken English digits only (-d names another)".to_owned(),
+    };
+    let (million, types) = (parameters as f64 / 1e6, types.join(" and "));
+    let mut found = format!("{what}: {million:.1} million parameters, {types}; with a stream without an end it takes ");
+    found += &format!("{} on the processor", size(cpu_needs.0 + cpu_needs.1));
+    found += &match &gpu_needs {
+        Ok((fixed, stream)) => format!(", {} on a GPU", size(fixed + stream)),
+        Err(why) => format!("; on a GPU it cannot run: {why}"),
+    };
+    let bad = |status, what: &str, remedy: &str| Check::bad("model", status, format!("{found}: {what}"), remedy);
+    let check = match (args.backend, gpu_fit) {
+        (BackendChoice::Cuda | BackendChoice::Auto, Some(Fit::Whole)) => Check::ok("model", found),
+        (BackendChoice::Cuda | BackendChoice::Auto, Some(Fit::Partly)) => bad(
+            Status::Warning,
+            "on the GPU there is room for shorter ones only",
+            "recordings of some minutes run; for live audio end other programs that use the GPU",
+        ),
+        (BackendChoice::Cuda, Some(Fit::No)) => bad(
+            Status::Failure,
+            "it does not fit the GPU",
+            "end other programs that use the GPU, or take one with more memory",
+        ),
+        // That there is no GPU has been said.
+        (BackendChoice::Cuda, None) => Check::ok("model", found),
+        (_, _) if cpu_fit == Fit::No => bad(
+            Status::Failure,
+            "it does not fit the memory",
+            "give the machine, container or WSL more memory, or compute on a GPU",
+        ),
+        (BackendChoice::Auto, Some(Fit::No)) => bad(
+            Status::Warning,
+            "it does not fit the GPU",
+            "it runs on the processor; end other programs that use the GPU",
+        ),
+        (_, _) if cpu_fit == Fit::Partly => bad(
+            Status::Warning,
+            "in the memory there is room for shorter ones only",
+            "recordings of some minutes run; for live audio give the machine, container or WSL more memory",
+        ),
+        (_, _) => Check::ok("model", found),
+    };
+    check.with(facts)
+}
+
+/// The element types of the large tensors.
+fn types(model: &Model) -> Vec<&'static str> {
+    let weights = &model.weights;
+    let large = [&weights.embedding, &weights.encoder[0].wq.weight, &weights.decoder[0].wq.weight];
+    let mut types = large.map(|tensor| match tensor.data() {
+        TensorData::Bf16(_) => "bf16",
+        TensorData::F16(_) => "f16",
+        TensorData::F32(_) => "f32",
+    });
+    types.sort();
+    let mut types = types.to_vec();
+    types.dedup();
+    types
+}
+
+/// Names and sizes of what lies in a folder.
+fn files(dir: &Path) -> Value {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| {
+        let metadata = fs::metadata(entry.path()).ok().filter(fs::Metadata::is_file)?;
+        Some((entry.file_name().to_string_lossy().into_owned(), Value::from(metadata.len())))
+    });
+    Value::Object(sizes.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fits_is_told_from_what_fits_with_short_streams() {
+        assert_eq!(Fit::of((9, 2), 11), Fit::Whole);
+        assert_eq!(Fit::of((9, 2), 10), Fit::Partly);
+        assert_eq!(Fit::of((9, 2), 8), Fit::No);
+    }
+}

@@ -1,0 +1,169 @@
+//! `voxtral doctor`: what it says, in words and in JSON, and how it ends. No GPU is shown to it, so that every machine is the same.
+
+use std::ffi::OsStr;
+use std::fs;
+
+use assert_cmd::Command;
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+fn doctor() -> Command {
+    let mut doctor = voxtral();
+    doctor.arg("doctor").env("CUDA_VISIBLE_DEVICES", "-1");
+    doctor
+}
+
+fn schema() -> jsonschema::Validator {
+    let schema = fs::read(root().join("schemas/doctor.schema.json")).unwrap();
+    jsonschema::draft202012::new(&serde_json::from_slice(&schema).unwrap()).unwrap()
+}
+
+/// The report of a run, which must follow the schema and end with this code.
+#[track_caller]
+fn report(mut doctor: Command, args: &[impl AsRef<OsStr>], code: i32) -> Value {
+    let run = doctor.arg("--json").args(args).output().unwrap();
+    assert_eq!((run.status.code(), &*run.stderr), (Some(code), &b""[..]), "{run:?}");
+    let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let errors: Vec<_> = schema().iter_errors(&report).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:#?} in {report:#}");
+    report
+}
+
+/// A check of a report, by its name and the backend, if it has one.
+#[track_caller]
+fn check<'a>(report: &'a Value, name: &str, backend: Option<&str>) -> &'a Value {
+    let mut checks = report["checks"].as_array().unwrap().iter();
+    checks.find(|check| check["name"] == name && check["backend"].as_str() == backend).unwrap()
+}
+
+#[test]
+fn a_machine_without_a_gpu_runs() {
+    let report = report(doctor(), &[] as &[&str], 0);
+    assert_ne!(report["status"], "failure");
+    let sample = check(&report, "sample", Some("cpu"));
+    assert_eq!((&sample["status"], &sample["facts"]["text"]), (&json!("ok"), &json!(DIGITS)));
+    for name in ["system", "processor", "memory", "audio", "disk", "driver", "gpu", "model"] {
+        check(&report, name, None);
+    }
+    assert!(check(&report, "speed", Some("cpu"))["facts"]["bytes_per_s"].as_f64() > Some(0.0));
+}
+
+#[test]
+fn lines_are_for_people() {
+    let run = doctor().args(["--backend", "cpu"]).output().unwrap();
+    assert!(run.status.success() && run.stderr.is_empty(), "{run:?}");
+    let lines = String::from_utf8(run.stdout).unwrap();
+    assert!(lines.contains("\nskipped  gpu: not asked for: --backend cpu\n"), "{lines}");
+    assert!(lines.contains("\nok       sample, cpu: the built-in sample was understood"), "{lines}");
+    assert!(lines.ends_with(" 0 failed\n"), "{lines}");
+}
+
+#[test]
+fn a_gpu_that_was_asked_for_and_is_not_there_is_a_failure() {
+    let report = report(doctor(), &["--backend", "cuda"], 3);
+    let failed = |name| check(&report, name, None)["status"] == "failure";
+    assert!(failed("driver") || failed("gpu"), "{report:#}");
+    // What does work is still looked at.
+    assert_eq!(check(&report, "sample", Some("cpu"))["status"], "ok");
+}
+
+#[test]
+fn a_model_that_cannot_run_is_a_failure() {
+    let says = |model: &OsStr, words: &str| {
+        let report = report(doctor(), &["--backend".as_ref(), "cpu".as_ref(), "-d".as_ref(), model], 3);
+        let model = check(&report, "model", None);
+        assert!(model["found"].as_str().unwrap().contains(words), "{model:#}");
+    };
+    says("nowhere".as_ref(), "nowhere: No such file");
+    let broken = copy_of("tiny");
+    let weights = broken.path().join("consolidated.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    fs::write(&weights, &whole[..whole.len() / 2]).unwrap();
+    says(broken.path().as_os_str(), "consolidated.safetensors: cut short");
+    // And one that is whole is none.
+    fs::write(&weights, &whole).unwrap();
+    let args = ["--backend".as_ref(), "cpu".as_ref(), "-d".as_ref(), broken.path().as_os_str()];
+    let report = report(doctor(), &args, 0);
+    let model = &check(&report, "model", None)["facts"];
+    assert_eq!(model["files"]["consolidated.safetensors"], json!(whole.len()));
+    assert_eq!((&model["types"], &model["fits_cpu"]), (&json!(["bf16"]), &json!(true)));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_stub_of_the_toolkit_is_told_from_a_driver() {
+    let dir = tempfile::tempdir().unwrap();
+    let stub = dir.path().join("stubs/libcuda.so");
+    fs::create_dir(stub.parent().unwrap()).unwrap();
+    fs::write(&stub, "no library").unwrap();
+    let mut doctor = doctor();
+    doctor.env("LD_LIBRARY_PATH", stub.parent().unwrap());
+    let report = report(doctor, &[] as &[&str], 0);
+    let driver = check(&report, "driver", None);
+    let expected = json!({ "path": stub, "origin": "stub" });
+    assert!(driver["facts"]["present"].as_array().unwrap().contains(&expected), "{driver:#}");
+    if driver["facts"]["loaded"].is_null() {
+        assert!(driver["found"].as_str().unwrap().contains("a stub of the toolkit"), "{driver:#}");
+        assert!(driver["remedy"].as_str().unwrap().contains("LD_LIBRARY_PATH"), "{driver:#}");
+    } else {
+        eprintln!("skipped: that the stub is named as what is wrong, since this machine has a driver");
+    }
+}
+
+#[test]
+fn acceptance_shows_every_promise_and_skips_what_it_cannot() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("report.json");
+    let args = ["--acceptance".as_ref(), "-o".as_ref(), file.as_os_str(), "samples/digits.wav".as_ref()];
+    let printed = report(doctor(), &args, 0);
+    let written: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(written, printed);
+    for name in ["load", "transcript", "timings", "parallel", "stdin"] {
+        assert_eq!(check(&printed, name, Some("cpu"))["status"], "ok", "{name}");
+        assert_eq!(check(&printed, name, Some("cuda"))["status"], "skipped", "{name}");
+    }
+    assert_eq!(check(&printed, "transcript", Some("cpu"))["facts"]["text"], DIGITS);
+    assert_eq!(check(&printed, "sessions", Some("cuda"))["status"], "skipped");
+    assert_eq!(check(&printed, "agreement", None)["status"], "skipped");
+    assert_eq!(check(&printed, "fallback", None)["facts"]["backend"], "cpu");
+
+    // Where there is nothing to hear, that is said.
+    let silence = dir.path().join("silence.wav");
+    write_wav(&silence, 16_000, 1, &[0; 16_000]);
+    let args = ["--acceptance".as_ref(), "--backend".as_ref(), "cpu".as_ref(), silence.as_os_str()];
+    let printed = report(doctor(), &args, 3);
+    assert_eq!(check(&printed, "transcript", Some("cpu"))["found"], "nothing was heard");
+    assert_eq!(check(&printed, "parallel", Some("cpu"))["status"], "ok");
+}
+
+#[test]
+fn what_is_typed_wrong_is_no_finding() {
+    doctor().arg("samples/digits.wav").assert().code(2);
+    let missing = doctor().args(["--acceptance", "nowhere.wav"]).assert().code(1).stdout("");
+    missing.stderr(predicates::str::starts_with("voxtral: nowhere.wav: No such file"));
+    let nowhere = doctor().args(["-o", "nowhere/report.json"]).assert().code(1).stdout("");
+    nowhere.stderr(predicates::str::starts_with("voxtral: cannot write to nowhere/report.json: "));
+}
+
+#[test]
+fn the_schema_refuses_what_is_no_report() {
+    let whole = report(doctor(), &["--backend", "cuda"], 3);
+    let schema = schema();
+    type Break = fn(&mut Value);
+    let breaks: [(&str, Break); 6] = [
+        ("no status", |report| _ = report.as_object_mut().unwrap().remove("status")),
+        ("another status", |report| report["checks"][0]["status"] = json!("passed")),
+        ("a check that there is not", |report| report["checks"][0]["name"] = json!("weather")),
+        ("a remedy for what is well", |report| report["checks"][0]["remedy"] = json!("rest")),
+        ("a fact that is missing", |report| {
+            _ = report["checks"][0]["facts"].as_object_mut().unwrap().remove("kernel");
+        }),
+        ("a fact of another kind", |report| report["checks"][0]["facts"]["kernel"] = json!(6)),
+    ];
+    for (label, break_it) in breaks {
+        let mut report = whole.clone();
+        break_it(&mut report);
+        assert!(!schema.is_valid(&report), "{label}");
+    }
+}
