@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use voxtral_model::{BackendError, ModelConfig};
 
-use crate::driver::{Device, DriverError};
+use crate::driver::{Buffer, Device, DriverError, Event, Stream};
 use crate::images::{FORCE_PTX, Image, choose};
 use crate::kernels::{MAX_DIM, MAX_HEAD_DIM};
 use crate::table::QUERY_TILE;
@@ -48,6 +48,36 @@ pub(crate) fn open_device(ordinal: usize) -> Result<(Arc<Device>, Image), Backen
         BackendError::Unsupported(format!("{name} has compute capability {major}.{minor}; 8.0 (Ampere) is the least"))
     })?;
     Ok((device, image))
+}
+
+/// See [`CudaBackend::copy_rate`](crate::CudaBackend::copy_rate).
+pub(crate) fn copy_rate(ordinal: usize) -> Result<f64, BackendError> {
+    /// More than any second-level cache holds, little beside a model.
+    const BYTES: usize = 256 << 20;
+    const COPIES: usize = 16;
+    const ROUNDS: usize = 7;
+
+    let (device, _) = open_device(ordinal)?;
+    let seconds = || -> Result<f64, DriverError> {
+        let stream = Stream::new(&device)?;
+        let (from, to) = (Buffer::new(&device, BYTES)?, Buffer::new(&device, BYTES)?);
+        let (begin, end) = (Event::new(&device)?, Event::new(&device)?);
+        stream.zero(&from)?;
+        let mut times = Vec::new();
+        for _ in 0..ROUNDS {
+            begin.record(&stream)?;
+            for _ in 0..COPIES {
+                stream.copy(&to, 0, &from, 0, BYTES)?;
+            }
+            end.record(&stream)?;
+            end.wait()?;
+            times.push(f64::from(end.since(&begin)?) / 1e3);
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(times[ROUNDS / 2])
+    };
+    let seconds = seconds().map_err(|e| device_error(&device.name, &e))?;
+    Ok((2 * COPIES * BYTES) as f64 / seconds)
 }
 
 pub(crate) fn device_error(device: &str, error: &DriverError) -> BackendError {
