@@ -4,10 +4,15 @@
 
 mod args;
 mod backend;
+mod bandwidth;
+mod bench;
+mod compare;
 mod input;
 mod memory;
+mod model;
 mod output;
 mod progress;
+mod recording;
 mod synth;
 mod transcribe;
 
@@ -34,6 +39,8 @@ fn main() -> ExitCode {
     }
     quieten_contained_panics();
     let result = match &cli.command {
+        Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Compare(args)) => compare::run(args),
         Some(Command::SynthModel(args)) => synth::run(args),
         None => transcribe::run(&cli.transcribe),
     };
@@ -42,7 +49,7 @@ fn main() -> ExitCode {
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error);
-            ExitCode::FAILURE
+            if error.is::<output::Unmet>() { ExitCode::from(3) } else { ExitCode::FAILURE }
         }
     }
 }

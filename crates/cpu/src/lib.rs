@@ -349,7 +349,7 @@ fn add_row(x: &mut [f32], matrix: &Tensor, row: usize) {
 }
 
 /// What the system calls the processor.
-fn processor_name() -> String {
+pub fn processor_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name =
         info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':')).map(|(_, name)| name.trim());
