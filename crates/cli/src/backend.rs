@@ -31,12 +31,24 @@ pub(crate) fn choose(model: &Model, setup: &Setup, silent: bool) -> anyhow::Resu
     }
 }
 
-/// The same for a measurement, which does not hold where the backend that it names is not there.
+/// Whether the backend that a measurement names is there, to say so before others are measured for minutes.
+pub(crate) fn expect(setup: &Setup) -> anyhow::Result<()> {
+    if setup.backend == BackendChoice::Cuda {
+        CudaBackend::probe(setup.device).context("--backend cuda").context(nothing_to_measure())?;
+    }
+    Ok(())
+}
+
+/// The same as [`choose`], for a measurement: it does not hold where the backend that it names is not there.
 pub(crate) fn to_measure(model: &Model, setup: &Setup) -> anyhow::Result<Box<dyn Backend>> {
     choose(model, setup, false).map_err(|error| {
         let unavailable = error.chain().any(|cause| cause.is::<BackendError>());
-        if unavailable { error.context(Unmet("nothing to measure".to_owned())) } else { error }
+        if unavailable { error.context(nothing_to_measure()) } else { error }
     })
+}
+
+fn nothing_to_measure() -> Unmet {
+    Unmet("nothing to measure".to_owned())
 }
 
 fn cuda(model: &Model, setup: &Setup, silent: bool) -> Result<CudaBackend, BackendError> {

@@ -49,7 +49,8 @@ pub(super) fn compare(
                 if ratio > max_slowdown && worst.as_ref().is_none_or(|(worst, _)| ratio > *worst) {
                     let (backend, audio) = (&measured.backend, &audio.path);
                     let sentence = format!(
-                        "{audio} on {backend}: {what} took {ratio} times as long as in {path}, at most {max_slowdown} is allowed"
+                        "{audio} on {backend}: {what} took {ratio} times as long as in {path}, \
+                         at most {max_slowdown} is allowed"
                     );
                     worst = Some((ratio, sentence));
                 }

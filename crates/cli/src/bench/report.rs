@@ -157,7 +157,8 @@ impl Report {
             let Gpu { name, capability, driver, kernels, memory_mb } = gpu;
             writeln!(
                 out,
-                "GPU           {name}, {memory_mb} MB, compute capability {capability}, driver of CUDA {driver}, kernels {kernels}"
+                "GPU           {name}, {memory_mb} MB, compute capability {capability}, driver of CUDA {driver}, \
+                 kernels {kernels}"
             )?;
         }
         let decode = if s.decode == "parallel" { format!("parallel, {} ahead", s.lookahead) } else { s.decode.clone() };

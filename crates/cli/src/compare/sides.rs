@@ -40,7 +40,8 @@ impl Sides {
         } else {
             usage(
                 ErrorKind::MissingRequiredArgument,
-                "what is to be compared? Name two JSON files, or one of --backends, --decodes, --isas, --precisions, --models, --refs",
+                "what is to be compared? Name two JSON files, or one of --backends, --decodes, --isas, --precisions, --models, \
+                 --refs",
             )
         }?;
         if sides.pairs.is_empty() {
@@ -66,6 +67,7 @@ impl Sides {
     }
 
     fn with_each_other(setups: [(String, Setup); 2], recordings: &[Recording]) -> anyhow::Result<Self> {
+        setups.iter().try_for_each(|(_, setup)| backend::expect(setup))?;
         let side = |(name, setup): &(String, Setup)| {
             let (device, heard) = transcribe(setup, recordings)?;
             anyhow::Ok((format!("{name}: {device}"), heard))

@@ -1,5 +1,5 @@
-//! `voxtral bench`: what it writes, and that it notices what has become slower. No test asks how fast anything is: times are only
-//! compared with times of the same machine, and by far.
+//! `voxtral bench`: what it writes, and that it notices what has become slower. No test asks how fast anything is: times are
+//! only compared with times of the same machine, and by far.
 
 use std::fs;
 use std::path::Path;
@@ -73,7 +73,7 @@ fn live_words_come_after_they_were_heard() {
     let figures = &report["backends"][0]["recordings"][0];
     let words = figures["live"]["words"].as_array().unwrap();
     assert!(!words.is_empty(), "{figures}");
-    // A word that the model has waited for cannot come sooner than that; at the end, the silence after the audio comes at once.
+    // A word cannot come before the delay is over, unless the audio ends: then the silence after it comes at once.
     let first = words[0]["latency_ms"].as_f64().unwrap();
     assert!(words[0]["text"] == "four" && first >= 480.0, "{words:?}");
     assert!(figures["total_ms"].as_f64().unwrap() >= 2000.0, "{figures}");
