@@ -2,6 +2,5 @@
 # How fast are processor and GPU? Usage: benchmark_backends.sh [MODEL_DIR] [SAMPLE]
 # Exit code 3: there is no GPU to use. VOXTRAL names the program, if it is not on the path.
 set -euo pipefail
-sample=(${2:+"$2"})
 
-"${VOXTRAL:-voxtral}" bench -d "${1:-digits}" --backends cpu,cuda --decode sequential "${sample[@]}"
+"${VOXTRAL:-voxtral}" bench -d "${1:-digits}" --backends cpu,cuda --decode sequential "${@:2:1}"
