@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use voxtral_audio::{MAX_CHANNELS, MAX_RATE, MIN_RATE, SampleFormat};
+use voxtral_engine::Decoding;
 use voxtral_model::{Delay, Recipe, TOKEN_MS};
 
 const RATES: RangeInclusive<i64> = MIN_RATE as i64..=MAX_RATE as i64;
@@ -18,8 +19,8 @@ Examples:
   ffmpeg -v error -i URL -f s16le -ar 16000 -ac 1 - | voxtral --stdin
   voxtral -d ~/models/voxtral-mini-4b-realtime talk.wav
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 voxtral doctor found that what was asked for cannot run, 130 interrupted before \
-anything was heard.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bench or compare: a limit did not hold, doctor: what was asked for cannot run, \
+130 interrupted before anything was heard.";
 
 /// Writes down what is said, on your own machine, with Mistral's Voxtral Realtime.
 #[derive(Parser)]
@@ -33,6 +34,10 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Measure speed, latency and memory, and compare them with an earlier measurement
+    Bench(Bench),
+    /// Compare two ways to transcribe the same recordings, or transcripts with references
+    Compare(Compare),
     /// Look at this machine: what works, how fast it can be, and what to do about the rest
     Doctor(Doctor),
     /// Write a model of random weights: for benchmarks and tests, it transcribes nonsense
@@ -65,43 +70,12 @@ pub(crate) struct Transcribe {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(CHANNELS))]
     pub raw_channels: u16,
 
-    /// The model: a folder with params.json, tekken.json and consolidated.safetensors, or with Hugging Face files; "digits" is
-    /// the built-in demo, which knows spoken English digits only and is the default
-    #[arg(short = 'd', long, value_name = "DIR|digits", env = "VOXTRAL_MODEL")]
-    pub model: Option<PathBuf>,
-
-    /// How long after a word it is written: 80 to 1200 in steps of 80, or 2400. More is more accurate. Default: what the model
-    /// recommends, 480 for Voxtral Mini 4B Realtime
-    #[arg(long, value_name = "MS", value_parser = delay)]
-    pub delay: Option<Delay>,
+    #[command(flatten)]
+    pub setup: Setup,
 
     /// Seconds of live audio that are taken at once: more is less work, and later text [default: as little as keeps up]
     #[arg(short = 'I', long, value_name = "S", value_parser = interval)]
     pub interval: Option<usize>,
-
-    /// What computes
-    #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
-    pub backend: BackendChoice,
-
-    /// Which GPU, counted from 0; CUDA_VISIBLE_DEVICES applies
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub device: usize,
-
-    /// What the processor computes in: f32 is the reference; auto uses bf16 dot products where processor and weights have them
-    #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
-    pub precision: PrecisionChoice,
-
-    /// Threads on the processor [default: one for each]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
-
-    /// How tokens are found; the text is the same
-    #[arg(long, value_enum, default_value_t = DecodeChoice::Auto)]
-    pub decode: DecodeChoice,
-
-    /// Positions a pass with --decode parallel
-    #[arg(long, value_name = "K", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=128))]
-    pub lookahead: u16,
 
     /// Recordings that are transcribed at the same time; a pass over several costs little more than over one
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=128))]
@@ -132,20 +106,20 @@ pub(crate) struct Transcribe {
     pub verbose: bool,
 }
 
-#[derive(Args)]
-#[command(
-    after_help = "Exit codes: 0 it runs, 3 what was asked for cannot run, 1 FILE or the output is at fault, 2 wrong usage."
-)]
-pub(crate) struct Doctor {
-    /// The recording that --acceptance transcribes [default: the built-in sample of spoken digits]
-    #[arg(value_name = "FILE", requires = "acceptance")]
-    pub file: Option<PathBuf>,
-
-    /// The model to look at: a folder, or "digits", the built-in demo and the default
+/// Which model, on what, and how its tokens are found: what every command that transcribes is told.
+#[derive(Args, Clone)]
+pub(crate) struct Setup {
+    /// The model: a folder with params.json, tekken.json and consolidated.safetensors, or with Hugging Face files; "digits" is
+    /// the built-in demo, which knows spoken English digits only and is the default
     #[arg(short = 'd', long, value_name = "DIR|digits", env = "VOXTRAL_MODEL")]
     pub model: Option<PathBuf>,
 
-    /// What is to compute; with cuda, a GPU that cannot be used is a failure
+    /// How long after a word it is written: 80 to 1200 in steps of 80, or 2400. More is more accurate. Default: what the model
+    /// recommends, 480 for Voxtral Mini 4B Realtime
+    #[arg(long, value_name = "MS", value_parser = delay)]
+    pub delay: Option<Delay>,
+
+    /// What computes
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
     pub backend: BackendChoice,
 
@@ -153,18 +127,41 @@ pub(crate) struct Doctor {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub device: usize,
 
-    /// Also transcribe with the model in every way that the program promises, on all backends, and compare; takes minutes on a
-    /// processor with the full-size model
-    #[arg(long)]
-    pub acceptance: bool,
+    /// What the processor computes in: f32 is the reference; auto uses bf16 dot products where processor and weights have them
+    #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
+    pub precision: PrecisionChoice,
 
-    /// Print one JSON object instead of lines, as schemas/doctor.schema.json describes it
-    #[arg(long)]
-    pub json: bool,
+    /// Instructions that the processor's kernels use: the best that it has, or these
+    #[arg(long, value_enum, default_value_t = IsaChoice::Auto)]
+    pub isa: IsaChoice,
 
-    /// Also write the JSON object to a file
-    #[arg(short, long, value_name = "PATH")]
-    pub output: Option<PathBuf>,
+    /// Threads on the processor [default: one for each]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+
+    /// How tokens are found; the text is the same
+    #[arg(long, value_enum, default_value_t = DecodeChoice::Auto)]
+    pub decode: DecodeChoice,
+
+    /// Positions a pass with --decode parallel
+    #[arg(long, value_name = "K", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=128))]
+    pub lookahead: u16,
+}
+
+impl Setup {
+    /// How tokens are found.
+    pub(crate) fn decoding(&self) -> Decoding {
+        match self.decode {
+            DecodeChoice::Auto => Decoding::Auto,
+            DecodeChoice::Sequential => Decoding::Sequential,
+            DecodeChoice::Parallel => Decoding::Parallel { lookahead: usize::from(self.lookahead) },
+        }
+    }
+}
+
+/// The name of a choice, as it is typed.
+pub(crate) fn name(choice: impl ValueEnum) -> String {
+    choice.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -181,6 +178,17 @@ pub(crate) enum BackendChoice {
 pub(crate) enum PrecisionChoice {
     Auto,
     F32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IsaChoice {
+    Auto,
+    /// What runs everywhere, without vectors
+    #[value(alias = "scalar")]
+    Portable,
+    Avx2,
+    Avx512,
+    Avx512Bf16,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -228,6 +236,168 @@ impl From<RawSample> for SampleFormat {
 }
 
 #[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 it runs, 3 what was asked for cannot run, 1 FILE or the output is at fault, 2 wrong usage."
+)]
+pub(crate) struct Doctor {
+    /// The recording that --acceptance transcribes [default: the built-in sample of spoken digits]
+    #[arg(value_name = "FILE", requires = "acceptance")]
+    pub file: Option<PathBuf>,
+
+    /// The model to look at: a folder, or "digits", the built-in demo and the default
+    #[arg(short = 'd', long, value_name = "DIR|digits", env = "VOXTRAL_MODEL")]
+    pub model: Option<PathBuf>,
+
+    /// What is to compute; with cuda, a GPU that cannot be used is a failure
+    #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
+    pub backend: BackendChoice,
+
+    /// Which GPU, counted from 0; CUDA_VISIBLE_DEVICES applies
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub device: usize,
+
+    /// Also transcribe with the model in every way that the program promises, on all backends, and compare; takes minutes on a
+    /// processor with the full-size model
+    #[arg(long)]
+    pub acceptance: bool,
+
+    /// Print one JSON object instead of lines, as schemas/doctor.schema.json describes it
+    #[arg(long)]
+    pub json: bool,
+
+    /// Also write the JSON object to a file
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// Recordings to measure with [default: the built-in sample, 8 seconds]
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub setup: Setup,
+
+    /// Backends to measure, one after the other
+    #[arg(long, value_name = "A,B", value_enum, value_delimiter = ',', conflicts_with = "backend")]
+    pub backends: Vec<BackendChoice>,
+
+    /// Runs that count; one that does not goes before them
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub repeat: u16,
+
+    /// Feed the audio as fast as it is spoken, and tell how long after each word was heard it came out
+    #[arg(long)]
+    pub live: bool,
+
+    /// How the figures are written; JSON is what --against reads
+    #[arg(long, value_enum, default_value_t = BenchFormat::Table)]
+    pub format: BenchFormat,
+
+    /// Write to a file instead of standard output
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+
+    /// Compare with what an earlier bench wrote as JSON; past --max-slowdown the exit code is 3
+    #[arg(long, value_name = "OLD.json")]
+    pub against: Option<PathBuf>,
+
+    /// How many times as long as in --against the whole, the encoder and the median pass may take
+    #[arg(long, value_name = "RATIO", default_value_t = 1.1, value_parser = ratio)]
+    pub max_slowdown: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchFormat {
+    Table,
+    Json,
+    Csv,
+}
+
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  voxtral compare before.json after.json             two files of voxtral --format json --tokens
+  voxtral compare --backends cpu,cuda talk.wav       two backends
+  voxtral compare --decodes sequential,parallel      the built-in sample
+  voxtral compare --isas portable,auto *.wav         plain kernels and vectors
+  voxtral compare --models DIR,DIR *.wav --format html -o report.html
+  voxtral compare --refs refs.tsv --max-wer 0.05     a line each: recording, tab, what is said in it
+
+The first side is the reference. Exit code 3: the sides differ by more than a limit allows.";
+
+#[derive(Args)]
+#[command(after_help = COMPARE_EXAMPLES)]
+pub(crate) struct Compare {
+    /// Recordings to transcribe on both sides [default: the built-in sample]; or two JSON files, where no flag names the sides
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub sides: Sides,
+
+    #[command(flatten)]
+    pub setup: Setup,
+
+    /// Largest part of the words that may not match, letter case aside; difflib's measure [default: 0.005, with --refs: none]
+    #[arg(long, value_name = "RATIO", value_parser = ratio)]
+    pub tolerance: Option<f64>,
+
+    /// Largest word error rate, without case and punctuation: 0.05 is 5 %
+    #[arg(long, value_name = "RATE", value_parser = ratio)]
+    pub max_wer: Option<f64>,
+
+    /// Largest difference of the log-probabilities of a token that both sides have
+    #[arg(long, value_name = "NATS", value_parser = ratio)]
+    pub max_drift: Option<f64>,
+
+    /// How the report is written
+    #[arg(long, value_enum, default_value_t = CompareFormat::Text)]
+    pub format: CompareFormat,
+
+    /// Write to a file instead of standard output
+    #[arg(short, long, value_name = "PATH")]
+    pub output: Option<PathBuf>,
+}
+
+/// What the two sides are, where they are not files: one of these.
+#[derive(Args)]
+#[group(multiple = false)]
+pub(crate) struct Sides {
+    /// Two backends
+    #[arg(long, value_name = "A,B", value_enum, value_delimiter = ',')]
+    pub backends: Vec<BackendChoice>,
+
+    /// Two ways to find tokens
+    #[arg(long, value_name = "A,B", value_enum, value_delimiter = ',')]
+    pub decodes: Vec<DecodeChoice>,
+
+    /// Two instruction sets of the processor
+    #[arg(long, value_name = "A,B", value_enum, value_delimiter = ',')]
+    pub isas: Vec<IsaChoice>,
+
+    /// Two precisions on the processor
+    #[arg(long, value_name = "A,B", value_enum, value_delimiter = ',')]
+    pub precisions: Vec<PrecisionChoice>,
+
+    /// Two models
+    #[arg(long, value_name = "DIR,DIR", value_delimiter = ',')]
+    pub models: Vec<PathBuf>,
+
+    /// References: each line a recording, a tab and what is said in it; names are relative to this file
+    #[arg(long, value_name = "FILE.tsv", conflicts_with = "files")]
+    pub refs: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompareFormat {
+    Text,
+    Json,
+    /// One page with both transcripts side by side
+    Html,
+}
+
+#[derive(Args)]
 pub(crate) struct SynthModel {
     /// Folder to write to; it is made if need be
     #[arg(long, value_name = "DIR")]
@@ -258,6 +428,13 @@ fn audio_weight(text: &str) -> Result<f32, String> {
         .ok()
         .filter(|weight| (0.0..=1000.0).contains(weight))
         .ok_or_else(|| format!("{text:?} is not from 0 to 1000"))
+}
+
+fn ratio(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(ratio) if ratio.is_finite() && ratio >= 0.0 => Ok(ratio),
+        _ => Err(format!("{text:?} is not a number from 0 up")),
+    }
 }
 
 /// Seconds, as tokens.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// More than caches hold.
 const BYTES: usize = 512 << 20;
 /// Others who use memory leave some of them alone.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 20;
 
 /// Bytes a second that so many threads together read from memory, the best of the rounds.
 pub(crate) fn read_rate(threads: usize) -> f64 {

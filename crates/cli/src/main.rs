@@ -5,12 +5,16 @@
 mod args;
 mod backend;
 mod bandwidth;
+mod bench;
+mod compare;
 mod doctor;
 mod input;
 mod memory;
+mod model;
 mod mount;
 mod output;
 mod progress;
+mod recording;
 mod synth;
 mod transcribe;
 
@@ -37,16 +41,18 @@ fn main() -> ExitCode {
     }
     quieten_contained_panics();
     let result = match &cli.command {
+        Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Compare(args)) => compare::run(args),
         Some(Command::Doctor(args)) => doctor::run(args),
-        Some(Command::SynthModel(args)) => synth::run(args).map(|()| ExitCode::SUCCESS),
-        None => transcribe::run(&cli.transcribe).map(|()| ExitCode::SUCCESS),
+        Some(Command::SynthModel(args)) => synth::run(args),
+        None => transcribe::run(&cli.transcribe),
     };
     match result {
-        Ok(code) => code,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error);
-            ExitCode::FAILURE
+            if error.is::<output::Unmet>() { ExitCode::from(3) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -88,6 +88,18 @@ pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.downcast_ref().is_some_and(is_closed))
 }
 
+/// What was to hold does not: a limit was passed, or what was to be measured is not there.
+#[derive(Debug)]
+pub(crate) struct Unmet(pub String);
+
+impl std::fmt::Display for Unmet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unmet {}
+
 /// Writes an error and its causes, those that its sentence does not end with already, as one line on standard error.
 pub(crate) fn complain(error: &anyhow::Error) {
     let mut line = error.to_string();

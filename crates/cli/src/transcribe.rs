@@ -1,21 +1,20 @@
 //! `voxtral FILE…`: every input through a session, every event to the output.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::sync::mpsc::{Sender, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use voxtral_audio::SAMPLE_RATE;
-use voxtral_engine::{Decoding, Engine, Event, Events, SessionOptions, Stats, Stopper, Summary};
-use voxtral_model::{Delay, MAX_ENCODE_TOKENS, Model};
+use voxtral_engine::{Engine, Event, Events, SessionOptions, Stats, Stopper, Summary};
+use voxtral_model::{Delay, MAX_ENCODE_TOKENS};
 use voxtral_transcript::{Audio, Report, TokenRecord, Word};
 
-use crate::args::{DecodeChoice, Format, Transcribe};
+use crate::args::{Format, Transcribe};
 use crate::input::Input;
-use crate::output::{Output, complain, say};
-use crate::{backend, memory, mount};
+use crate::output::{Output, complain};
+use crate::{backend, memory, model};
 
 pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
     let inputs = Input::all(args);
@@ -23,9 +22,9 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
     let interrupt = Interrupt::install()?;
 
     let start = Instant::now();
-    let model = open_model(args)?;
-    let delay = args.delay.unwrap_or(model.tokenizer.default_delay());
-    let engine = Engine::new(&model, backend::choose(&model, args)?)?;
+    let model = model::open(args.setup.model.as_deref(), args.silent)?;
+    let delay = args.setup.delay.unwrap_or(model.tokenizer.default_delay());
+    let engine = Engine::new(&model, backend::choose(&model, &args.setup, args.silent)?)?;
     let job = Job { args, engine: &engine, model: &model.name, delay, interrupt: &interrupt };
     let mut load = start.elapsed();
 
@@ -65,29 +64,6 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
     output.finish()
 }
 
-fn open_model(args: &Transcribe) -> anyhow::Result<Model> {
-    match args.model.as_deref() {
-        Some(dir) if dir != Path::new("digits") => {
-            if let Some(drive) = mount::windows_drive(dir) {
-                tracing::warn!(
-                    "{}: the model is on a Windows drive ({}), which Linux reads slowly: copy the folder to the Linux file \
-                     system, such as ~/models",
-                    dir.display(),
-                    drive.display()
-                );
-            }
-            Ok(Model::open(dir)?)
-        }
-        chosen => {
-            if chosen.is_none() && !args.silent {
-                say("using the built-in demo model, which knows spoken English digits only; for everything else get \
-                     mistralai/Voxtral-Mini-4B-Realtime-2602 and name its folder with -d or VOXTRAL_MODEL");
-            }
-            Ok(Model::digits())
-        }
-    }
-}
-
 /// What all inputs have in common.
 struct Job<'a> {
     args: &'a Transcribe,
@@ -105,11 +81,7 @@ impl Job<'_> {
         let samples = source.duration().map(|duration| (duration.as_secs_f64() * f64::from(SAMPLE_RATE)).ceil() as u64);
         let options = SessionOptions {
             delay: Some(self.delay),
-            decoding: match self.args.decode {
-                DecodeChoice::Sequential => Decoding::Sequential,
-                DecodeChoice::Auto => Decoding::Auto,
-                DecodeChoice::Parallel => Decoding::Parallel { lookahead: usize::from(self.args.lookahead) },
-            },
+            decoding: self.args.setup.decoding(),
             stop_at_eos: self.args.stop_at_eos,
             interval: if input.is_live() { self.args.interval.unwrap_or(1) } else { MAX_ENCODE_TOKENS },
             samples: samples.filter(|_| !input.is_live()),

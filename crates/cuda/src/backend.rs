@@ -64,10 +64,10 @@ impl CudaBackend {
         DeviceReport::of(device)
     }
 
-    /// Bytes a second, read and written ones together, at which a GPU copies within its memory: how fast weights can be read.
+    /// How fast a GPU's memory is: bytes a second that a copy within it reads and writes, the median of a few. Takes 512 MiB meanwhile.
     ///
     /// # Errors
-    /// When there is no such GPU, or it has no memory free.
+    /// When there is no such GPU, it has no room, or the driver fails.
     pub fn copy_rate(device: usize) -> Result<f64, BackendError> {
         copy_rate(device)
     }

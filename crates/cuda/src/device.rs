@@ -9,9 +9,6 @@ use crate::images::{FORCE_PTX, Image, choose};
 use crate::kernels::{MAX_DIM, MAX_HEAD_DIM};
 use crate::table::QUERY_TILE;
 
-/// Copies of which [`copy_rate`] takes the fastest.
-const COPIES: usize = 8;
-
 /// What a look at a GPU found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceReport {
@@ -53,27 +50,34 @@ pub(crate) fn open_device(ordinal: usize) -> Result<(Arc<Device>, Image), Backen
     Ok((device, image))
 }
 
-/// Bytes a second, read and written ones together, of copies within a device's memory: the best of a few.
+/// See [`CudaBackend::copy_rate`](crate::CudaBackend::copy_rate).
 pub(crate) fn copy_rate(ordinal: usize) -> Result<f64, BackendError> {
+    /// More than any second-level cache holds, little beside a model.
+    const BYTES: usize = 256 << 20;
+    const COPIES: usize = 16;
+    const ROUNDS: usize = 7;
+
     let (device, _) = open_device(ordinal)?;
-    let measure = || {
-        // Far larger than its caches, and no burden where memory is short.
-        let bytes = (device.memory()?.0 / 4).min(1 << 30) as usize;
-        let [from, to] = [Buffer::new(&device, bytes)?, Buffer::new(&device, bytes)?];
+    let seconds = || -> Result<f64, DriverError> {
         let stream = Stream::new(&device)?;
-        let [begin, end] = [Event::new(&device)?, Event::new(&device)?];
+        let (from, to) = (Buffer::new(&device, BYTES)?, Buffer::new(&device, BYTES)?);
+        let (begin, end) = (Event::new(&device)?, Event::new(&device)?);
         stream.zero(&from)?;
-        let mut best = f64::INFINITY;
-        for _ in 0..COPIES {
+        let mut times = Vec::new();
+        for _ in 0..ROUNDS {
             begin.record(&stream)?;
-            stream.copy(&to, 0, &from, 0, bytes)?;
+            for _ in 0..COPIES {
+                stream.copy(&to, 0, &from, 0, BYTES)?;
+            }
             end.record(&stream)?;
             end.wait()?;
-            best = best.min(f64::from(end.since(&begin)?) / 1e3);
+            times.push(f64::from(end.since(&begin)?) / 1e3);
         }
-        Ok(2.0 * bytes as f64 / best)
+        times.sort_by(f64::total_cmp);
+        Ok(times[ROUNDS / 2])
     };
-    measure().map_err(|e: DriverError| device_error(&device.name, &e))
+    let seconds = seconds().map_err(|e| device_error(&device.name, &e))?;
+    Ok((2 * COPIES * BYTES) as f64 / seconds)
 }
 
 pub(crate) fn device_error(device: &str, error: &DriverError) -> BackendError {

@@ -5,10 +5,10 @@
 //! serde_json would write `null` for them: here they are an error instead, for no sound run produces one.
 
 use crate::Word;
-use serde::{Serialize, Serializer, ser::Error};
+use serde::{Deserialize, Serialize, Serializer, ser::Error};
 
 /// Everything there is to say about one transcribed input.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Report {
     /// The model's name, or its folder.
     pub model: String,
@@ -39,10 +39,18 @@ impl Report {
     pub fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string(self)
     }
+
+    /// The reports in a text that [`to_json`](Self::to_json) wrote, one after the other. Fields that are not known are passed over.
+    ///
+    /// # Errors
+    /// The text holds something else; the error says where.
+    pub fn read_all(text: &str) -> serde_json::Result<Vec<Self>> {
+        serde_json::Deserializer::from_str(text).into_iter().collect()
+    }
 }
 
 /// The input of a [`Report`].
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Audio {
     /// As the user gave it; `-` for standard input.
     pub path: String,
@@ -52,7 +60,7 @@ pub struct Audio {
 }
 
 /// One generated token.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 pub struct TokenRecord {
     /// Index into the model's vocabulary.
     pub id: u32,
@@ -62,7 +70,7 @@ pub struct TokenRecord {
 }
 
 /// What one input took. All times are wall clock.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Stats {
     /// Loading the model; 0 for inputs after the first.
     #[serde(serialize_with = "decimals3")]
@@ -167,6 +175,23 @@ mod tests {
     fn tokens_that_were_not_asked_for_leave_no_trace() {
         let json = Report { tokens: None, ..report() }.to_json().unwrap();
         assert!(!json.contains("tokens"), "{json}");
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let json = report().to_json().unwrap();
+        let all = Report::read_all(&format!("{json}\n{json}\n")).unwrap();
+        assert_eq!(
+            all.iter().map(|report| report.to_json().unwrap()).collect::<Vec<_>>(),
+            [json.clone(), json.clone()]
+        );
+        let without_tokens = Report { tokens: None, ..report() }.to_json().unwrap();
+        assert_eq!(Report::read_all(&without_tokens).unwrap()[0].tokens, None);
+        assert!(Report::read_all("").unwrap().is_empty());
+        for (text, says) in [("{\"text\":\"four\"}", "missing field"), (&json[..90], "EOF"), ("four", "line 1")] {
+            let error = Report::read_all(text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
     }
 
     #[test]

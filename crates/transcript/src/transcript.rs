@@ -9,7 +9,7 @@
 //! marker begins a new word whether or not a space follows, since some languages write none.
 
 use crate::report::{decimals3, decimals6};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The audio that one token stands for.
 const FRAME_MS: u64 = 80;
@@ -26,7 +26,7 @@ pub enum Piece<'a> {
 }
 
 /// A word and where it was spoken.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Word {
     /// The word with its punctuation. Holds no white space and is never empty.
     pub text: String,
@@ -39,7 +39,7 @@ pub struct Word {
     /// Mean natural log-probability of the word's tokens. A space goes with the word after it.
     #[serde(serialize_with = "decimals6")]
     pub logprob: f32,
-    /// Whether white space separates this word from the one before; false for the first.
+    /// Whether white space separates this word from the one before; false for the first. Not in the JSON, and false when read.
     #[serde(skip)]
     pub after_space: bool,
 }

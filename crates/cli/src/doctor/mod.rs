@@ -10,23 +10,18 @@ mod model;
 mod smoke;
 mod system;
 
-use std::process::ExitCode;
-
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::args::{BackendChoice, Doctor};
-use crate::output::Output;
+use crate::output::{Output, Unmet};
 use acceptance::Recording;
 use check::{Check, Status};
 use gpu::Gpu;
 use smoke::Device;
 use system::Host;
 
-/// What was asked for cannot run.
-const CANNOT_RUN: u8 = 3;
-
-pub(crate) fn run(args: &Doctor) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &Doctor) -> anyhow::Result<()> {
     let file = args.output.as_deref().map(|path| Output::open(Some(path))).transpose()?;
     let recording = if args.acceptance { Some(Recording::open(args.file.as_deref())?) } else { None };
     let mut checks = Checks { all: Vec::new(), printed: !args.json, output: Output::open(None)? };
@@ -42,7 +37,10 @@ pub(crate) fn run(args: &Doctor) -> anyhow::Result<ExitCode> {
         file.write(&report)?;
         file.finish()?;
     }
-    Ok(if checks.worst() == Status::Failure { CANNOT_RUN.into() } else { ExitCode::SUCCESS })
+    match checks.count(Status::Failure) {
+        0 => Ok(()),
+        failed => Err(Unmet(format!("{failed} of {} checks failed", checks.all.len())).into()),
+    }
 }
 
 /// All checks, in the order in which one explains the next.

@@ -82,14 +82,28 @@ pub fn write_wav(path: &Path, rate: u32, channels: u16, samples: &[i16]) {
     wav.finalize().unwrap();
 }
 
-/// A copy of a model among the goldens, to break.
-pub fn copy_of(model: &str) -> TempDir {
+/// A copy of a model, by its folder in the sources, to break.
+pub fn copy_of_folder(folder: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(root().join("goldens").join(model)).unwrap() {
+    for entry in fs::read_dir(root().join(folder)).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
     }
     dir
+}
+
+/// A copy of a model among the goldens, to break.
+pub fn copy_of(model: &str) -> TempDir {
+    copy_of_folder(&format!("goldens/{model}"))
+}
+
+/// Holds JSON to a schema of `schemas/`.
+#[track_caller]
+pub fn follows_schema(json: &Value, schema: &str) {
+    let schema = fs::read_to_string(root().join("schemas").join(schema)).unwrap();
+    let schema = jsonschema::validator_for(&serde_json::from_str(&schema).unwrap()).unwrap();
+    let errors: Vec<String> = schema.iter_errors(json).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    assert!(errors.is_empty(), "{errors:?} in {json}");
 }
 
 /// A safetensors file taken apart: its header, and the bytes after it.

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use voxtral_cuda::driver::{Buffer, Event};
+use voxtral_cuda::CudaBackend;
+use voxtral_cuda::driver::Event;
 use voxtral_cuda::kernels::{Attention, Mode, Product, RowWork, slices};
 use voxtral_cuda::table::{Counts, Layout, Row, Table, max_runs};
 use voxtral_model::{AUDIO_WINDOW, Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig};
@@ -41,22 +42,8 @@ fn time(gpu: &Gpu, repeats: usize, rounds: usize, work: impl Fn(usize)) -> f64 {
 }
 
 fn products(gpu: &Gpu) {
-    let bytes = 2 << 30;
-    let [from, to] = [(); 2].map(|()| Buffer::new(&gpu.device, bytes).expect("memory"));
-    gpu.stream.zero(&from).expect("zeros");
-    let [begin, end] = [(); 2].map(|()| Event::new(&gpu.device).expect("an event"));
-    let copy = |_| {
-        begin.record(&gpu.stream).expect("recorded");
-        for _ in 0..4 {
-            gpu.stream.copy(&to, 0, &from, 0, bytes).expect("a copy");
-        }
-        end.record(&gpu.stream).expect("recorded");
-        end.wait().expect("done");
-        f64::from(end.since(&begin).expect("timed")) * 1e3 / 4.0
-    };
-    let us = median((0..7).map(copy).collect());
-    println!("copy: {:.2} TB/s, read and written", 2.0 * bytes as f64 / us / 1e6);
-    drop((from, to));
+    let rate = CudaBackend::copy_rate(0).expect("a copy");
+    println!("copy: {:.2} TB/s, read and written", rate / 1e12);
 
     let shapes = [
         ("decoder qkv", 6144, 3072),

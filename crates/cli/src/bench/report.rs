@@ -1,0 +1,303 @@
+//! What was measured, and how it is written.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use voxtral_transcript::Audio;
+
+use super::environment::{Environment, Gpu};
+
+/// All that a benchmark found. Its JSON is described in `schemas/bench.schema.json`.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Report {
+    pub environment: Environment,
+    pub settings: Settings,
+    pub backends: Vec<Measured>,
+    /// What it was compared with.
+    pub against: Option<Against>,
+}
+
+/// What was run, and how.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Settings {
+    pub model: String,
+    pub parameters: u64,
+    pub delay_ms: u32,
+    pub decode: String,
+    pub lookahead: u16,
+    /// Whether audio came as fast as it is spoken.
+    pub live: bool,
+    /// Runs before those that count, with the first recording.
+    pub warm_up_runs: u16,
+    pub runs: u16,
+}
+
+/// One backend.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Measured {
+    pub backend: String,
+    pub device: String,
+    pub load_ms: f64,
+    /// Encoding and decoding the silence that all recordings begin with; once, not part of any total.
+    pub warm_start_ms: f64,
+    pub peak_rss_mb: f64,
+    pub device_mb: f64,
+    pub memory: Memory,
+    pub recordings: Vec<Figures>,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Memory {
+    /// Weights that a pass of the decoder reads.
+    pub pass_mb: f64,
+    /// What memory gives: reading on all threads of the processor, copying within a GPU (read and written).
+    pub rate_gb_s: f64,
+}
+
+/// One recording on one backend; times are medians of the runs, percentiles are over the passes or words of all runs.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Figures {
+    pub audio: Audio,
+    pub total_ms: f64,
+    /// `total_ms` over the length of the audio.
+    pub rtf: f64,
+    pub first_text_ms: Option<f64>,
+    pub encode_ms: f64,
+    /// The pass over what is left of the prompt after the warm start.
+    pub prefill_ms: f64,
+    /// Passes of the decoder after the prompt, in the first run.
+    pub passes: u64,
+    pub tokens: u64,
+    /// Tokens over the time of the passes.
+    pub tokens_per_s: f64,
+    pub pass_ms: Percentiles,
+    /// Weights over the median pass.
+    pub reached_gb_s: f64,
+    pub live: Option<Live>,
+    /// Ratios to the report that was compared with.
+    pub against: Option<Ratios>,
+}
+
+/// How long after it was heard each word was written.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Live {
+    pub latency_ms: Percentiles,
+    /// Of all runs.
+    pub words: Vec<WordLatency>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct WordLatency {
+    pub text: String,
+    pub end_s: f64,
+    pub latency_ms: f64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Against {
+    pub path: String,
+    pub max_slowdown: f64,
+}
+
+/// Times over the times of the other report.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Ratios {
+    pub total: f64,
+    pub encode: f64,
+    pub pass: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Percentiles {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
+impl Percentiles {
+    /// By the nearest rank; zeros of nothing.
+    pub(super) fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |part: f64| {
+            let rank = (part * values.len() as f64).ceil() as usize;
+            values.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
+        };
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: at(1.0) }
+    }
+}
+
+/// To three decimals: finer than any clock here.
+pub(super) fn decimals(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
+impl Report {
+    /// An earlier report.
+    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is not what voxtral bench --format json writes", path.display()))
+    }
+
+    /// For people.
+    pub(super) fn table(&self) -> String {
+        let mut out = String::new();
+        self.write_table(&mut out).unwrap_or_default(); // Writing to a string cannot fail.
+        out
+    }
+
+    fn write_table(&self, out: &mut String) -> std::fmt::Result {
+        let Self { environment: e, settings: s, .. } = self;
+        writeln!(out, "voxtral {} ({}), {}", e.version, e.commit, e.system)?;
+        writeln!(out, "processor     {}, {} threads, {}", e.processor, e.threads, e.isas.join(" "))?;
+        if let Some(gpu) = &e.gpu {
+            let Gpu { name, capability, driver, kernels, memory_mb } = gpu;
+            writeln!(
+                out,
+                "GPU           {name}, {memory_mb} MB, compute capability {capability}, driver of CUDA {driver}, \
+                 kernels {kernels}"
+            )?;
+        }
+        let decode = if s.decode == "parallel" { format!("parallel, {} ahead", s.lookahead) } else { s.decode.clone() };
+        let million = s.parameters as f64 / 1e6;
+        writeln!(
+            out,
+            "model         {}, {million:.1} million parameters, delay {} ms, decoding {decode}",
+            s.model, s.delay_ms
+        )?;
+        let live = if s.live { ", audio as fast as it is spoken" } else { "" };
+        writeln!(out, "runs          {} after {} to warm up{live}; times are medians", s.runs, s.warm_up_runs)?;
+        for measured in &self.backends {
+            let Measured { load_ms, warm_start_ms, peak_rss_mb, device_mb, memory, .. } = measured;
+            writeln!(out, "\n{}: {}", measured.backend, measured.device)?;
+            writeln!(out, "load          {load_ms:.1} ms; warm start, once: {warm_start_ms:.1} ms")?;
+            writeln!(out, "memory        {peak_rss_mb:.0} MB resident at most, {device_mb:.0} MB on the device")?;
+            writeln!(
+                out,
+                "bandwidth     {:.1} GB/s; a pass reads {:.1} MB of weights",
+                memory.rate_gb_s, memory.pass_mb
+            )?;
+            for figures in &measured.recordings {
+                writeln!(out, "\n  {}, {:.3} s", figures.audio.path, figures.audio.duration_s)?;
+                figures.write_table(out, memory)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A line for each backend and recording, below a line of names.
+    pub(super) fn csv(&self) -> String {
+        let rows: Vec<_> = self
+            .backends
+            .iter()
+            .flat_map(|measured| measured.recordings.iter().map(|figures| self.columns(measured, figures)))
+            .collect();
+        let line = |cells: Vec<String>| cells.join(",") + "\n";
+        let names = rows.first().map(|row| row.iter().map(|(name, _)| (*name).to_owned()).collect());
+        let values = rows.iter().map(|row| row.iter().map(|(_, value)| quoted(value)).collect());
+        names.into_iter().chain(values).map(line).collect()
+    }
+
+    fn columns(&self, measured: &Measured, figures: &Figures) -> Vec<(&'static str, String)> {
+        let (e, s) = (&self.environment, &self.settings);
+        let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
+        let word = figures.live.as_ref().map(|live| live.latency_ms);
+        let ratios = figures.against.as_ref();
+        vec![
+            ("version", e.version.clone()),
+            ("commit", e.commit.clone()),
+            ("backend", measured.backend.clone()),
+            ("device", measured.device.clone()),
+            ("model", s.model.clone()),
+            ("delay_ms", s.delay_ms.to_string()),
+            ("decode", s.decode.clone()),
+            ("lookahead", s.lookahead.to_string()),
+            ("runs", s.runs.to_string()),
+            ("audio", figures.audio.path.clone()),
+            ("duration_s", figures.audio.duration_s.to_string()),
+            ("load_ms", measured.load_ms.to_string()),
+            ("warm_start_ms", measured.warm_start_ms.to_string()),
+            ("encode_ms", figures.encode_ms.to_string()),
+            ("prefill_ms", figures.prefill_ms.to_string()),
+            ("passes", figures.passes.to_string()),
+            ("tokens", figures.tokens.to_string()),
+            ("pass_p50_ms", figures.pass_ms.p50.to_string()),
+            ("pass_p90_ms", figures.pass_ms.p90.to_string()),
+            ("pass_p99_ms", figures.pass_ms.p99.to_string()),
+            ("tokens_per_s", figures.tokens_per_s.to_string()),
+            ("first_text_ms", number(figures.first_text_ms)),
+            ("total_ms", figures.total_ms.to_string()),
+            ("rtf", figures.rtf.to_string()),
+            ("peak_rss_mb", measured.peak_rss_mb.to_string()),
+            ("device_mb", measured.device_mb.to_string()),
+            ("pass_mb", measured.memory.pass_mb.to_string()),
+            ("reached_gb_s", figures.reached_gb_s.to_string()),
+            ("rate_gb_s", measured.memory.rate_gb_s.to_string()),
+            ("word_p50_ms", number(word.map(|word| word.p50))),
+            ("word_p90_ms", number(word.map(|word| word.p90))),
+            ("word_max_ms", number(word.map(|word| word.max))),
+            ("total_ratio", number(ratios.map(|ratios| ratios.total))),
+            ("encode_ratio", number(ratios.map(|ratios| ratios.encode))),
+            ("pass_ratio", number(ratios.map(|ratios| ratios.pass))),
+        ]
+    }
+}
+
+impl Figures {
+    fn write_table(&self, out: &mut String, memory: &Memory) -> std::fmt::Result {
+        let Percentiles { p50, p90, p99, .. } = self.pass_ms;
+        writeln!(out, "  total       {:.1} ms, real-time factor {:.4}", self.total_ms, self.rtf)?;
+        match self.first_text_ms {
+            Some(first_text_ms) => writeln!(out, "  first text  {first_text_ms:.1} ms")?,
+            None => writeln!(out, "  first text  none")?,
+        }
+        writeln!(out, "  encoder     {:.1} ms", self.encode_ms)?;
+        writeln!(out, "  prompt      {:.2} ms", self.prefill_ms)?;
+        writeln!(
+            out,
+            "  pass        p50 {p50:.3}, p90 {p90:.3}, p99 {p99:.3} ms; {} passes for {} tokens",
+            self.passes, self.tokens
+        )?;
+        let part = self.reached_gb_s / memory.rate_gb_s.max(1e-3) * 100.0;
+        writeln!(out, "  weights     {:.1} GB/s in the median pass, {part:.0} % of the bandwidth", self.reached_gb_s)?;
+        writeln!(out, "  tokens/s    {:.0}", self.tokens_per_s)?;
+        if let Some(Live { latency_ms: Percentiles { p50, p90, max, .. }, words }) = &self.live {
+            writeln!(
+                out,
+                "  words       p50 {p50:.0}, p90 {p90:.0}, at most {max:.0} ms after they were heard; {} words",
+                words.len()
+            )?;
+        }
+        if let Some(Ratios { total, encode, pass }) = self.against {
+            writeln!(out, "  against     total {total:.2}, encoder {encode:.2}, median pass {pass:.2} times as long")?;
+        }
+        Ok(())
+    }
+}
+
+fn quoted(cell: &str) -> String {
+    if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_by_the_nearest_rank() {
+        let of = |values: &[f64]| Percentiles::of(values.to_vec());
+        assert_eq!(of(&[3.0, 1.0, 2.0]), Percentiles { p50: 2.0, p90: 3.0, p99: 3.0, max: 3.0 });
+        assert_eq!(of(&[7.0]), Percentiles { p50: 7.0, p90: 7.0, p99: 7.0, max: 7.0 });
+        assert_eq!(of(&[]), Percentiles { p50: 0.0, p90: 0.0, p99: 0.0, max: 0.0 });
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert_eq!(of(&hundred), Percentiles { p50: 50.0, p90: 90.0, p99: 99.0, max: 100.0 });
+    }
+
+    #[test]
+    fn cells_with_commas_and_quotes_are_quoted() {
+        assert_eq!(["a b", "a,b", "a \"b\""].map(quoted), ["a b", "\"a,b\"", "\"a \"\"b\"\"\""]);
+    }
+}
