@@ -1,14 +1,13 @@
 // What happens to y = W x + bias before it leaves the chip; each thread takes two neighbouring outputs of one row.
 
 enum Mode {
-    STORE = 0,          // f32 out[row, f] = y
-    RESIDUAL = 1,       // f32 out[row, f] = residual[row, f] + y
-    SILU_MUL = 2,       // bf16 out[row, f / 2] = silu(y[f]) * y[f + 1]: rows of gate and up alternate
-    GELU = 3,           // bf16 out[row, f] = gelu(y)
-    GELU_F32 = 4,       // f32 out[row, f] = gelu(y)
-    AUDIO = 5,          // f32 rows[row].audio[f] = y
-    QKV = 6,            // queries: turned, bf16 out[row, f]; keys: turned, into the ring; values: into the ring
-    HEAD = 7,           // only the best output of each row and the sum of exponentials, per 128 outputs
+    STORE = 0,          // f32 out[part, row, f] = y
+    SILU_MUL = 1,       // bf16 out[row, f / 2] = silu(y[f]) * y[f + 1]: rows of gate and up alternate
+    GELU = 2,           // bf16 out[row, f] = gelu(y)
+    GELU_F32 = 3,       // f32 out[row, f] = gelu(y)
+    AUDIO = 4,          // f32 rows[row].audio[f] = y
+    QKV = 5,            // queries: turned, bf16 out[row, f]; keys: turned, into the ring; values: into the ring
+    HEAD = 6,           // only the best output of each row and the sum of exponentials, per 128 outputs
 };
 
 // The best of some outputs, the lowest index of those that tie, and sum(exp(y - max)) over all of them.
@@ -25,14 +24,15 @@ struct Product {
     u64 x;              // bf16 [rows, k]
     u64 bias;           // f32 [n] or 0
     u64 out;            // see Mode
-    u64 residual;       // f32 [rows, ldo]
     u64 rows;           // Row [rows], for AUDIO and QKV
     u64 turns;          // f32 pairs [rows, head_dim / 2]: cosine and sine
     u64 count;          // u32: rows
-    u64 partial;        // f32 [slices][tiles][64][128], sums of single slices between product_tile and product_sum, or 0
+    u64 partial;        // f32 [parts][slices][tiles][64][128], sums of single slices between product_tile and product_sum, or 0
     u32 n;
     u32 k;              // a multiple of 32; columns beyond the true width hold zeros in w and x
-    u32 slices;         // 1, 2, 4 or 8, at most k / 32
+    u32 parts;          // 1 but for STORE
+    u32 part_stride;    // elements between two parts of out
+    u32 slices;         // 1, 2, 4 or 8; with parts at most k / 32
     u32 mode;
     u32 ldo;            // elements between two rows of out
     u32 layer;
@@ -42,8 +42,8 @@ struct Product {
     u32 row_tiles;      // product_tile: tiles of rows
 };
 
-DEVICE void store_pair(const Product& p, u32 row, u32 f, float y0, float y1) {
-    if (p.bias) {
+DEVICE void store_pair(const Product& p, u32 part, u32 row, u32 f, float y0, float y1) {
+    if (p.bias && part == 0) {
         const float* bias = (const float*)p.bias + f;
         y0 += bias[0];
         y1 += bias[1];
@@ -51,13 +51,8 @@ DEVICE void store_pair(const Product& p, u32 row, u32 f, float y0, float y1) {
     const u64 at = (u64)row * p.ldo + f;
     switch (p.mode) {
     case STORE:
-        *(float2*)((float*)p.out + at) = make_float2(y0, y1);
+        *(float2*)((float*)p.out + (u64)part * p.part_stride + at) = make_float2(y0, y1);
         break;
-    case RESIDUAL: {
-        const float2 x = *(const float2*)((const float*)p.residual + at);
-        *(float2*)((float*)p.out + at) = make_float2(x.x + y0, x.y + y1);
-        break;
-    }
     case SILU_MUL:
         ((u16*)p.out)[(u64)row * p.ldo + f / 2] = to_bf16(silu(y0) * y1);
         break;

@@ -1,8 +1,8 @@
 // Products of many rows.
 //
 // product_tile: any number of rows, in tiles of 128 outputs by 64 rows, 4 warps of 64 by 32, copied to shared memory three steps of two
-// chunks ahead (the weights by the copy engine where there is one). Grid: tiles, the tiles of rows beside each other; with p.partial
-// tiles by slices, a slice a block, and product_sum adds them up. Reads 24 KB for each step of 128 x 64 x 64 multiply-adds.
+// chunks ahead (the weights by the copy engine where there is one). Grid: tiles, the tiles of rows beside each other, by parts; with
+// p.partial by slices of all parts, a slice a block, and product_sum adds them up. Reads 24 KB for each step of 128 x 64 x 64 multiply-adds.
 //
 // Measured on an H200: a step of product_tile takes a block 1.3 us, alone on a processor or with a second: the warp that starts the
 // copies, the loads and the instructions wait for each other, so that blocks are worth more than fewer bytes.
@@ -24,7 +24,7 @@ KERNEL __launch_bounds__(128, 2) product_tile(const __grid_constant__ Product p)
         return;
     }
     // Steps of a slice, the last of one chunk where their number is odd.
-    const u32 first_slice = p.partial ? blockIdx.y : 0, last_slice = p.partial ? blockIdx.y + 1 : p.slices;
+    const u32 slices = p.partial ? 1 : p.slices, first_slice = blockIdx.y * slices, last_slice = first_slice + slices;
     struct Cursor {
         u32 slice, chunk, end, stage, phase;
     };
@@ -182,31 +182,31 @@ KERNEL __launch_bounds__(128, 2) product_tile(const __grid_constant__ Product p)
         for (u32 i = tid; i < live * 64; i += 128) {
             const u32 r = i / 64, f = 2 * (i % 64);
             const float2 y = *(const float2*)(out + r * 132 + f);
-            if (f0 + f < p.n) store_pair(p, row0 + r, f0 + f, y.x, y.y);
+            if (f0 + f < p.n) store_pair(p, blockIdx.y, row0 + r, f0 + f, y.x, y.y);
         }
     }
 }
 
-// Grid: the tiles of product_tile, 8 parts of 8 rows. A thread takes four outputs of one row.
+// Grid: the tiles of product_tile, 8 groups of 8 rows for each part. A thread takes four outputs of one row.
 KERNEL __launch_bounds__(256) product_sum(const __grid_constant__ Product p) {
     let_next_start();
     wait_for_previous();
-    const u32 tile = blockIdx.x, f0 = tile / p.row_tiles * 128, r = blockIdx.y * 8 + threadIdx.x / 32, f = 4 * (threadIdx.x % 32);
+    const u32 tile = blockIdx.x, f0 = tile / p.row_tiles * 128, part = blockIdx.y / 8, r = blockIdx.y % 8 * 8 + threadIdx.x / 32, f = 4 * (threadIdx.x % 32);
     const u32 row = tile % p.row_tiles * 64 + r;
     if (row >= *(const u32*)p.count) return;
-    const float4* from = (const float4*)p.partial + (u64)tile * (64 * 32) + r * 32 + f / 4;
-    float4 part[8], y = make_float4(0.f, 0.f, 0.f, 0.f);
+    const float4* from = (const float4*)p.partial + ((u64)part * p.slices * gridDim.x + tile) * (64 * 32) + r * 32 + f / 4;
+    float4 of[8], y = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll
     for (u32 s = 0; s < 8; s++)
-        if (s < p.slices) part[s] = __ldcg(from + (u64)s * gridDim.x * (64 * 32));
+        if (s < p.slices) of[s] = __ldcg(from + (u64)s * gridDim.x * (64 * 32));
 #pragma unroll
     for (u32 s = 0; s < 8; s++)
         if (s < p.slices) {
-            y.x += part[s].x;
-            y.y += part[s].y;
-            y.z += part[s].z;
-            y.w += part[s].w;
+            y.x += of[s].x;
+            y.y += of[s].y;
+            y.z += of[s].z;
+            y.w += of[s].w;
         }
-    if (f0 + f < p.n) store_pair(p, row, f0 + f, y.x, y.y);
-    if (f0 + f + 2 < p.n) store_pair(p, row, f0 + f + 2, y.z, y.w);
+    if (f0 + f < p.n) store_pair(p, part, row, f0 + f, y.x, y.y);
+    if (f0 + f + 2 < p.n) store_pair(p, part, row, f0 + f + 2, y.z, y.w);
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use voxtral_cuda::driver::{Buffer, Event};
-use voxtral_cuda::kernels::{Attention, Mode, Product, RowWork, slices};
+use voxtral_cuda::kernels::{Attention, Mode, Product, RowWork, parts, slices};
 use voxtral_cuda::table::{Counts, Layout, Row, Table, max_runs};
 use voxtral_model::{AUDIO_WINDOW, Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig};
 
@@ -69,17 +69,18 @@ fn products(gpu: &Gpu) {
         ("encoder gate, up", 10240, 1280),
         ("encoder down", 1280, 5120),
     ];
-    println!("{:18} us at rows 1, 8, 32, 64, 128, 256 (TB/s of weights at 1 and 32; TFLOP/s at 256)", "");
+    println!("{:18} us at rows 1, 4, 8, 16, 32, 64, 128, 256 (TB/s of weights at 1 and 32; TFLOP/s at 256)", "");
     for (name, n, k) in shapes {
         // More than the second-level cache holds, so that weights come from memory.
         let copies = (400 << 20) / (n * k * 2) + 1;
         let block = random(&mut rng(1), 1 << 16, 0.05);
         let w = gpu.put_bf16(&block.iter().copied().cycle().take(copies * n * k).collect::<Vec<_>>());
         let x = gpu.put_bf16(&random(&mut rng(2), 256 * k, 1.0));
-        let out = gpu.poison(256 * n * 4);
+        let parts = if n < k { parts(n, k) } else { 1 };
+        let out = gpu.poison(parts * 256 * n * 4);
         let mut row = String::new();
         let mut times = Vec::new();
-        for rows in [1usize, 8, 32, 64, 128, 256] {
+        for rows in [1usize, 4, 8, 16, 32, 64, 128, 256] {
             let count = gpu.put(&[rows as u32]);
             let us = time(gpu, 3 * copies, 5, |i| {
                 let p = Product {
@@ -89,8 +90,10 @@ fn products(gpu: &Gpu) {
                     count: count.address(),
                     n: n as u32,
                     k: k as u32,
-                    slices: slices(n, k) as u32,
-                    mode: Mode::SiluMul as u32,
+                    parts: parts as u32,
+                    part_stride: (256 * n) as u32,
+                    slices: slices(n, k, parts) as u32,
+                    mode: if parts > 1 { Mode::Store } else { Mode::SiluMul } as u32,
                     ldo: n as u32,
                     ..Product::default()
                 };
@@ -100,20 +103,24 @@ fn products(gpu: &Gpu) {
             times.push(us);
         }
         let rate = |us: f64| (2 * n * k) as f64 / us / 1e6;
-        let flops = (2 * n * k * 256) as f64 / times[5] / 1e6;
-        println!("{name:18}{row}   ({:.2}, {:.2}; {flops:.0})", rate(times[0]), rate(times[2]));
+        let flops = (2 * n * k * 256) as f64 / times[7] / 1e6;
+        println!("{name:18}{row}   ({:.2}, {:.2}; {flops:.0})", rate(times[0]), rate(times[4]));
     }
 }
 
 fn small_kernels(gpu: &Gpu) {
-    for (name, dim, rows) in [("rms_norm 3072", 3072, 1), ("rms_norm 3072", 3072, 32), ("rms_norm 1280", 1280, 256)] {
+    for (name, dim, rows) in
+        [("add_rms_norm 3072", 3072, 1), ("add_rms_norm 3072", 3072, 32), ("add_rms_norm 1280", 1280, 256)]
+    {
         let x = gpu.put(&random(&mut rng(1), rows * dim, 1.0));
-        let out = gpu.poison(rows * dim * 2);
+        let (out, sums) = (gpu.poison(rows * dim * 2), gpu.put(&random(&mut rng(2), 2 * rows * dim, 1.0)));
+        let part_stride = (rows * dim) as u32;
         let counts = gpu.put(&[Counts { rows: rows as u32, ..Counts::default() }]);
         let (dim, ld) = (dim as u32, dim as u32);
         let (input, weight, counts) = (x.address(), x.address(), counts.address());
-        let p = RowWork { input, out: out.address(), weight, counts, dim, ld, group: 1, ..RowWork::default() };
-        let us = time(gpu, 100, 5, |_| gpu.kernels.rms_norm(&gpu.stream, p, rows).expect("launched"));
+        let added = RowWork { sums: sums.address(), x: input, parts: 2, part_stride, ..RowWork::default() };
+        let p = RowWork { input, out: out.address(), weight, counts, dim, ld, group: 1, ..added };
+        let us = time(gpu, 100, 5, |_| gpu.kernels.add_rms_norm(&gpu.stream, p, rows).expect("launched"));
         println!("{name}, {rows} rows: {us:.2} us");
     }
     let (decoder, encoder) = ((4, 8, 128, 8192), (1, 32, 64, 750));
