@@ -22,7 +22,10 @@ pub const CHECKS: &[Check] = &[
 
 const ROWS: [usize; 12] = [1, 2, 3, 7, 8, 9, 31, 32, 33, 64, 100, 128];
 
-/// A matrix, activations for up to 256 rows, and where the result goes.
+/// More than an encode call has, and no whole tiles.
+const MANY_ROWS: usize = 1100;
+
+/// A matrix, activations for some rows, and where the result goes.
 struct Case {
     n: usize,
     k: usize,
@@ -81,9 +84,9 @@ const ROUNDING: f32 = 4e-6;
 
 fn odd_products(gpu: &Gpu) -> Result<(), String> {
     for (n, k) in [(16, 16), (48, 48), (80, 112), (144, 272), (272, 1040), (1040, 48)] {
-        let case = Case::new(gpu, n, k, 256, (n * k) as u64);
-        let (want, size) = case.twins(256);
-        for rows in ROWS.into_iter().chain([129, 250, 256]) {
+        let case = Case::new(gpu, n, k, MANY_ROWS, (n * k) as u64);
+        let (want, size) = case.twins(MANY_ROWS);
+        for rows in ROWS.into_iter().chain([129, 250, 256, 700, MANY_ROWS]) {
             let got = case.store(gpu, rows)?;
             close(&format!("{n} x {k}, {rows} rows"), &got, &want[..rows * n], |i| ROUNDING * (1.0 + size[i]))?;
         }
@@ -105,9 +108,9 @@ fn real_products(gpu: &Gpu) -> Result<(), String> {
         (1280, 384),
     ];
     for (n, k) in shapes {
-        let case = Case::new(gpu, n, k, 256, (n + k) as u64);
+        let case = Case::new(gpu, n, k, MANY_ROWS, (n + k) as u64);
         let mut alone = Vec::new();
-        for rows in ROWS.into_iter().chain([256]) {
+        for rows in ROWS.into_iter().chain([256, 1000, MANY_ROWS]) {
             let what = format!("{n} x {k}, {rows} rows");
             let got = case.store(gpu, rows)?;
             let rng = &mut rng(7);
@@ -126,10 +129,9 @@ fn real_products(gpu: &Gpu) -> Result<(), String> {
         }
         // A row that is not the first of its tile, alone and in company.
         let last = case.store(gpu, 100)?;
-        let moved = Case::new(gpu, n, k, 256, (n + k) as u64);
-        let x = moved.on_device[1].address() + (99 * case.ld * 2) as u64;
+        let x = case.on_device[1].address() + (99 * case.ld * 2) as u64;
         let out = gpu.poison(n * 4);
-        moved.run(gpu, Product { x, out: out.address(), ..moved.product() }, Mode::Store, 1)?;
+        case.run(gpu, Product { x, out: out.address(), ..case.product() }, Mode::Store, 1)?;
         same(&format!("{n} x {k}: row 99"), &gpu.get::<f32>(&out, n), &last[99 * n..])?;
     }
     Ok(())
