@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use voxtral_audio::SAMPLE_RATE;
 use voxtral_engine::{Decoding, Engine, Event, Events, SessionOptions, Stats, Stopper, Summary};
-use voxtral_model::{Delay, MAX_ENCODE_TOKENS, Model};
+use voxtral_model::{Delay, Model};
 use voxtral_transcript::{Audio, Report, TokenRecord, Word};
 
 use crate::args::{DecodeChoice, Format, Transcribe};
@@ -100,7 +100,7 @@ impl Job<'_> {
                 DecodeChoice::Parallel => Decoding::Parallel { lookahead: usize::from(self.args.lookahead) },
             },
             stop_at_eos: self.args.stop_at_eos,
-            interval: if input.is_live() { self.args.interval.unwrap_or(1) } else { MAX_ENCODE_TOKENS },
+            interval: if input.is_live() { self.args.interval.unwrap_or(1) } else { usize::MAX },
             samples: samples.filter(|_| !input.is_live()),
         };
         let (audio, events) = self.engine.session(options)?.split();

@@ -25,22 +25,3 @@ DEVICE void fetch(u32 shared, const void* global, bool live) {
 }
 DEVICE void fetch_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int PENDING> DEVICE void fetch_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(PENDING) : "memory"); }
-
-#if __CUDA_ARCH__ >= 900
-// A barrier in shared memory that counts bytes: one thread announces them, the copy engine delivers them, all wait for a phase to end.
-DEVICE void barrier_init(u32 barrier) { asm volatile("mbarrier.init.shared.b64 [%0], 1;" :: "r"(barrier) : "memory"); }
-DEVICE void barrier_expect(u32 barrier, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" :: "r"(barrier), "r"(bytes) : "memory");
-}
-DEVICE void barrier_wait(u32 barrier, u32 phase) {
-    u32 passed;
-    do
-        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
-            : "=r"(passed) : "r"(barrier), "r"(phase) : "memory");
-    while (!passed);
-}
-DEVICE void fetch_bulk(u32 shared, const void* global, u32 bytes, u32 barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-        :: "r"(shared), "l"(global), "r"(bytes), "r"(barrier) : "memory");
-}
-#endif

@@ -81,7 +81,7 @@ pub struct Product {
     pub q_dim: u32,
     pub kv_dim: u32,
     pub head_dim: u32,
-    pub row_tiles: u32,
+    pub unused: u32,
 }
 
 /// Parameters of the attention kernels; see kernels/attention.cuh.
@@ -160,13 +160,13 @@ const STREAM_ROWS: [usize; 2] = [8, 32];
 const STREAM_OUTPUTS: u32 = 8 * 3 * 16;
 const STREAM_BYTES: u32 = 8 * 3 * 3 * 1024;
 
-/// `product_tile`: rows and outputs of a tile, shared memory of its four stages.
+/// `product_tile`: rows and outputs of a tile, shared memory of its three stages.
 const TILE_ROWS: usize = 64;
 const TILE_OUTPUTS: usize = 128;
-const TILE_BYTES: u32 = 4 * 2 * 64 * (TILE_ROWS + TILE_OUTPUTS) as u32;
+const TILE_BYTES: u32 = 3 * 2 * 64 * (TILE_ROWS + TILE_OUTPUTS) as u32;
 
 /// A product of no more tiles than this is cut into its slices, a block each: so few would leave much of a large GPU idle.
-const SLICED_TILES: usize = 96;
+const SLICED_TILES: usize = 128;
 
 /// Blocks of an attention kernel on a processor; each walks over what there is to do.
 const ATTENTION_BLOCKS: u32 = 2;
@@ -251,14 +251,14 @@ impl Kernels {
 
     /// A product of more rows than the streaming kernels take.
     fn tiles(&self, stream: &Stream, p: Product, max_rows: usize) -> Result<()> {
-        let row_tiles = max_rows.div_ceil(TILE_ROWS);
-        let tiles = (p.n as usize).div_ceil(TILE_OUTPUTS) * row_tiles;
-        let sliced = p.slices > 1 && tiles * p.parts as usize <= SLICED_TILES;
-        let partial = if sliced { self.partial.address() } else { 0 };
-        let (p, tiles) = (Product { partial, row_tiles: row_tiles as u32, ..p }, tiles as u32);
-        self.launch(stream, &self.tile, (tiles, if sliced { p.parts * p.slices } else { p.parts }), 128, &p)?;
+        let (rows, outputs) = (max_rows.div_ceil(TILE_ROWS), (p.n as usize).div_ceil(TILE_OUTPUTS));
+        let runs = p.parts as usize * outputs;
+        let sliced = p.slices > 1 && rows * runs <= SLICED_TILES;
+        let (partial, slices) = if sliced { (self.partial.address(), p.slices) } else { (0, 1) };
+        let p = Product { partial, ..p };
+        self.launch(stream, &self.tile, (rows as u32, runs as u32 * slices), 128, &p)?;
         if sliced {
-            self.launch(stream, &self.sum, (tiles, p.parts * (TILE_ROWS / 8) as u32), 256, &p)?;
+            self.launch(stream, &self.sum, (max_rows.div_ceil(8) as u32, runs as u32), 256, &p)?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The two passes as sequences of launches, each recorded once for every row-count bucket. All that changes from pass to pass is in the
 //! table that the host uploads before.
 
-use voxtral_model::{MAX_DECODE_ROWS, MAX_ENCODE_TOKENS, ModelConfig, TransformerConfig};
+use voxtral_model::{MAX_DECODE_ROWS, ModelConfig, TransformerConfig};
 
 use crate::driver::{DriverError, Stream};
 use crate::kernels::{Attention, Kernels, Mode, Product, RowWork};
@@ -14,8 +14,11 @@ type Result<T> = std::result::Result<T, DriverError>;
 /// Rows of a decode pass that share a recording.
 pub const DECODE_BUCKETS: [usize; 4] = [8, 32, 64, MAX_DECODE_ROWS];
 
+/// Most tokens of an encode pass: enough tiles for every processor of a large GPU. A stream's ring holds so many beyond its window.
+pub const MAX_ENCODE_TOKENS: usize = 256;
+
 /// Tokens of an encode pass that share a recording.
-pub const ENCODE_BUCKETS: [usize; 5] = [2, 8, 16, 32, MAX_ENCODE_TOKENS];
+pub const ENCODE_BUCKETS: [usize; 7] = [2, 8, 16, 32, 64, 128, MAX_ENCODE_TOKENS];
 
 /// What the passes are made of.
 #[derive(Clone, Copy)]

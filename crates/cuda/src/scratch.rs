@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use voxtral_model::{MAX_DECODE_ROWS, MAX_ENCODE_TOKENS, ModelConfig, TransformerConfig};
+use voxtral_model::{MAX_DECODE_ROWS, ModelConfig, TransformerConfig};
 
 use crate::driver::{Buffer, Device, DriverError, Stream};
 use crate::kernels::MAX_PARTS;
+use crate::passes::MAX_ENCODE_TOKENS;
 use crate::table::{Layout, max_runs};
 
 /// Addresses of one stack's intermediate results, and the padded widths of the bf16 ones.

@@ -22,7 +22,10 @@ pub const CHECKS: &[Check] = &[
 
 const ROWS: [usize; 12] = [1, 2, 3, 7, 8, 9, 31, 32, 33, 64, 100, 128];
 
-/// A matrix, activations for up to 256 rows, and where the result goes.
+/// More than an encode call has, and no whole tiles.
+const MANY_ROWS: usize = 1100;
+
+/// A matrix, activations for some rows, and where the result goes.
 struct Case {
     n: usize,
     k: usize,
@@ -94,11 +97,11 @@ const ROUNDING: f32 = 4e-6;
 
 fn odd_products(gpu: &Gpu) -> Result<(), String> {
     for (n, k) in [(16, 16), (48, 48), (80, 112), (144, 272), (272, 1040), (1040, 48)] {
-        let mut case = Case::new(gpu, n, k, 256, (n * k) as u64);
-        let (want, size) = case.twins(256);
+        let mut case = Case::new(gpu, n, k, MANY_ROWS, (n * k) as u64);
+        let (want, size) = case.twins(MANY_ROWS);
         for parts in [1, 2, 4].into_iter().filter(|parts| *parts <= case.ld / 32) {
             case.parts = parts;
-            for rows in ROWS.into_iter().chain([129, 250, 256]) {
+            for rows in ROWS.into_iter().chain([129, 250, 256, 700, MANY_ROWS]) {
                 let got = case.added(&case.store(gpu, rows)?);
                 let what = format!("{n} x {k} in {parts} parts, {rows} rows");
                 close(&what, &got, &want[..rows * n], |i| ROUNDING * (1.0 + size[i]))?;
@@ -123,9 +126,9 @@ fn real_products(gpu: &Gpu) -> Result<(), String> {
     ];
     for (n, k) in shapes {
         let parts = if n < k { parts(n, k) } else { 1 };
-        let case = Case { parts, ..Case::new(gpu, n, k, 256, (n + k) as u64) };
+        let case = Case { parts, ..Case::new(gpu, n, k, MANY_ROWS, (n + k) as u64) };
         let mut alone = Vec::new();
-        for rows in ROWS.into_iter().chain([256]) {
+        for rows in ROWS.into_iter().chain([256, 1000, MANY_ROWS]) {
             let what = format!("{n} x {k}, {rows} rows");
             let stored = case.store(gpu, rows)?;
             let got = case.added(&stored);
