@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use voxtral_audio::SAMPLE_RATE;
 use voxtral_engine::{Engine, Event, Events, SessionOptions, Stats, Stopper, Summary};
-use voxtral_model::{Delay, MAX_ENCODE_TOKENS};
+use voxtral_model::Delay;
 use voxtral_transcript::{Audio, Report, TokenRecord, Word};
 
 use crate::args::{Format, Transcribe};
@@ -83,7 +83,7 @@ impl Job<'_> {
             delay: Some(self.delay),
             decoding: self.args.setup.decoding(),
             stop_at_eos: self.args.stop_at_eos,
-            interval: if input.is_live() { self.args.interval.unwrap_or(1) } else { MAX_ENCODE_TOKENS },
+            interval: if input.is_live() { self.args.interval.unwrap_or(1) } else { usize::MAX },
             samples: samples.filter(|_| !input.is_live()),
         };
         let (audio, events) = self.engine.session(options)?.split();

@@ -17,8 +17,8 @@ mod stem;
 use std::collections::BTreeMap;
 
 use voxtral_model::{
-    AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS,
-    MAX_ENCODE_TOKENS, Model, ModelConfig, Prediction, Stage, StreamId, Tensor, TensorData, Weights, ada_scales, gelu,
+    AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, Model,
+    ModelConfig, Prediction, Stage, StreamId, Tensor, TensorData, Weights, ada_scales, gelu,
 };
 
 pub use kernels::Isa;
@@ -27,6 +27,9 @@ use kv::KvCache;
 use linear::{Arithmetic, Linear};
 use stack::{Span, Stack};
 use stem::{Carry, Stem};
+
+/// Most tokens of an encode call: a file's first words wait for so many.
+const MAX_ENCODE_TOKENS: usize = 64;
 
 /// What activations are computed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,7 +171,7 @@ impl CpuBackend {
 
 impl Backend for CpuBackend {
     fn info(&self) -> BackendInfo {
-        BackendInfo { backend: "cpu", device: self.device.clone(), device_bytes: 0 }
+        BackendInfo { backend: "cpu", device: self.device.clone(), device_bytes: 0, encode_tokens: MAX_ENCODE_TOKENS }
     }
 
     fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {

@@ -52,11 +52,15 @@ template <int HD> DEVICE void attention(const Attention& p) {
     float* sums = (float*)shared;                                       // [8][16][STRIDE]
     u16* queries = (u16*)(sums + 8 * 16 * STRIDE);                      // [16][HD + 8]
     __shared__ float maxima[8][16], norms[8][16], keep[8][16];
-    let_next_start();
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const u32 heads = p.kv_heads * p.group, kv_dim = p.kv_heads * HD;
     const u32 work = ((const Counts*)p.counts)->items * p.kv_heads;
-    if (blockIdx.x >= work) wait_for_previous();
+    // The next kernel may not start before this one works: a product's blocks fit beside none of attention's, so they would crowd on the
+    // processors that attention leaves free.
+    if (blockIdx.x >= work) {
+        wait_for_previous();
+        let_next_start();
+    }
     for (u32 w = blockIdx.x; w < work; w += gridDim.x) {
         const Item item = ((const Item*)p.items)[w / p.kv_heads];
         const u32 kv_head = w % p.kv_heads, used = item.rows * p.group;  // of the 16 queries
@@ -64,7 +68,10 @@ template <int HD> DEVICE void attention(const Attention& p) {
         const u32 ring = row.ring;
         const u16* keys = (const u16*)row.kv + (u64)2 * p.layer * ring * kv_dim + kv_head * HD;
         const u16* values = keys + (u64)ring * kv_dim;
-        if (w == blockIdx.x) wait_for_previous();                       // the table was there before the pass
+        if (w == blockIdx.x) {                                          // the table was there before the pass
+            wait_for_previous();
+            let_next_start();
+        }
         for (u32 i = threadIdx.x; i < 16 * HD / 8; i += 256) {
             const u32 q = i / (HD / 8), d = i % (HD / 8) * 8;
             const u16* from = (const u16*)p.q + (u64)(item.row + q / p.group) * p.ldq + (kv_head * p.group + q % p.group) * HD + d;
@@ -211,11 +218,11 @@ template <int HD> DEVICE void attention(const Attention& p) {
 
 // One block a row and 256 of its outputs.
 KERNEL __launch_bounds__(256) attention_combine(const __grid_constant__ Attention p) {
-    let_next_start();
     const u32 r = blockIdx.x, heads = p.kv_heads * p.group, i = blockIdx.y * 256 + threadIdx.x;
     const bool live = r < ((const Counts*)p.counts)->rows && i < heads * p.head_dim;
     const Row row = ((const Row*)p.rows)[live ? r : 0];
     wait_for_previous();
+    let_next_start();
     if (!live) return;
     const u32 head = i / p.head_dim, d = i % p.head_dim;
     const float2* norms = (const float2*)p.norms + (u64)row.partial * heads + head;

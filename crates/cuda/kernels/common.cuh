@@ -96,7 +96,7 @@ DEVICE u64 weight_at(u32 row, u32 k, u32 width) {
 }
 
 DEVICE float gelu(float v) { return 0.5f * v * (1.f + erff(v * 0.70710678118654752f)); }
-DEVICE float silu(float v) { return v / (1.f + __expf(-v)); }
+DEVICE float silu(float v) { return __fdividef(v, 1.f + __expf(-v)); }
 
 DEVICE float warp_sum(float v) {
     for (int d = 16; d; d >>= 1) v += __shfl_xor_sync(~0u, v, d);

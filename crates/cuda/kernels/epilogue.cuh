@@ -1,14 +1,13 @@
-// What happens to y = W x + bias before it leaves the chip; each thread takes two neighbouring outputs of one row.
+// What happens to y = W x + bias before it leaves the chip; a thread takes two neighbouring outputs of a row, or of several.
 
 enum Mode {
-    STORE = 0,          // f32 out[row, f] = y
-    RESIDUAL = 1,       // f32 out[row, f] = residual[row, f] + y
-    SILU_MUL = 2,       // bf16 out[row, f / 2] = silu(y[f]) * y[f + 1]: rows of gate and up alternate
-    GELU = 3,           // bf16 out[row, f] = gelu(y)
-    GELU_F32 = 4,       // f32 out[row, f] = gelu(y)
-    AUDIO = 5,          // f32 rows[row].audio[f] = y
-    QKV = 6,            // queries: turned, bf16 out[row, f]; keys: turned, into the ring; values: into the ring
-    HEAD = 7,           // only the best output of each row and the sum of exponentials, per 128 outputs
+    STORE = 0,          // f32 out[part, row, f] = y
+    SILU_MUL = 1,       // bf16 out[row, f / 2] = silu(y[f]) * y[f + 1]: rows of gate and up alternate
+    GELU = 2,           // bf16 out[row, f] = gelu(y)
+    GELU_F32 = 3,       // f32 out[row, f] = gelu(y)
+    AUDIO = 4,          // f32 rows[row].audio[f] = y
+    QKV = 5,            // queries: turned, bf16 out[row, f]; keys: turned, into the ring; values: into the ring
+    HEAD = 6,           // only the best output of each row and the sum of exponentials, per 128 outputs
 };
 
 // The best of some outputs, the lowest index of those that tie, and sum(exp(y - max)) over all of them.
@@ -25,70 +24,106 @@ struct Product {
     u64 x;              // bf16 [rows, k]
     u64 bias;           // f32 [n] or 0
     u64 out;            // see Mode
-    u64 residual;       // f32 [rows, ldo]
     u64 rows;           // Row [rows], for AUDIO and QKV
     u64 turns;          // f32 pairs [rows, head_dim / 2]: cosine and sine
     u64 count;          // u32: rows
-    u64 partial;        // f32 [slices][tiles][64][128], sums of single slices between product_tile and product_sum, or 0
+    u64 partial;        // f32 [rows][parts][slices][n rounded up to 128], sums of single slices on their way to product_sum, or 0
     u32 n;
     u32 k;              // a multiple of 32; columns beyond the true width hold zeros in w and x
-    u32 slices;         // 1, 2, 4 or 8, at most k / 32
+    u32 parts;          // 1 but for STORE
+    u32 part_stride;    // elements between two parts of out
+    u32 slices;         // 1, 2, 4 or 8; with parts at most k / 32
     u32 mode;
     u32 ldo;            // elements between two rows of out
     u32 layer;
     u32 q_dim;
     u32 kv_dim;
     u32 head_dim;
-    u32 row_tiles;      // product_tile: tiles of rows
+    u32 unused;         // so that there is no padding
 };
 
-DEVICE void store_pair(const Product& p, u32 row, u32 f, float y0, float y1) {
-    if (p.bias) {
-        const float* bias = (const float*)p.bias + f;
-        y0 += bias[0];
-        y1 += bias[1];
-    }
+// Two neighbouring outputs of a row; nothing is written where `live` is false.
+struct Pair {
+    u32 row;
+    float y0, y1;
+    bool live;
+};
+
+// What a pair meets on its way out, and where it goes.
+struct Way {
+    float2 bias;
+    float2 turn;        // cosine and sine
+    u64 to;
+};
+
+template <u32 MODE> DEVICE Way way_out(const Product& p, u32 part, u32 row, u32 f) {
     const u64 at = (u64)row * p.ldo + f;
+    Way way;
+    way.bias = p.bias && part == 0 ? *(const float2*)((const float*)p.bias + f) : make_float2(0.f, 0.f);
+    if (MODE == STORE) way.to = p.out + ((u64)part * p.part_stride + at) * 4;
+    if (MODE == GELU_F32) way.to = p.out + at * 4;
+    if (MODE == GELU) way.to = p.out + at * 2;
+    if (MODE == SILU_MUL) way.to = p.out + ((u64)row * p.ldo + f / 2) * 2;
+    if (MODE == AUDIO) way.to = ((const Row*)p.rows)[row].audio + f * 4;
+    if (MODE == QKV) {
+        const Row& r = ((const Row*)p.rows)[row];
+        const bool query = f < p.q_dim, value = f >= p.q_dim + p.kv_dim;
+        const u32 of = query ? f : value ? f - p.q_dim - p.kv_dim : f - p.q_dim;
+        const u64 slot = (u64)(2 * p.layer + value) * r.ring + r.position % r.ring;
+        way.turn = ((const float2*)p.turns)[row * (p.head_dim / 2) + of % p.head_dim / 2];
+        way.to = query ? p.out + at * 2 : r.kv + (slot * p.kv_dim + of) * 2;
+    }
+    return way;
+}
+
+template <u32 MODE> DEVICE void store(const Product& p, const Way& way, u32 f, const Pair& pair) {
+    float y0 = pair.y0 + way.bias.x, y1 = pair.y1 + way.bias.y;
+    if (MODE == SILU_MUL) y0 = silu(y0) * y1;
+    if (MODE == GELU || MODE == GELU_F32) {
+        y0 = gelu(y0);
+        y1 = gelu(y1);
+    }
+    if (MODE == QKV && f < p.q_dim + p.kv_dim) {
+        const float y = y0 * way.turn.x - y1 * way.turn.y;
+        y1 = y1 * way.turn.x + y0 * way.turn.y;
+        y0 = y;
+    }
+    if (!pair.live) return;
+    if (MODE == SILU_MUL)
+        *(u16*)way.to = to_bf16(y0);
+    else if (MODE == GELU || MODE == QKV)
+        *(u32*)way.to = pack(y0, y1);
+    else
+        *(float2*)way.to = make_float2(y0, y1);
+}
+
+template <u32 MODE, u32 N, class Pairs> DEVICE void store_pairs(const Product& p, u32 part, u32 f, Pairs pairs) {
+    Pair pair[N];
+    Way way[N];
+#pragma unroll
+    for (u32 i = 0; i < N; i++) {
+        pair[i] = pairs(i);
+        way[i] = way_out<MODE>(p, part, pair[i].row, f);
+    }
+#pragma unroll
+    for (u32 i = 0; i < N; i++) store<MODE>(p, way[i], f, pair[i]);
+}
+
+// N pairs of outputs f and f + 1 of a part, pairs(i) being the i-th, of different rows; its row exists even where it is not live. What they meet is
+// loaded for all before the first is stored: otherwise each would wait for the one before.
+template <u32 N, class Pairs> DEVICE void store_pairs(const Product& p, u32 part, u32 f, Pairs pairs) {
     switch (p.mode) {
-    case STORE:
-        *(float2*)((float*)p.out + at) = make_float2(y0, y1);
-        break;
-    case RESIDUAL: {
-        const float2 x = *(const float2*)((const float*)p.residual + at);
-        *(float2*)((float*)p.out + at) = make_float2(x.x + y0, x.y + y1);
-        break;
+    case STORE: return store_pairs<STORE, N>(p, part, f, pairs);
+    case SILU_MUL: return store_pairs<SILU_MUL, N>(p, part, f, pairs);
+    case GELU: return store_pairs<GELU, N>(p, part, f, pairs);
+    case GELU_F32: return store_pairs<GELU_F32, N>(p, part, f, pairs);
+    case AUDIO: return store_pairs<AUDIO, N>(p, part, f, pairs);
+    case QKV: return store_pairs<QKV, N>(p, part, f, pairs);
     }
-    case SILU_MUL:
-        ((u16*)p.out)[(u64)row * p.ldo + f / 2] = to_bf16(silu(y0) * y1);
-        break;
-    case GELU:
-        *(u32*)((u16*)p.out + at) = pack(gelu(y0), gelu(y1));
-        break;
-    case GELU_F32:
-        *(float2*)((float*)p.out + at) = make_float2(gelu(y0), gelu(y1));
-        break;
-    case AUDIO:
-        *(float2*)((float*)((const Row*)p.rows)[row].audio + f) = make_float2(y0, y1);
-        break;
-    case QKV: {
-        if (f < p.q_dim + p.kv_dim) {
-            const u32 pair = (f < p.q_dim ? f : f - p.q_dim) % p.head_dim / 2;
-            const float2 turn = ((const float2*)p.turns)[row * (p.head_dim / 2) + pair];
-            const float y = y0 * turn.x - y1 * turn.y;
-            y1 = y1 * turn.x + y0 * turn.y;
-            y0 = y;
-        }
-        if (f < p.q_dim) {
-            *(u32*)((u16*)p.out + at) = pack(y0, y1);
-        } else {
-            const Row& r = ((const Row*)p.rows)[row];
-            const u32 of = (f - p.q_dim) % p.kv_dim, value = f >= p.q_dim + p.kv_dim;
-            const u64 slot = (u64)(2 * p.layer + value) * r.ring + r.position % r.ring;
-            *(u32*)((u16*)r.kv + slot * p.kv_dim + of) = pack(y0, y1);
-        }
-        break;
-    }
-    }
+}
+
+DEVICE void store_pair(const Product& p, u32 part, u32 row, u32 f, float y0, float y1) {
+    store_pairs<1>(p, part, f, [&](u32) { return Pair{row, y0, y1, true}; });
 }
 
 // The larger; of equals the lower index.

@@ -6,17 +6,22 @@ struct RowWork {
     u64 weight;         // what the kernel's contract says
     u64 rows;           // Row [..]
     u64 counts;         // Counts
+    u64 sums;           // add_rms_norm: what is added
+    u64 x;              // add_rms_norm: where the sum goes
+    u32 parts;
+    u32 part_stride;    // elements between two parts of sums
     u32 dim;            // a multiple of 16
-    u32 ld;             // elements between two rows of out (of groups of rows in rms_norm)
+    u32 ld;             // elements between two rows of out (of groups of rows in add_rms_norm)
     u32 layer;
-    u32 group;          // rms_norm: so many rows make one row of out, one after the other
+    u32 group;          // add_rms_norm: so many rows make one row of out, one after the other
     float eps;
     u32 k;
 };
 
-// out[r] = in[r] / sqrt(mean(in[r]^2) + eps) * weight (* ada[layer])
-// in f32 [rows, dim], out bf16, rounded once; weight f32 [dim]; dim <= 8192. One block of 512 a row.
-KERNEL __launch_bounds__(512) rms_norm(const __grid_constant__ RowWork p) {
+// x[r] = in[r] + (sums[0][r] + sums[1][r] + ..), out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight (* ada[layer])
+// in and x f32 [rows, dim], perhaps the same; sums f32 [parts][rows, dim], of a product; without parts x is in and not written. out bf16,
+// rounded once; weight f32 [dim]; dim <= 4096. One block of 512 a row.
+KERNEL __launch_bounds__(512) add_rms_norm(const __grid_constant__ RowWork p) {
     __shared__ float sums[16];
     let_next_start();
     const u32 r = blockIdx.x;
@@ -26,9 +31,9 @@ KERNEL __launch_bounds__(512) rms_norm(const __grid_constant__ RowWork p) {
     }
     // Weights and table were there before the pass.
     const u64 ada = p.rows ? ((const Row*)p.rows)[r].ada : 0;
-    float4 x[4], w[4];
+    float4 x[2], w[2];
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 2; i++) {
         const u32 at = i * 512 + threadIdx.x;
         if (4 * at < p.dim) {
             w[i] = ((const float4*)p.weight)[at];
@@ -39,13 +44,33 @@ KERNEL __launch_bounds__(512) rms_norm(const __grid_constant__ RowWork p) {
         }
     }
     wait_for_previous();
-    const float4* in = (const float4*)((const float*)p.in + (u64)r * p.dim);
+    const u64 row = (u64)r * p.dim;
+    float4 added[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const u32 at = i * 512 + threadIdx.x;
+        if (4 * at < p.dim) x[i] = ((const float4*)((const float*)p.in + row))[at];
+        added[i] = make_float4(0.f, 0.f, 0.f, 0.f);
+    }
+#pragma unroll 2
+    for (u32 part = 0; part < p.parts; part++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const u32 at = i * 512 + threadIdx.x;
+            if (4 * at < p.dim) {
+                const float4 v = ((const float4*)((const float*)p.sums + (u64)part * p.part_stride + row))[at];
+                added[i].x += v.x; added[i].y += v.y; added[i].z += v.z; added[i].w += v.w;
+            }
+        }
     float sum = 0.f;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 2; i++) {
         const u32 at = i * 512 + threadIdx.x;
         if (4 * at < p.dim) {
-            x[i] = in[at];
+            if (p.parts) {
+                x[i].x += added[i].x; x[i].y += added[i].y; x[i].z += added[i].z; x[i].w += added[i].w;
+                ((float4*)((float*)p.x + row))[at] = x[i];
+            }
             sum += x[i].x * x[i].x + x[i].y * x[i].y + x[i].z * x[i].z + x[i].w * x[i].w;
         }
     }
@@ -58,7 +83,7 @@ KERNEL __launch_bounds__(512) rms_norm(const __grid_constant__ RowWork p) {
     const float scale = 1.f / sqrtf(sum / p.dim + p.eps);
     u16* out = (u16*)p.out + (u64)(r / p.group) * p.ld + r % p.group * p.dim;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 2; i++) {
         const u32 at = i * 512 + threadIdx.x;
         if (4 * at < p.dim) {
             *(uint2*)(out + 4 * at) = make_uint2(pack(x[i].x * scale * w[i].x, x[i].y * scale * w[i].y), pack(x[i].z * scale * w[i].z, x[i].w * scale * w[i].w));

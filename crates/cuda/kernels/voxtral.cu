@@ -2,5 +2,7 @@
 #include "common.cuh"
 #include "epilogue.cuh"
 #include "product.cuh"
+#include "product_stream.cuh"
+#include "product_tile.cuh"
 #include "attention.cuh"
 #include "rows.cuh"

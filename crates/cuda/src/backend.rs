@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use voxtral_model::{
-    AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS,
-    MAX_ENCODE_TOKENS, Model, ModelConfig, Prediction, Stage, StreamId, Weights, ada_scales,
+    AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, Model,
+    ModelConfig, Prediction, Stage, StreamId, Weights, ada_scales,
 };
 
 use crate::device::{DeviceReport, copy_rate, device_error, open_device, supported};
 use crate::driver::{Buffer, Device, Download, DriverError, Graph, Stream, Upload};
 use crate::images::Image;
 use crate::kernels::{Kernels, Mode};
-use crate::passes::{DECODE_BUCKETS, ENCODE_BUCKETS, Passes};
+use crate::passes::{DECODE_BUCKETS, ENCODE_BUCKETS, MAX_ENCODE_TOKENS, Passes};
 use crate::scratch::Scratch;
 use crate::streams::{Shape, State};
 use crate::table::Table;
@@ -391,7 +391,12 @@ impl Backend for CudaBackend {
         let delays: usize = self.delays.values().map(|ada| ada.bytes()).sum();
         let fixed = self.weights.bytes() + self.scratch.buffer().bytes() + Kernels::SCRATCH_BYTES;
         let device_bytes = (fixed + streams + delays) as u64;
-        BackendInfo { backend: "cuda", device: self.device.name.clone(), device_bytes }
+        BackendInfo {
+            backend: "cuda",
+            device: self.device.name.clone(),
+            device_bytes,
+            encode_tokens: MAX_ENCODE_TOKENS,
+        }
     }
 
     fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {

@@ -10,11 +10,9 @@ use crate::images::Image;
 type Result<T> = std::result::Result<T, DriverError>;
 
 /// Every kernel that this module launches.
-pub const KERNELS: [&str; 21] = [
+pub const KERNELS: [&str; 19] = [
     "product_8",
-    "product_16",
     "product_32",
-    "product_32_few",
     "product_tile",
     "product_sum",
     "attention_16",
@@ -26,7 +24,7 @@ pub const KERNELS: [&str; 21] = [
     "attention_112",
     "attention_128",
     "attention_combine",
-    "rms_norm",
+    "add_rms_norm",
     "rope_turns",
     "embed",
     "gather_mel",
@@ -38,28 +36,26 @@ pub const KERNELS: [&str; 21] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Mode {
-    /// f32.
+    /// f32, each part by itself.
     Store = 0,
-    /// f32, added to `residual`.
-    Residual = 1,
     /// bf16 `silu(even) * odd`.
-    SiluMul = 2,
+    SiluMul = 1,
     /// bf16 GELU.
-    Gelu = 3,
+    Gelu = 2,
     /// f32 GELU.
-    GeluF32 = 4,
+    GeluF32 = 3,
     /// f32 into the token's audio slot.
-    Audio = 5,
+    Audio = 4,
     /// Queries turned to bf16, keys and values into the ring.
-    Qkv = 6,
+    Qkv = 5,
     /// Best output of each 128.
-    Head = 7,
+    Head = 6,
 }
 
-/// Widest head, and the widest row that `rms_norm` holds.
+/// Widest head, and the widest row that `add_rms_norm` holds.
 pub const MAX_HEAD_DIM: usize = 128;
 /// See [`MAX_HEAD_DIM`].
-pub const MAX_DIM: usize = 8192;
+pub const MAX_DIM: usize = 4096;
 
 /// Parameters of the product kernels; see kernels/epilogue.cuh.
 #[repr(C)]
@@ -70,13 +66,14 @@ pub struct Product {
     pub x: u64,
     pub bias: u64,
     pub out: u64,
-    pub residual: u64,
     pub rows: u64,
     pub turns: u64,
     pub count: u64,
     pub partial: u64,
     pub n: u32,
     pub k: u32,
+    pub parts: u32,
+    pub part_stride: u32,
     pub slices: u32,
     pub mode: u32,
     pub ldo: u32,
@@ -84,7 +81,7 @@ pub struct Product {
     pub q_dim: u32,
     pub kv_dim: u32,
     pub head_dim: u32,
-    pub row_tiles: u32,
+    pub unused: u32,
 }
 
 /// Parameters of the attention kernels; see kernels/attention.cuh.
@@ -119,6 +116,10 @@ pub struct RowWork {
     pub weight: u64,
     pub rows: u64,
     pub counts: u64,
+    pub sums: u64,
+    pub x: u64,
+    pub parts: u32,
+    pub part_stride: u32,
     pub dim: u32,
     pub ld: u32,
     pub layer: u32,
@@ -127,38 +128,45 @@ pub struct RowWork {
     pub k: u32,
 }
 
-/// Into how many slices of k a product is cut. Only the weight's shape decides, so that a row's sums never depend on its company:
-/// few outputs need the parallelism, many have it already.
-pub fn slices(n: usize, k: usize) -> usize {
+/// The most parts of k.
+pub const MAX_PARTS: usize = 2;
+
+/// Into how many parts of k, for different blocks, a product is cut whose result `add_rms_norm` adds to the residual stream: few outputs
+/// need the parallelism. Only the weight's shape decides, here and in [`slices`], so that a row's sums never depend on its company.
+pub fn parts(n: usize, k: usize) -> usize {
+    let wanted = if (2048..4096).contains(&n) { MAX_PARTS } else { 1 };
+    at_most(wanted, k.div_ceil(32))
+}
+
+/// Into how many slices, for the warps of a block, each of `parts` parts of k is cut.
+pub fn slices(n: usize, k: usize, parts: usize) -> usize {
     let wanted = match n {
         65536.. => 1,
-        8192.. => 4,
         _ if k < 2048 => 4,
         _ => 8,
     };
-    let mut slices = wanted;
-    while slices > k.div_ceil(32) {
-        slices /= 2;
-    }
-    slices
+    at_most(wanted, k.div_ceil(32) / parts)
 }
 
-/// A streaming product kernel: rows of a tile, outputs of a tile where k is in one slice, blocks that a processor holds at once.
-type Streaming = (u32, u32, u32);
+/// `wanted`, a power of two, or a smaller one.
+fn at_most(wanted: usize, chunks: usize) -> usize {
+    wanted.min(1 << chunks.ilog2())
+}
 
-/// By the most rows.
-const STREAMS: [Streaming; 3] = [(8, 128, 3), (16, 256, 2), (32, 512, 1)];
+/// The most rows of a streaming product kernel.
+const STREAM_ROWS: [usize; 2] = [8, 32];
 
-/// In place of the last where that would give less than half of the processors a tile: `product_32_few`.
-const FEW: Streaming = (32, 256, 1);
+/// Their 8 warps: outputs of a tile where a part of k is in one slice, and the rings in shared memory.
+const STREAM_OUTPUTS: u32 = 8 * 3 * 16;
+const STREAM_BYTES: u32 = 8 * 3 * 3 * 1024;
 
-/// `product_tile`: rows and outputs of a tile, shared memory of its four stages.
+/// `product_tile`: rows and outputs of a tile, shared memory of its three stages.
 const TILE_ROWS: usize = 64;
 const TILE_OUTPUTS: usize = 128;
-const TILE_BYTES: u32 = 4 * 2 * 64 * (TILE_ROWS + TILE_OUTPUTS) as u32;
+const TILE_BYTES: u32 = 3 * 2 * 64 * (TILE_ROWS + TILE_OUTPUTS) as u32;
 
 /// A product of no more tiles than this is cut into its slices, a block each: so few would leave much of a large GPU idle.
-const SLICED_TILES: usize = 96;
+const SLICED_TILES: usize = 128;
 
 /// Blocks of an attention kernel on a processor; each walks over what there is to do.
 const ATTENTION_BLOCKS: u32 = 2;
@@ -173,14 +181,13 @@ fn attention_bytes(head_dim: usize) -> u32 {
 /// Loaded kernels.
 #[derive(Debug)]
 pub struct Kernels {
-    streams: Vec<Function>,
-    few: Function,
+    streams: [Function; STREAM_ROWS.len()],
     tile: Function,
     sum: Function,
     partial: Buffer,
     attention: Vec<Function>,
     combine: Function,
-    rms_norm: Function,
+    add_rms_norm: Function,
     rope_turns: Function,
     embed: Function,
     gather_mel: Function,
@@ -200,14 +207,17 @@ impl Kernels {
         let plain = |name: &str| module.function(name, 0);
         let attention = |head_dim: usize| module.function(&format!("attention_{head_dim}"), attention_bytes(head_dim));
         Ok(Self {
-            streams: STREAMS.iter().map(|(rows, ..)| plain(&format!("product_{rows}"))).collect::<Result<_>>()?,
-            few: plain("product_32_few")?,
+            streams: [
+                module.function("product_8", STREAM_BYTES)?,
+                // Takes a processor for itself, but reads many rows of x once a tile.
+                module.function("product_32", STREAM_BYTES)?.prefer_cache()?,
+            ],
             tile: module.function("product_tile", TILE_BYTES)?,
             sum: plain("product_sum")?,
             partial: Buffer::new(device, Self::SCRATCH_BYTES)?,
             attention: (16..=MAX_HEAD_DIM).step_by(16).map(attention).collect::<Result<_>>()?,
             combine: plain("attention_combine")?,
-            rms_norm: plain("rms_norm")?,
+            add_rms_norm: plain("add_rms_norm")?,
             rope_turns: plain("rope_turns")?,
             embed: plain("embed")?,
             gather_mel: plain("gather_mel")?,
@@ -228,29 +238,27 @@ impl Kernels {
     /// `out = w x`, up to `max_rows` rows (as many as `count` says at run time).
     pub fn product(&self, stream: &Stream, p: Product, max_rows: usize) -> Result<()> {
         assert!(p.k.is_multiple_of(32) && p.n.is_multiple_of(2) && p.slices.is_power_of_two() && p.slices <= 8);
-        assert!(p.slices <= p.k / 32 && (p.mode != Mode::Head as u32 || p.slices == 1));
-        let max_rows = max_rows as u32;
-        let Some(which) = STREAMS.iter().position(|(rows, ..)| max_rows <= *rows) else {
-            return self.tiles(stream, p, max_rows as usize);
+        assert!(p.parts > 0 && p.parts * p.slices <= p.k / 32 && (p.mode != Mode::Head as u32 || p.slices == 1));
+        assert!(p.parts == 1 || p.mode == Mode::Store as u32);
+        let Some(which) = STREAM_ROWS.iter().position(|rows| max_rows <= *rows) else {
+            return self.tiles(stream, p, max_rows);
         };
-        let tiles = |(_, width, _): Streaming| p.n.div_ceil(width / p.slices);
-        let few = which + 1 == STREAMS.len() && 2 * tiles(STREAMS[which]) <= self.processors;
-        let (kernel, shape) = if few { (&self.few, FEW) } else { (&self.streams[which], STREAMS[which]) };
-        // As many blocks as run at once, or so many fewer that all have the same number of tiles.
-        let turns = tiles(shape).div_ceil(shape.2 * self.processors);
-        self.launch(stream, kernel, (tiles(shape).div_ceil(turns), 1), 256, &p)
+        let tiles = p.n.div_ceil(STREAM_OUTPUTS / p.slices);
+        // A block for each processor, or so many fewer that all have the same number of tiles.
+        let turns = (tiles * p.parts).div_ceil(self.processors);
+        self.launch(stream, &self.streams[which], (tiles.div_ceil(turns), p.parts), 256, &p)
     }
 
     /// A product of more rows than the streaming kernels take.
     fn tiles(&self, stream: &Stream, p: Product, max_rows: usize) -> Result<()> {
-        let row_tiles = max_rows.div_ceil(TILE_ROWS);
-        let tiles = (p.n as usize).div_ceil(TILE_OUTPUTS) * row_tiles;
-        let sliced = p.slices > 1 && tiles <= SLICED_TILES;
-        let partial = if sliced { self.partial.address() } else { 0 };
-        let (p, tiles) = (Product { partial, row_tiles: row_tiles as u32, ..p }, tiles as u32);
-        self.launch(stream, &self.tile, (tiles, if sliced { p.slices } else { 1 }), 128, &p)?;
+        let (rows, outputs) = (max_rows.div_ceil(TILE_ROWS), (p.n as usize).div_ceil(TILE_OUTPUTS));
+        let runs = p.parts as usize * outputs;
+        let sliced = p.slices > 1 && rows * runs <= SLICED_TILES;
+        let (partial, slices) = if sliced { (self.partial.address(), p.slices) } else { (0, 1) };
+        let p = Product { partial, ..p };
+        self.launch(stream, &self.tile, (rows as u32, runs as u32 * slices), 128, &p)?;
         if sliced {
-            self.launch(stream, &self.sum, (tiles, (TILE_ROWS / 8) as u32), 256, &p)?;
+            self.launch(stream, &self.sum, (max_rows.div_ceil(8) as u32, runs as u32), 256, &p)?;
         }
         Ok(())
     }
@@ -268,10 +276,10 @@ impl Kernels {
         Ok(())
     }
 
-    /// `out = norm(input) * weight (* ada)`.
-    pub fn rms_norm(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
-        assert!(p.dim.is_multiple_of(16) && p.dim as usize <= MAX_DIM && p.group > 0);
-        self.launch(stream, &self.rms_norm, (max_rows as u32, 1), 512, &p)
+    /// `x = input + sums`, `out = norm(x) * weight (* ada)`.
+    pub fn add_rms_norm(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
+        assert!(p.dim.is_multiple_of(16) && p.dim as usize <= MAX_DIM && p.group > 0 && p.parts as usize <= MAX_PARTS);
+        self.launch(stream, &self.add_rms_norm, (max_rows as u32, 1), 512, &p)
     }
 
     /// Cosines and sines of the rows' positions.
@@ -310,18 +318,19 @@ mod tests {
 
     #[test]
     fn slices_follow_the_shape_alone() {
-        assert_eq!(slices(131072, 3072), 1);
-        assert_eq!(slices(18432, 3072), 4);
-        assert_eq!(slices(6144, 3072), 8);
-        assert_eq!(slices(3072, 9216), 8);
-        assert_eq!(slices(6144, 1280), 4);
-        assert_eq!(slices(64, 48), 2);
-        assert_eq!(slices(64, 16), 1);
+        assert_eq!(slices(131072, 3072, 1), 1);
+        assert_eq!((parts(6144, 3072), slices(6144, 3072, 1)), (1, 8));
+        assert_eq!((parts(3072, 9216), slices(3072, 9216, 2)), (2, 8));
+        assert_eq!((parts(1280, 2048), slices(1280, 2048, 1)), (1, 8));
+        assert_eq!((parts(2048, 16), slices(2048, 16, 1)), (1, 1));
+        assert_eq!((slices(10240, 1280, 1), slices(64, 80, 1), slices(64, 80, 2)), (4, 2, 1));
     }
 
     #[test]
     fn a_block_fits_the_smallest_shared_memory() {
         let smallest = 99 * 1024; // compute capability 8.6, 8.9 and 12.0
         assert!(attention_bytes(MAX_HEAD_DIM) <= smallest - 2048 && TILE_BYTES <= smallest - 1024);
+        let sums = 2 * 8 * 8 * (3 * 16 + 4) * 4;
+        assert!(STREAM_BYTES + sums <= smallest);
     }
 }

@@ -1,7 +1,7 @@
 //! The two passes as sequences of launches, each recorded once for every row-count bucket. All that changes from pass to pass is in the
 //! table that the host uploads before.
 
-use voxtral_model::{MAX_DECODE_ROWS, MAX_ENCODE_TOKENS, ModelConfig, TransformerConfig};
+use voxtral_model::{MAX_DECODE_ROWS, ModelConfig, TransformerConfig};
 
 use crate::driver::{DriverError, Stream};
 use crate::kernels::{Attention, Kernels, Mode, Product, RowWork};
@@ -11,11 +11,14 @@ use crate::weights::{Layer, Matrix, Places};
 
 type Result<T> = std::result::Result<T, DriverError>;
 
-/// Rows of a decode pass that share a recording: a product kernel each.
-pub const DECODE_BUCKETS: [usize; 5] = [8, 16, 32, 64, MAX_DECODE_ROWS];
+/// Rows of a decode pass that share a recording.
+pub const DECODE_BUCKETS: [usize; 4] = [8, 32, 64, MAX_DECODE_ROWS];
+
+/// Most tokens of an encode pass: enough tiles for every processor of a large GPU. A stream's ring holds so many beyond its window.
+pub const MAX_ENCODE_TOKENS: usize = 256;
 
 /// Tokens of an encode pass that share a recording.
-pub const ENCODE_BUCKETS: [usize; 5] = [2, 8, 16, 32, MAX_ENCODE_TOKENS];
+pub const ENCODE_BUCKETS: [usize; 7] = [2, 8, 16, 32, 64, 128, MAX_ENCODE_TOKENS];
 
 /// What the passes are made of.
 #[derive(Clone, Copy)]
@@ -85,10 +88,9 @@ impl Passes<'_> {
             conditioned: false,
             max_rows,
         };
-        self.layers(&stack, &w.encoder, s.stem)?;
-        let x = if w.encoder.is_empty() { s.stem } else { s.encoder.x };
-        let norm = RowWork { input: x, out: s.joined, weight: w.encoder_norm, ld: w.adapter[0].k, ..stack.norm() };
-        self.kernels.rms_norm(self.stream, RowWork { group: c.downsample as u32, ..norm }, max_rows)?;
+        let norm = self.layers(&stack, &w.encoder, s.stem)?;
+        let norm = RowWork { out: s.joined, weight: w.encoder_norm, ld: w.adapter[0].k, ..norm };
+        self.kernels.add_rms_norm(self.stream, RowWork { group: c.downsample as u32, ..norm }, max_rows)?;
         let tokens = count(table, Count::Tokens);
         let adapter0 =
             Product { x: s.joined, out: s.adapted, ldo: w.adapter[1].k, count: tokens, ..Product::default() };
@@ -121,9 +123,9 @@ impl Passes<'_> {
             RowWork { weight, out, rows, counts: table, dim, k, ..RowWork::default() },
             max_rows,
         )?;
-        self.layers(&stack, &w.decoder, s.decoder.x)?;
-        let norm = RowWork { input: s.decoder.x, out: s.decoder.normed, weight: w.decoder_norm, ..stack.norm() };
-        self.kernels.rms_norm(self.stream, norm, max_rows)?;
+        let norm = self.layers(&stack, &w.decoder, s.decoder.x)?;
+        let norm = RowWork { weight: w.decoder_norm, ..norm };
+        self.kernels.add_rms_norm(self.stream, norm, max_rows)?;
         let tiles = w.embedding.n.div_ceil(128);
         self.head(Mode::Head, s.best, tiles, max_rows)?;
         let best = RowWork { input: s.best, out: s.predictions, counts: table, dim: tiles, ..RowWork::default() };
@@ -137,8 +139,8 @@ impl Passes<'_> {
         self.product(&self.weights.embedding, mode, p, max_rows)
     }
 
-    /// All layers of a stack; the first reads the residual stream from `input`.
-    fn layers(&self, stack: &Stack<'_>, layers: &[Layer], input: u64) -> Result<()> {
+    /// All layers of a stack; the first reads the residual stream from `input`. What is left to add to it and to normalise is returned.
+    fn layers(&self, stack: &Stack<'_>, layers: &[Layer], input: u64) -> Result<RowWork> {
         let (c, s, max) = (stack.config, stack.scratch, stack.max_rows);
         let dim = c.dim as u32;
         let (rows, counts) = (stack.rows, stack.table);
@@ -152,40 +154,50 @@ impl Passes<'_> {
         };
         self.kernels.rope_turns(self.stream, turns, max)?;
         let base = Product { rows, turns: s.turns, count: count(counts, Count::Rows), ..Product::default() };
-        let mut x = input;
+        let sums = Product { out: s.sums, ldo: dim, part_stride: s.part_stride, ..base };
+        let mut norm = RowWork { input, ..stack.norm() };
         for (layer, w) in (0..).zip(layers) {
-            let norm = RowWork { input: x, out: s.normed, weight: w.attention_norm, ..stack.norm() };
-            self.kernels.rms_norm(self.stream, norm, max)?;
+            self.kernels.add_rms_norm(self.stream, RowWork { weight: w.attention_norm, ..norm }, max)?;
             let (q_dim, kv_dim, head_dim) = (c.q_dim() as u32, c.kv_dim() as u32, c.head_dim as u32);
             let qkv = Product { x: s.normed, out: s.q, ldo: s.ld_q, layer, q_dim, kv_dim, head_dim, ..base };
             self.product(&w.qkv, Mode::Qkv, qkv, max)?;
             self.kernels.attention(self.stream, stack.attention(layer), max)?;
-            let wo = Product { x: s.attended, out: s.x, residual: x, ldo: dim, ..base };
-            self.product(&w.wo, Mode::Residual, wo, max)?;
+            self.product(&w.wo, Mode::Store, Product { x: s.attended, ..sums }, max)?;
             let ada = if stack.conditioned { rows } else { 0 };
-            let norm = RowWork { input: s.x, out: s.normed, weight: w.ffn_norm, rows: ada, layer, ..stack.norm() };
-            self.kernels.rms_norm(self.stream, norm, max)?;
+            norm.parts = w.wo.parts;
+            let ffn_norm = RowWork { weight: w.ffn_norm, rows: ada, layer, ..norm };
+            self.kernels.add_rms_norm(self.stream, ffn_norm, max)?;
             let gate_up = Product { x: s.normed, out: s.hidden, ldo: s.ld_ffn, ..base };
             self.product(&w.gate_up, Mode::SiluMul, gate_up, max)?;
-            let down = Product { x: s.hidden, out: s.x, residual: s.x, ldo: dim, ..base };
-            self.product(&w.down, Mode::Residual, down, max)?;
-            x = s.x;
+            self.product(&w.down, Mode::Store, Product { x: s.hidden, ..sums }, max)?;
+            norm = RowWork { input: s.x, parts: w.down.parts, ..norm };
         }
-        Ok(())
+        Ok(norm)
     }
 
     fn product(&self, m: &Matrix, mode: Mode, p: Product, max_rows: usize) -> Result<()> {
-        let p = Product { w: m.w, bias: m.bias, n: m.n, k: m.k, slices: m.slices, mode: mode as u32, ..p };
+        let Matrix { w, bias, n, k, parts, slices } = *m;
+        let p = Product { w, bias, n, k, parts, slices, mode: mode as u32, ..p };
         self.kernels.product(self.stream, p, max_rows)
     }
 }
 
 impl Stack<'_> {
-    /// A norm of this stack, without its weight, input and output.
+    /// A norm of this stack without its weight and input, nothing to add yet.
     fn norm(&self) -> RowWork {
-        let c = self.config;
-        let (dim, eps) = (c.dim as u32, c.norm_eps);
-        RowWork { counts: self.table, dim, ld: self.scratch.ld_dim, group: 1, eps, ..RowWork::default() }
+        let (c, s) = (self.config, self.scratch);
+        RowWork {
+            out: s.normed,
+            counts: self.table,
+            sums: s.sums,
+            x: s.x,
+            part_stride: s.part_stride,
+            dim: c.dim as u32,
+            ld: s.ld_dim,
+            group: 1,
+            eps: c.norm_eps,
+            ..RowWork::default()
+        }
     }
 
     fn attention(&self, layer: u32) -> Attention {

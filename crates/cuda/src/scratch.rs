@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
-use voxtral_model::{MAX_DECODE_ROWS, MAX_ENCODE_TOKENS, ModelConfig, TransformerConfig};
+use voxtral_model::{MAX_DECODE_ROWS, ModelConfig, TransformerConfig};
 
 use crate::driver::{Buffer, Device, DriverError, Stream};
+use crate::kernels::MAX_PARTS;
+use crate::passes::MAX_ENCODE_TOKENS;
 use crate::table::{Layout, max_runs};
 
 /// Addresses of one stack's intermediate results, and the padded widths of the bf16 ones.
@@ -13,6 +15,10 @@ use crate::table::{Layout, max_runs};
 pub struct StackScratch {
     /// f32 `[rows, dim]`, the residual stream.
     pub x: u64,
+    /// f32 `[parts][rows, dim]`, what the next norm adds to it.
+    pub sums: u64,
+    /// Elements between two parts of `sums`.
+    pub part_stride: u32,
     /// bf16 `[rows, ld_dim]`, after a norm.
     pub normed: u64,
     /// bf16 `[rows, ld_q]`
@@ -85,6 +91,8 @@ impl Carver {
         let (dim, q, ffn) = (padded(c.dim), padded(c.q_dim()), padded(c.ffn_dim));
         StackScratch {
             x: self.take(rows * c.dim * 4),
+            sums: self.take(MAX_PARTS * rows * c.dim * 4),
+            part_stride: (rows * c.dim) as u32,
             normed: self.take(rows * dim * 2),
             q: self.take(rows * q * 2),
             attended: self.take(rows * q * 2),

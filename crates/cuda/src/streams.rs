@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 
-use voxtral_model::{AUDIO_WINDOW, MAX_DECODE_ROWS, MAX_ENCODE_TOKENS, ModelConfig, TransformerConfig};
+use voxtral_model::{AUDIO_WINDOW, MAX_DECODE_ROWS, ModelConfig, TransformerConfig};
 
 use crate::driver::{Buffer, DriverError, Stream};
+use crate::passes::MAX_ENCODE_TOKENS;
 use crate::table::{Row, Span};
 
 /// Sizes of a stream's parts, which lie one after the other in one allocation: decoder ring, encoder ring, audio embeddings, carries.

@@ -11,7 +11,7 @@ use half::bf16;
 use voxtral_model::{LayerWeights, Linear, ModelConfig, Rope, Tensor, TensorData, TransformerConfig, Weights};
 
 use crate::driver::{Buffer, Device, DriverError, Stream, Upload};
-use crate::kernels::slices;
+use crate::kernels::{parts, slices};
 
 const ALIGN: usize = 256;
 const STAGES: usize = 4;
@@ -29,7 +29,18 @@ pub struct Matrix {
     /// Inputs, rounded up to 32.
     pub k: u32,
     /// How k is cut.
+    pub parts: u32,
+    /// How each part is cut.
     pub slices: u32,
+}
+
+impl Matrix {
+    /// For a product whose parts `add_rms_norm` adds.
+    fn in_parts(self) -> Self {
+        let (n, k) = (self.n as usize, self.k as usize);
+        let parts = parts(n, k);
+        Self { parts: parts as u32, slices: slices(n, k, parts) as u32, ..self }
+    }
 }
 
 /// A transformer layer on the device.
@@ -236,7 +247,7 @@ impl Builder {
         let job = Job { offset: 0, rows: n, groups: n.div_ceil(GROUP), group_bytes: GROUP * k * 2, source };
         let w = self.place(n.next_multiple_of(128) * k * 2, job);
         let bias = bias.map_or(0, |bias| self.values(bias));
-        Matrix { w, bias, n: n as u32, k: k as u32, slices: slices(n, k) as u32 }
+        Matrix { w, bias, n: n as u32, k: k as u32, parts: 1, slices: slices(n, k, 1) as u32 }
     }
 
     fn stacked(&mut self, parts: &[(&Linear, usize)], k: usize) -> Result<Matrix, String> {
@@ -263,10 +274,10 @@ impl Builder {
         Ok(Layer {
             attention_norm: self.vector(&l.attention_norm, c.dim)?,
             qkv: self.stacked(&[(&l.wq, c.q_dim()), (&l.wk, c.kv_dim()), (&l.wv, c.kv_dim())], c.dim)?,
-            wo: self.stacked(&[(&l.wo, c.dim)], c.q_dim())?,
+            wo: self.stacked(&[(&l.wo, c.dim)], c.q_dim())?.in_parts(),
             ffn_norm: self.vector(&l.ffn_norm, c.dim)?,
             gate_up: self.matrix(2 * c.ffn_dim, c.dim, None, gate_up),
-            down: self.stacked(&[(&l.down, c.dim)], c.ffn_dim)?,
+            down: self.stacked(&[(&l.down, c.dim)], c.ffn_dim)?.in_parts(),
         })
     }
 }

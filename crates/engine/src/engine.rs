@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use voxtral_model::{
-    Backend, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, MAX_ENCODE_TOKENS, Model, StreamId,
-};
+use voxtral_model::{Backend, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, Model, StreamId};
 
 use crate::decoding::Pace;
 use crate::session::{Bell, Port, Session, SessionOptions};
@@ -51,6 +49,7 @@ impl Engine {
         let state = InboxState { opened: Vec::new(), closing: false, info: backend.info() };
         let inbox = Arc::new(Inbox { state: Mutex::new(state), bell });
         let scheduler = Scheduler {
+            encode_tokens: backend.info().encode_tokens,
             backend,
             model: ModelParts::new(model),
             inbox: Arc::clone(&inbox),
@@ -99,6 +98,8 @@ impl Drop for Engine {
 /// The engine's thread.
 struct Scheduler {
     backend: Box<dyn Backend>,
+    /// Most tokens of an encode call.
+    encode_tokens: usize,
     model: ModelParts,
     inbox: Arc<Inbox>,
     speakers: Vec<Speaker>,
@@ -164,7 +165,7 @@ impl Scheduler {
         };
         let positions = options.samples.map_or(usize::MAX, |samples| schedule.tokens(samples));
         let stream = self.backend.fork(template, positions)?;
-        Speaker::new(&self.model, schedule, options, Arc::clone(port), stream, positions)
+        Speaker::new(&self.model, schedule, options, self.encode_tokens, Arc::clone(port), stream, positions)
             .inspect_err(|_| self.backend.close(stream))
     }
 
@@ -174,7 +175,7 @@ impl Scheduler {
         let stream = self.backend.open(schedule.delay, tokens)?;
         self.templates.insert(schedule.delay, stream);
         let (_, frames) = self.model.begin(schedule)?;
-        for mel in frames[..tokens * self.model.frames_of_token].chunks(MAX_ENCODE_TOKENS * self.model.frames_of_token)
+        for mel in frames[..tokens * self.model.frames_of_token].chunks(self.encode_tokens * self.model.frames_of_token)
         {
             self.backend.encode(&[EncodeSpan { stream, mel }])?;
         }
@@ -202,7 +203,7 @@ impl Scheduler {
 
     /// Encodes what has been heard, as much of it as one call takes. False when there was nothing.
     fn encode_round(&mut self) -> bool {
-        let mut budget = MAX_ENCODE_TOKENS;
+        let mut budget = self.encode_tokens;
         let (mut who, mut batch) = (Vec::new(), Vec::new());
         for (index, speaker) in self.speakers.iter().enumerate() {
             if let Some(mel) = speaker.due_audio(budget) {

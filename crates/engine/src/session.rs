@@ -23,8 +23,8 @@ pub struct SessionOptions {
     pub decoding: Decoding,
     /// End the session at the model's end-of-sequence token, instead of where the audio ends.
     pub stop_at_eos: bool,
-    /// Tokens of audio (80 ms each) that the encoder waits for, at most [`MAX_ENCODE_TOKENS`](voxtral_model::MAX_ENCODE_TOKENS):
-    /// 1 for the least latency, many for the least work. The result is the same.
+    /// Tokens of audio (80 ms each) that the encoder waits for: 1 for the least latency, many for the least work; more than one call of
+    /// the backend takes counts as that many. The result is the same.
     pub interval: usize,
     /// How many samples there will be, if that is known: the session then takes no more memory than they need. If there are more
     /// after all, it takes more.

@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use voxtral_audio::{MelConfig, MelStream};
-use voxtral_model::{AUDIO_WINDOW, Kind, MAX_ENCODE_TOKENS, Model, Prediction, StreamId, Tokenizer};
+use voxtral_model::{AUDIO_WINDOW, Kind, Model, Prediction, StreamId, Tokenizer};
 use voxtral_transcript::{Piece, Transcript};
 
 use crate::decoding::{Decoding, Guesses};
 use crate::session::{Event, Port, SessionOptions, Stats, Summary};
 use crate::{EngineError, Schedule};
 
-/// Tokens of mel frames beyond which a stream leaves its samples in the queue.
-const MEL_QUEUE: usize = 2 * MAX_ENCODE_TOKENS;
 /// Encoded tokens below which a stream asks for more, so that it need not wait where others go first.
 const LOW_WATER: usize = 16;
 
@@ -24,6 +22,8 @@ pub(crate) struct Speaker {
     stop_at_eos: bool,
     decoding: Decoding,
     interval: usize,
+    /// Tokens of mel frames beyond which samples are left in the queue.
+    mel_queue: usize,
 
     mel: MelStream,
     /// Frames that wait for the encoder, `[frames, mel_bins]`.
@@ -58,6 +58,7 @@ impl Speaker {
         model: &ModelParts,
         schedule: Schedule,
         options: &SessionOptions,
+        encode_tokens: usize,
         port: Arc<Port>,
         stream: StreamId,
         room: usize,
@@ -72,7 +73,8 @@ impl Speaker {
             schedule,
             stop_at_eos: options.stop_at_eos,
             decoding: options.decoding,
-            interval: options.interval.min(MAX_ENCODE_TOKENS),
+            interval: options.interval.min(encode_tokens),
+            mel_queue: 2 * encode_tokens,
             mel,
             frames,
             frames_of_token: model.frames_of_token,
@@ -93,7 +95,7 @@ impl Speaker {
 
     /// Takes samples from the queue, as far as there is room for their frames.
     pub(crate) fn listen(&mut self) {
-        if self.end.is_some() || self.frames.len() >= MEL_QUEUE * self.frames_of_token {
+        if self.end.is_some() || self.frames.len() >= self.mel_queue * self.frames_of_token {
             return;
         }
         let mut samples = Vec::new();

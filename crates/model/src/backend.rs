@@ -5,9 +5,6 @@ use crate::Delay;
 /// Most rows (positions of all spans together) of one [`Backend::decode`] call.
 pub const MAX_DECODE_ROWS: usize = 128;
 
-/// Most tokens of audio (of all spans together) of one [`Backend::encode`] call.
-pub const MAX_ENCODE_TOKENS: usize = 64;
-
 /// Audio embeddings that a stream keeps: the newest so many tokens can be decoded, older ones are overwritten.
 pub const AUDIO_WINDOW: usize = 512;
 
@@ -69,6 +66,8 @@ pub struct BackendInfo {
     pub device: String,
     /// Device memory in use for weights, streams and scratch; 0 where the device is the host.
     pub device_bytes: u64,
+    /// Most tokens of audio (of all spans together) of one [`Backend::encode`] call: as many as the device is faster with.
+    pub encode_tokens: usize,
 }
 
 /// Why a backend could not do what it was asked.
@@ -127,8 +126,8 @@ pub trait Backend: Send {
     /// Frees a stream's memory. The id is never used again; closing it twice does nothing.
     fn close(&mut self, stream: StreamId);
 
-    /// Turns log-mel frames into audio embeddings, which stay in their streams. At most [`MAX_ENCODE_TOKENS`] in all and one span a
-    /// stream.
+    /// Turns log-mel frames into audio embeddings, which stay in their streams. At most [`BackendInfo::encode_tokens`] in all and one
+    /// span a stream.
     ///
     /// # Errors
     /// When the device fails or a span breaks the contract.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use voxtral_cuda::CudaBackend;
 use voxtral_engine::{Engine, Event, Schedule, SessionOptions};
-use voxtral_model::{MAX_ENCODE_TOKENS, Model, Tensor, TensorData};
+use voxtral_model::{Model, Tensor, TensorData};
 use voxtral_transcript::{Audio, Word};
 
 use super::clock::{Call, Clocked, Log};
@@ -29,7 +29,7 @@ pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> 
         delay: Some(delay),
         decoding: setup.decoding(),
         stop_at_eos: false,
-        interval: if pace == Pace::Live { 1 } else { MAX_ENCODE_TOKENS },
+        interval: if pace == Pace::Live { 1 } else { usize::MAX },
         samples: (pace == Pace::AtOnce).then(|| recording.samples()),
     };
     let mut warm_start = Duration::ZERO;

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::error::ErrorKind;
 use voxtral_engine::{Engine, Event, SessionOptions};
-use voxtral_model::MAX_ENCODE_TOKENS;
 use voxtral_transcript::{Report, TokenRecord, Word};
 
 use crate::args::{BackendChoice, Compare, Setup, name, usage};
@@ -149,7 +148,7 @@ fn transcribe(setup: &Setup, recordings: &[Recording]) -> anyhow::Result<(String
             delay: setup.delay,
             decoding: setup.decoding(),
             stop_at_eos: false,
-            interval: MAX_ENCODE_TOKENS,
+            interval: usize::MAX,
             samples: Some(recording.samples()),
         };
         let (mut words, mut tokens) = (Vec::new(), Vec::new());

@@ -8,7 +8,7 @@ use voxtral_audio::AudioSource;
 use voxtral_cpu::{CpuBackend, CpuOptions};
 use voxtral_cuda::{CudaBackend, CudaOptions};
 use voxtral_engine::{Decoding, Engine, Event, SessionOptions, Summary};
-use voxtral_model::{MAX_ENCODE_TOKENS, Model, ModelConfig, TOKEN_MS};
+use voxtral_model::{Model, ModelConfig, TOKEN_MS};
 use voxtral_transcript::score::word_errors;
 
 use super::check::{Check, Status};
@@ -55,7 +55,7 @@ pub(crate) struct Heard {
 pub(crate) fn transcribe(engine: &Engine, samples: &[f32], decoding: Decoding) -> anyhow::Result<Heard> {
     let options = SessionOptions {
         decoding,
-        interval: MAX_ENCODE_TOKENS,
+        interval: usize::MAX,
         samples: Some(samples.len() as u64),
         ..SessionOptions::default()
     };

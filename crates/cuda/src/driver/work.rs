@@ -79,6 +79,9 @@ impl Module {
     }
 
     /// A kernel that will ask for up to `shared` bytes of dynamic shared memory.
+    ///
+    /// A processor changes how it divides its memory into shared memory and first-level cache only while it is empty, so kernels that are
+    /// to overlap should all want the same: as much shared memory as there is.
     pub fn function(self: &Arc<Self>, name: &str, shared: u32) -> Result<Function> {
         let symbol = CString::new(name).unwrap_or_default();
         let mut raw = std::ptr::null_mut();
@@ -87,7 +90,9 @@ impl Module {
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: the function belongs to a live module.
         unsafe { driver!(cuFuncSetAttribute(raw, attribute, shared as i32))? };
-        Ok(Function { raw, shared, _module: self.clone() })
+        let function = Function { raw, shared, _module: self.clone() };
+        function.divide(100)?;
+        Ok(function)
     }
 }
 
@@ -108,6 +113,21 @@ pub struct Function {
 
 // SAFETY: functions may be launched from any thread.
 unsafe impl Send for Function {}
+
+impl Function {
+    /// The kernel, with as much first-level cache as its shared memory leaves.
+    pub fn prefer_cache(self) -> Result<Self> {
+        self.divide(-1)?; // the driver's choice
+        Ok(self)
+    }
+
+    /// So many percent of a processor's memory as shared memory; a wish, not an order.
+    fn divide(&self, percent: i32) -> Result<()> {
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        // SAFETY: the function belongs to a live module.
+        unsafe { driver!(cuFuncSetAttribute(self.raw, attribute, percent)) }
+    }
+}
 
 /// A recorded sequence of launches.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use voxtral_cuda::CudaBackend;
 use voxtral_cuda::driver::Event;
-use voxtral_cuda::kernels::{Attention, Mode, Product, RowWork, slices};
+use voxtral_cuda::kernels::{Attention, Mode, Product, RowWork, parts, slices};
 use voxtral_cuda::table::{Counts, Layout, Row, Table, max_runs};
 use voxtral_model::{AUDIO_WINDOW, Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig};
 
@@ -56,17 +56,21 @@ fn products(gpu: &Gpu) {
         ("encoder gate, up", 10240, 1280),
         ("encoder down", 1280, 5120),
     ];
-    println!("{:18} us at rows 1, 8, 32, 64, 128, 256 (TB/s of weights at 1 and 32; TFLOP/s at 256)", "");
+    println!(
+        "{:18} us at rows 1, 8, 32, 64, 128, 256, 512, 1024 (TB/s of weights at 1 and 32; TFLOP/s at 256 and 1024)",
+        ""
+    );
     for (name, n, k) in shapes {
         // More than the second-level cache holds, so that weights come from memory.
         let copies = (400 << 20) / (n * k * 2) + 1;
         let block = random(&mut rng(1), 1 << 16, 0.05);
         let w = gpu.put_bf16(&block.iter().copied().cycle().take(copies * n * k).collect::<Vec<_>>());
-        let x = gpu.put_bf16(&random(&mut rng(2), 256 * k, 1.0));
-        let out = gpu.poison(256 * n * 4);
+        let x = gpu.put_bf16(&random(&mut rng(2), 1024 * k, 1.0));
+        let parts = if n < k { parts(n, k) } else { 1 };
+        let out = gpu.poison(parts * 1024 * n * 4);
         let mut row = String::new();
         let mut times = Vec::new();
-        for rows in [1usize, 8, 32, 64, 128, 256] {
+        for rows in [1usize, 8, 32, 64, 128, 256, 512, 1024] {
             let count = gpu.put(&[rows as u32]);
             let us = time(gpu, 3 * copies, 5, |i| {
                 let p = Product {
@@ -76,8 +80,10 @@ fn products(gpu: &Gpu) {
                     count: count.address(),
                     n: n as u32,
                     k: k as u32,
-                    slices: slices(n, k) as u32,
-                    mode: Mode::SiluMul as u32,
+                    parts: parts as u32,
+                    part_stride: (1024 * n) as u32,
+                    slices: slices(n, k, parts) as u32,
+                    mode: if parts > 1 { Mode::Store } else { Mode::SiluMul } as u32,
                     ldo: n as u32,
                     ..Product::default()
                 };
@@ -87,24 +93,29 @@ fn products(gpu: &Gpu) {
             times.push(us);
         }
         let rate = |us: f64| (2 * n * k) as f64 / us / 1e6;
-        let flops = (2 * n * k * 256) as f64 / times[5] / 1e6;
-        println!("{name:18}{row}   ({:.2}, {:.2}; {flops:.0})", rate(times[0]), rate(times[2]));
+        let flops = |rows: usize, us: f64| (2 * n * k * rows) as f64 / us / 1e6;
+        let (few, many) = (flops(256, times[5]), flops(1024, times[7]));
+        println!("{name:18}{row}   ({:.2}, {:.2}; {few:.0}, {many:.0})", rate(times[0]), rate(times[2]));
     }
 }
 
 fn small_kernels(gpu: &Gpu) {
-    for (name, dim, rows) in [("rms_norm 3072", 3072, 1), ("rms_norm 3072", 3072, 32), ("rms_norm 1280", 1280, 256)] {
+    for (name, dim, rows) in
+        [("add_rms_norm 3072", 3072, 1), ("add_rms_norm 3072", 3072, 32), ("add_rms_norm 1280", 1280, 256)]
+    {
         let x = gpu.put(&random(&mut rng(1), rows * dim, 1.0));
-        let out = gpu.poison(rows * dim * 2);
+        let (out, sums) = (gpu.poison(rows * dim * 2), gpu.put(&random(&mut rng(2), 2 * rows * dim, 1.0)));
+        let part_stride = (rows * dim) as u32;
         let counts = gpu.put(&[Counts { rows: rows as u32, ..Counts::default() }]);
         let (dim, ld) = (dim as u32, dim as u32);
         let (input, weight, counts) = (x.address(), x.address(), counts.address());
-        let p = RowWork { input, out: out.address(), weight, counts, dim, ld, group: 1, ..RowWork::default() };
-        let us = time(gpu, 100, 5, |_| gpu.kernels.rms_norm(&gpu.stream, p, rows).expect("launched"));
+        let added = RowWork { sums: sums.address(), x: input, parts: 2, part_stride, ..RowWork::default() };
+        let p = RowWork { input, out: out.address(), weight, counts, dim, ld, group: 1, ..added };
+        let us = time(gpu, 100, 5, |_| gpu.kernels.add_rms_norm(&gpu.stream, p, rows).expect("launched"));
         println!("{name}, {rows} rows: {us:.2} us");
     }
     let (decoder, encoder) = ((4, 8, 128, 8192), (1, 32, 64, 750));
-    let cases: [(_, usize, usize); 8] = [
+    let cases: [(_, usize, usize); 9] = [
         (decoder, 128, 1),
         (decoder, 2304, 1),
         (decoder, 8192, 1),
@@ -113,6 +124,7 @@ fn small_kernels(gpu: &Gpu) {
         (decoder, 2304, 128),
         (encoder, 2000, 4),
         (encoder, 2000, 256),
+        (encoder, 2000, 1024),
     ];
     for ((group, kv_heads, head_dim, window), context, rows) in cases {
         let runs = group > 1;
@@ -168,18 +180,22 @@ fn model() {
     // 180 s and its padding: what a file is.
     let tokens = 2304;
     let len = config.frames_per_token() * config.audio.mel_bins;
-    let mel = random(&mut rng(3), 64 * len, 1.0);
-    let mut encode_s = Vec::new();
-    for _ in 0..4 {
-        let stream = backend.open(delay, tokens).expect("memory");
-        let begun = Instant::now();
-        for _ in 0..tokens / 64 {
-            backend.encode(&[EncodeSpan { stream, mel: &mel }]).expect("encoded");
+    let most = backend.info().encode_tokens;
+    let mel = random(&mut rng(3), most * len, 1.0);
+    for call in [64, 128, most] {
+        let mut encode_s = Vec::new();
+        for _ in 0..4 {
+            let stream = backend.open(delay, tokens).expect("memory");
+            let begun = Instant::now();
+            for _ in 0..tokens / call {
+                backend.encode(&[EncodeSpan { stream, mel: &mel[..call * len] }]).expect("encoded");
+            }
+            encode_s.push(begun.elapsed().as_secs_f64());
+            backend.close(stream);
         }
-        encode_s.push(begun.elapsed().as_secs_f64());
-        backend.close(stream);
+        println!("encoder and adapter, {tokens} tokens in calls of {call}: {:.4} s", median(encode_s));
     }
-    println!("encoder and adapter, {tokens} tokens in calls of 64: {:.4} s", median(encode_s));
+    let mel = &mel[..64 * len];
 
     let stream = backend.open(delay, 4 * tokens).expect("memory");
     let (mut position, mut encoded) = (0, 0);
@@ -187,7 +203,7 @@ fn model() {
     let mut fill = |backend: &mut voxtral_cuda::CudaBackend, position: &mut usize, to: usize| {
         while *position < to {
             while encoded < *position + 128 {
-                backend.encode(&[EncodeSpan { stream, mel: &mel }]).expect("encoded");
+                backend.encode(&[EncodeSpan { stream, mel }]).expect("encoded");
                 encoded += 64;
             }
             backend.decode(&[DecodeSpan { stream, position: *position, ids: &[32; 128] }], &mut out).expect("decoded");

@@ -4,7 +4,7 @@
 //! (whose standard deviation is 5) and agrees in 96 to 99 % of the ids.
 
 use voxtral_model::testing::{array, cases, golden, ids};
-use voxtral_model::{Backend, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, MAX_ENCODE_TOKENS, Model, Stage};
+use voxtral_model::{Backend, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, Model, Stage};
 
 use crate::Check;
 use crate::gpu::Gpu;
@@ -31,7 +31,8 @@ fn check(model: &Model, layout: &str, case: &str) -> Result<(), String> {
     let stream = backend.open(Delay::from_ms(tokens * 80).map_err(|e| e.to_string())?, usize::MAX).map_err(words)?;
     let (shape, values) = array(&format!("{case}_logmel"));
     let mel: Vec<f32> = (0..values.len()).map(|i| values[i % shape[0] * shape[1] + i / shape[0]]).collect();
-    for mel in mel.chunks(MAX_ENCODE_TOKENS * model.config.frames_per_token() * shape[0]) {
+    let most = backend.info().encode_tokens;
+    for mel in mel.chunks(most * model.config.frames_per_token() * shape[0]) {
         backend.encode(&[EncodeSpan { stream, mel }]).map_err(words)?;
     }
     let (mut logits, mut got) = (Vec::new(), Vec::new());

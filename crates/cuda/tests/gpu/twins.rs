@@ -2,7 +2,7 @@
 
 use rand::Rng;
 use voxtral_cuda::driver::Buffer;
-use voxtral_cuda::kernels::{Mode, Product, RowWork, slices};
+use voxtral_cuda::kernels::{Mode, Product, RowWork, parts, slices};
 use voxtral_cuda::table::{Counts, Row, Span};
 use voxtral_model::{Rope, gelu};
 
@@ -12,21 +12,25 @@ use crate::gpu::{Gpu, close, fragments, pad, random, rng, same};
 pub const CHECKS: &[Check] = &[
     ("product: odd sizes", odd_products),
     ("product: real sizes, the same bits for every row count", real_products),
-    ("product: residual, SiLU, GELU, audio", epilogues),
+    ("product: SiLU, GELU, audio", epilogues),
     ("product: queries, keys and values", qkv),
     ("product: head", head),
-    ("rms_norm", rms_norm),
+    ("add_rms_norm", add_rms_norm),
     ("rope_turns, embed", positions),
     ("gather_mel, gather_columns", gathers),
 ];
 
 const ROWS: [usize; 12] = [1, 2, 3, 7, 8, 9, 31, 32, 33, 64, 100, 128];
 
-/// A matrix, activations for up to 256 rows, and where the result goes.
+/// More than an encode call has, and no whole tiles.
+const MANY_ROWS: usize = 1100;
+
+/// A matrix, activations for some rows, and where the result goes.
 struct Case {
     n: usize,
     k: usize,
     ld: usize,
+    parts: usize,
     w: Vec<f32>,
     x: Vec<f32>,
     bias: Vec<f32>,
@@ -40,14 +44,15 @@ impl Case {
         let bias: Vec<f32> = (0..n).map(|_| rng.random_range(-1.0..1.0)).collect();
         let ld = k.next_multiple_of(32);
         let on_device = [gpu.put_bf16(&fragments(&w, n, k)), gpu.put_bf16(&pad(&x, k, ld)), gpu.put(&bias)];
-        Self { n, k, ld, w, x, bias, on_device }
+        Self { n, k, ld, parts: 1, w, x, bias, on_device }
     }
 
     fn product(&self) -> Product {
         let [w, x, bias] = &self.on_device;
-        let slices = slices(self.n, self.ld) as u32;
-        let (n, k) = (self.n as u32, self.ld as u32);
-        Product { w: w.address(), x: x.address(), bias: bias.address(), n, k, slices, ldo: n, ..Product::default() }
+        let (n, k, parts) = (self.n as u32, self.ld as u32, self.parts as u32);
+        let slices = slices(self.n, self.ld, self.parts) as u32;
+        let (w, x, bias) = (w.address(), x.address(), bias.address());
+        Product { w, x, bias, n, k, parts, slices, ldo: n, ..Product::default() }
     }
 
     fn run(&self, gpu: &Gpu, p: Product, mode: Mode, rows: usize) -> Result<(), String> {
@@ -57,10 +62,21 @@ impl Case {
         gpu.stream.wait().map_err(|e| e.to_string())
     }
 
+    /// `[rows, parts, n]`
     fn store(&self, gpu: &Gpu, rows: usize) -> Result<Vec<f32>, String> {
-        let out = gpu.poison(rows * self.n * 4);
-        self.run(gpu, Product { out: out.address(), ..self.product() }, Mode::Store, rows)?;
-        Ok(gpu.get(&out, rows * self.n))
+        let stride = rows * self.n + 8;
+        let out = gpu.poison(self.parts * stride * 4);
+        let p = Product { out: out.address(), part_stride: stride as u32, ..self.product() };
+        self.run(gpu, p, Mode::Store, rows)?;
+        let all: Vec<f32> = gpu.get(&out, self.parts * stride);
+        let row = |i: usize| &all[i % self.parts * stride + i / self.parts * self.n..][..self.n];
+        Ok((0..rows * self.parts).flat_map(row).copied().collect())
+    }
+
+    /// The parts of `[rows, parts, n]` added.
+    fn added(&self, stored: &[f32]) -> Vec<f32> {
+        let sum = |row: &[f32]| (0..self.n).map(|f| row[f..].iter().step_by(self.n).sum()).collect::<Vec<f32>>();
+        stored.chunks(self.parts * self.n).flat_map(sum).collect()
     }
 
     /// The twin: y of one row and output in f64, and the sum of magnitudes that bounds rounding.
@@ -81,11 +97,15 @@ const ROUNDING: f32 = 4e-6;
 
 fn odd_products(gpu: &Gpu) -> Result<(), String> {
     for (n, k) in [(16, 16), (48, 48), (80, 112), (144, 272), (272, 1040), (1040, 48)] {
-        let case = Case::new(gpu, n, k, 256, (n * k) as u64);
-        let (want, size) = case.twins(256);
-        for rows in ROWS.into_iter().chain([129, 250, 256]) {
-            let got = case.store(gpu, rows)?;
-            close(&format!("{n} x {k}, {rows} rows"), &got, &want[..rows * n], |i| ROUNDING * (1.0 + size[i]))?;
+        let mut case = Case::new(gpu, n, k, MANY_ROWS, (n * k) as u64);
+        let (want, size) = case.twins(MANY_ROWS);
+        for parts in [1, 2, 4].into_iter().filter(|parts| *parts <= case.ld / 32) {
+            case.parts = parts;
+            for rows in ROWS.into_iter().chain([129, 250, 256, 700, MANY_ROWS]) {
+                let got = case.added(&case.store(gpu, rows)?);
+                let what = format!("{n} x {k} in {parts} parts, {rows} rows");
+                close(&what, &got, &want[..rows * n], |i| ROUNDING * (1.0 + size[i]))?;
+            }
         }
     }
     Ok(())
@@ -105,11 +125,13 @@ fn real_products(gpu: &Gpu) -> Result<(), String> {
         (1280, 384),
     ];
     for (n, k) in shapes {
-        let case = Case::new(gpu, n, k, 256, (n + k) as u64);
+        let parts = if n < k { parts(n, k) } else { 1 };
+        let case = Case { parts, ..Case::new(gpu, n, k, MANY_ROWS, (n + k) as u64) };
         let mut alone = Vec::new();
-        for rows in ROWS.into_iter().chain([256]) {
+        for rows in ROWS.into_iter().chain([256, 1000, MANY_ROWS]) {
             let what = format!("{n} x {k}, {rows} rows");
-            let got = case.store(gpu, rows)?;
+            let stored = case.store(gpu, rows)?;
+            let got = case.added(&stored);
             let rng = &mut rng(7);
             for _ in 0..200 {
                 let (r, f) = (rng.random_range(0..rows), rng.random_range(0..n));
@@ -119,18 +141,18 @@ fn real_products(gpu: &Gpu) -> Result<(), String> {
                 })?;
             }
             if rows == 1 {
-                alone = got;
+                alone = stored;
             } else {
-                same(&format!("{what}: row 0 against row 0 alone"), &got[..n], &alone)?;
+                same(&format!("{what}: row 0 against row 0 alone"), &stored[..parts * n], &alone)?;
             }
         }
         // A row that is not the first of its tile, alone and in company.
         let last = case.store(gpu, 100)?;
-        let moved = Case::new(gpu, n, k, 256, (n + k) as u64);
-        let x = moved.on_device[1].address() + (99 * case.ld * 2) as u64;
-        let out = gpu.poison(n * 4);
-        moved.run(gpu, Product { x, out: out.address(), ..moved.product() }, Mode::Store, 1)?;
-        same(&format!("{n} x {k}: row 99"), &gpu.get::<f32>(&out, n), &last[99 * n..])?;
+        let x = case.on_device[1].address() + (99 * case.ld * 2) as u64;
+        let out = gpu.poison(parts * n * 4);
+        let p = Product { x, out: out.address(), part_stride: n as u32, ..case.product() };
+        case.run(gpu, p, Mode::Store, 1)?;
+        same(&format!("{n} x {k}: row 99"), &gpu.get::<f32>(&out, parts * n), &last[99 * parts * n..])?;
     }
     Ok(())
 }
@@ -151,12 +173,6 @@ fn epilogues(gpu: &Gpu) -> Result<(), String> {
         let rows_of = |values: Vec<f32>, width: usize| -> Vec<f32> {
             values.chunks(ldo).flat_map(|r| r[..width].to_vec()).collect()
         };
-
-        let residual: Vec<f32> = random(&mut rng(4), rows * ldo, 3.0);
-        let before = gpu.put(&residual);
-        case.run(gpu, Product { residual: before.address(), ..p }, Mode::Residual, rows)?;
-        let want: Vec<f32> = (0..rows * n).map(|i| y[i] + residual[i / n * ldo + i % n]).collect();
-        close("residual", &rows_of(gpu.get(&out, rows * ldo), n), &want, rounding)?;
 
         case.run(gpu, p, Mode::GeluF32, rows)?;
         let want: Vec<f32> = y.iter().map(|&y| gelu(y)).collect();
@@ -280,20 +296,29 @@ fn head(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
-fn rms_norm(gpu: &Gpu) -> Result<(), String> {
-    for (dim, group) in [(16, 1), (48, 4), (1280, 4), (3072, 1), (8192, 1)] {
+fn add_rms_norm(gpu: &Gpu) -> Result<(), String> {
+    let shapes = [(16, 1, 1), (48, 4, 0), (1280, 4, 2), (3072, 1, 2), (3072, 1, 1), (4096, 1, 0), (4096, 1, 2)];
+    for (dim, group, parts) in shapes {
         let rows = 12;
+        let stride = rows * dim + 16;
         let rng = &mut rng(dim as u64);
         let (x, weight, ada) = (random(rng, rows * dim, 4.0), random(rng, dim, 2.0), random(rng, 2 * dim, 2.0));
-        let (x_d, weight_d, ada_d) = (gpu.put(&x), gpu.put(&weight), gpu.put(&ada));
+        let sums = random(rng, parts.max(1) * stride, 3.0);
+        let (x_d, weight_d, ada_d, sums_d) = (gpu.put(&x), gpu.put(&weight), gpu.put(&ada), gpu.put(&sums));
+        let added = |at: usize| x[at] + (0..parts).map(|part| sums[part * stride + at]).sum::<f32>();
         for conditioned in [false, true] {
             let ld = (group * dim).next_multiple_of(32);
             let out = gpu.put(&vec![0u16; rows / group * ld]);
             let table = gpu.put(&vec![Row { ada: ada_d.address(), ..Row::default() }; rows]);
             let counts = gpu.put(&[Counts { rows: rows as u32, ..Counts::default() }]);
+            let sum = gpu.poison(rows * dim * 4);
             let p = RowWork {
                 input: x_d.address(),
                 out: out.address(),
+                sums: sums_d.address(),
+                x: sum.address(),
+                parts: parts as u32,
+                part_stride: stride as u32,
                 weight: weight_d.address(),
                 rows: if conditioned { table.address() } else { 0 },
                 counts: counts.address(),
@@ -304,10 +329,14 @@ fn rms_norm(gpu: &Gpu) -> Result<(), String> {
                 eps: 1e-5,
                 ..RowWork::default()
             };
-            gpu.kernels.rms_norm(&gpu.stream, p, rows + 3).map_err(|e| e.to_string())?;
+            gpu.kernels.add_rms_norm(&gpu.stream, p, rows + 3).map_err(|e| e.to_string())?;
+            let want: Vec<f32> = (0..rows * dim).map(added).collect();
+            if parts > 0 {
+                same(&format!("dim {dim}, {parts} parts added"), &gpu.get(&sum, rows * dim), &want)?;
+            }
             let got = gpu.get_bf16(&out, rows / group * ld);
             for r in 0..rows {
-                let row = &x[r * dim..][..dim];
+                let row = &want[r * dim..][..dim];
                 let mean = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>() / dim as f64;
                 let scale = (1.0 / (mean + 1e-5).sqrt()) as f32;
                 let g = |i: usize| if conditioned { ada[dim + i] } else { 1.0 };

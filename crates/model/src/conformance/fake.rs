@@ -9,8 +9,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::{
-    AUDIO_WINDOW, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, MAX_ENCODE_TOKENS,
-    Prediction, StreamId,
+    AUDIO_WINDOW, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, Prediction, StreamId,
 };
 
 /// The promise that a fake breaks.
@@ -80,7 +79,7 @@ impl Fake {
 
 impl Backend for Fake {
     fn info(&self) -> BackendInfo {
-        BackendInfo { backend: "fake", device: String::new(), device_bytes: 0 }
+        BackendInfo { backend: "fake", device: String::new(), device_bytes: 0, encode_tokens: MAX_ENCODE_TOKENS }
     }
 
     fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
@@ -170,6 +169,9 @@ impl Backend for Fake {
         Ok(if stage == Stage::Logits { self.logits.clone() } else { self.embeddings.clone() })
     }
 }
+
+/// Most tokens of an encode call.
+const MAX_ENCODE_TOKENS: usize = 64;
 
 const TERMS: Terms = Terms { tolerance: 0.0, head_dims: &[16, 24] };
 

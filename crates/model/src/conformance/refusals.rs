@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, Live, Script};
 use super::{Make, Terms, on_each_model};
-use crate::{AUDIO_WINDOW, BackendError, DecodeSpan, EncodeSpan, MAX_DECODE_ROWS, MAX_ENCODE_TOKENS, StreamId};
+use crate::{AUDIO_WINDOW, BackendError, DecodeSpan, EncodeSpan, MAX_DECODE_ROWS, StreamId};
 
 fn refused<T>(bench: &Bench<'_>, what: &str, result: Result<T, BackendError>) {
     match result {
@@ -98,7 +98,10 @@ pub fn mistakes_are_refused(make: Make<'_>, terms: &Terms) {
             ),
             (
                 "more audio than a call takes",
-                Box::new(move |b, s| encode(b, &[(s, &script.mel[..(MAX_ENCODE_TOKENS + 1) * token])])),
+                Box::new(move |b, s| {
+                    let tokens = b.backend.info().encode_tokens + 1;
+                    encode(b, &[(s, &script.mel.iter().copied().cycle().take(tokens * token).collect::<Vec<_>>())])
+                }),
             ),
             ("a part of a token", Box::new(move |b, s| encode(b, &[(s, &script.mel[..token - frame])]))),
             ("a part of a frame", Box::new(move |b, s| encode(b, &[(s, &script.mel[..token - 1])]))),
