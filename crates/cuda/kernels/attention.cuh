@@ -1,18 +1,26 @@
-// o[r, h] = sum_j softmax_j(q[r, h] . key_j * scale) value_j over position(r) - window < j <= position(r)  twin: tests/gpu.rs, `attention`
+// o[r, h] = sum_j softmax_j(q[r, h] . key_j * scale) value_j over position(r) - window < j <= position(r)
+//                                                                                      twin: tests/gpu/twins_attention.rs, `Case::twin`
 //
 // q bf16 [rows, heads * head_dim], keys and values bf16 in the stream's ring; `group` query heads share a key head (group <= 16).
-// Streaming softmax on mma tiles: a tile is 16 queries (16 / group consecutive positions of one stream, the heads of a group beside each
-// other) by 32 keys. A block's 8 warps take key tiles in turn (tile % 8), each with its own running maximum and sum, and are then
-// combined first to last. Tiles are cut at absolute positions and a masked key adds exactly nothing, so a row's bits depend neither on
-// the rows beside it nor on the ring's length. Keys go from memory straight to registers.
 //
-// attention_<head_dim>: a block walks over items x key heads. With `partial`, an item is one run of 256 keys and leaves
-//   f32 sums [.., heads, head_dim] and (maximum, sum) [.., heads]; attention_combine joins a row's runs in order. Without, it is all keys.
+// A row's result is made of chunks of 64 keys, cut at absolute positions: the largest score, weights relative to it rounded to bf16, their
+// sum, and the values so weighted. Four chunks, 256 keys, are a run: they are joined first to last, each with what came before. Runs are
+// weighted by their maxima and added first to last. A masked key adds exactly nothing and neither does a chunk or a run without keys; a
+// score, and a sum over a chunk, is the same chain of instructions whichever warp runs it. So a row's bits depend on its position alone:
+// neither on the rows beside it, nor on the ring's length, nor on which block takes which part.
+//
+// attention_<head_dim> takes 64 queries an item (64 / group consecutive positions of one stream, the heads of a group beside each other),
+//   which share a run of keys (where there are few, a chunk) through shared memory, 16 queries a warp; the next chunk travels while one
+//   is worked on.
+// attention_few_<head_dim> takes 16 queries and a chunk an item: its four warps each score a part of the keys, then sum a part of the
+//   outputs. Its blocks are small, so that several fit beside those of the product before and start their copies early.
+// Blocks walk over the items, blockIdx.y is the key head. They leave partial results, f32 sums [.., heads, head_dim] and (maximum, sum)
+// [.., heads], for attention_combine and attention_combine_few.
 
 struct Attention {
     u64 q;              // bf16 [rows, ldq]
     u64 out;            // bf16 [rows, ldo]
-    u64 partial;        // f32 [partials, heads, head_dim] or 0
+    u64 partial;        // f32 [partials, heads, head_dim]
     u64 norms;          // f32 pairs [partials, heads]: maximum and sum
     u64 rows;           // Row [..]
     u64 items;          // Item [..]
@@ -25,225 +33,357 @@ struct Attention {
     u32 window;
     u32 layer;
     float scale;        // log2(e) / sqrt(head_dim)
+    u32 share;          // 65536 / group, rounded up: q / group is q * share / 65536 for q < 64
+    u32 unused;
 };
 
-// The wider the load the better; any multiple of 16 works.
-template <int BYTES> struct Vector;
-template <> struct Vector<4> { u32 w[1]; };
-template <> struct Vector<8> { u32 w[2]; };
-template <> struct Vector<16> { u32 w[4]; };
+constexpr u32 CHUNK = 64;
+constexpr u32 SCORES_LD = CHUNK + 8;            // 8 modulo 32: the eight rows that a half warp touches meet no bank twice
 
-template <int BYTES> DEVICE Vector<BYTES> load_vector(const u16* p) {
-    Vector<BYTES> v;
-    if constexpr (BYTES == 4) v.w[0] = *(const u32*)p;
-    if constexpr (BYTES == 8) { const uint2 q = *(const uint2*)p; v.w[0] = q.x; v.w[1] = q.y; }
-    if constexpr (BYTES == 16) { const uint4 q = *(const uint4*)p; v.w[0] = q.x; v.w[1] = q.y; v.w[2] = q.z; v.w[3] = q.w; }
-    return v;
+DEVICE float power_of_two(float v) {
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+    return r;
 }
 
 // -inf - -inf would be no number.
-DEVICE float weight_of(float score, float max) { return max == -INFINITY ? 0.f : exp2f(score - max); }
+DEVICE float weight_of(float score, float max) { return max == -INFINITY ? 0.f : power_of_two(__fsub_rn(score, max)); }
 
-template <int HD> DEVICE void attention(const Attention& p) {
-    constexpr int KW = HD % 32 ? 4 : 8;                                 // consecutive elements of a key that a thread takes
-    constexpr int VW = HD % 64 == 0 ? 8 : HD % 32 == 0 ? 4 : 2;         // consecutive elements of a value
-    constexpr int STRIDE = HD % 32 ? HD + 24 : HD + 8;                  // 8 modulo 32: the stores below meet no bank twice
-    extern __shared__ uint4 shared[];
-    float* sums = (float*)shared;                                       // [8][16][STRIDE]
-    u16* queries = (u16*)(sums + 8 * 16 * STRIDE);                      // [16][HD + 8]
-    __shared__ float maxima[8][16], norms[8][16], keep[8][16];
-    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    const u32 heads = p.kv_heads * p.group, kv_dim = p.kv_heads * HD;
-    const u32 work = ((const Counts*)p.counts)->items * p.kv_heads;
-    // The next kernel may not start before this one works: a product's blocks fit beside none of attention's, so they would crowd on the
-    // processors that attention leaves free.
-    if (blockIdx.x >= work) {
+// What becomes of two partial results when they are joined; fused as written, so that all kernels give the same bits.
+struct Join {
+    float max, keep, add;
+    __device__ __forceinline__ Join(float mine, float other) : max(fmaxf(mine, other)), keep(weight_of(mine, max)), add(weight_of(other, max)) {}
+    __device__ __forceinline__ float operator()(float mine, float other) const { return __fmaf_rn(other, add, __fmul_rn(mine, keep)); }
+};
+
+// Four 8 x 8 matrices; lane i names row i % 8 of matrix i / 8. A thread gets elements 2t and 2t + 1 of row g of each.
+DEVICE void load_matrices(u32 (&m)[4], u32 at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+        : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]) : "r"(at) : "memory");
+}
+
+// The same of the transposed matrices.
+DEVICE void load_transposed(u32 (&m)[4], u32 at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+        : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]) : "r"(at) : "memory");
+}
+
+// TILES of 16 queries a block, WAYS warps for each.
+template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p) {
+    constexpr u32 THREADS = 32 * TILES * WAYS, LD = HD + 8;             // rows an odd number of 16 bytes apart
+    constexpr int SCORED = CHUNK / 8 / WAYS;                            // tiles of 8 keys that a warp scores
+    constexpr int UNITS = HD / 16, MINE = (UNITS + WAYS - 1) / WAYS;    // 16 outputs each; those that a warp sums
+    constexpr u32 STAGES = TILES > 1 ? 2 : 1;                           // with one, an item is a chunk
+    constexpr u32 CHUNK_BYTES = CHUNK * LD * 2;
+    // Copying: so many threads a row, each 16 bytes; so many rows at once.
+    constexpr u32 ACROSS = HD <= 16 ? 2 : HD <= 32 ? 4 : HD <= 64 ? 8 : 16, DOWN = THREADS / ACROSS;
+    extern __shared__ uint4 shared[];                                   // u16 [STAGES][keys, values][CHUNK][LD], queries [16 TILES][LD]
+    u16* query = (u16*)shared + 2 * STAGES * CHUNK * LD;
+    float* scores = (float*)(query + 16 * TILES * LD);                  // [16 TILES][SCORES_LD], if warps share a tile
+    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, tile = warp / WAYS, part = warp % WAYS;
+    const u32 kv_head = blockIdx.y, heads = p.kv_heads * p.group, kv_dim = p.kv_heads * HD;
+    const u32 query_g = tile * 16 + g, query_g8 = query_g + 8, down = threadIdx.x / ACROSS, across = threadIdx.x % ACROSS * 8;
+    const u32 keys = (u32)__cvta_generic_to_shared(shared), values = keys + CHUNK_BYTES, to = (down * LD + across) * 2;
+    const u32 a_at = (u32)__cvta_generic_to_shared(query) + ((tile * 16 + lane % 16) * LD + lane / 16 * 8) * 2;
+    const u32 k_at = keys + ((part * (CHUNK / WAYS) + lane / 16 * 8 + lane % 8) * LD + lane / 8 % 2 * 8) * 2;
+    const u32 v_at = values + (lane % 16 * LD + part * MINE * 16 + lane / 16 * 8) * 2;
+    float* score = scores + query_g * SCORES_LD + 2 * t;
+    // The table was there before the pass. A block without work leaves at once. The next kernel may start when this one works, not before:
+    // its blocks would crowd on the processors that have room first.
+    const u32 work = ((const Counts*)p.counts)->items;
+    for (u32 w = blockIdx.x; w < work; w += gridDim.x) {
+        const Item item = ((const Item*)p.items)[w];
+        const u32 used = item.rows * p.group, ring = item.ring, position = item.position;
+        const u16* key = (const u16*)item.kv + (u64)2 * p.layer * ring * kv_dim + kv_head * HD + across;
+        const u16* value = key + (u64)ring * kv_dim;
+        // A chunk's keys or values; rings are multiples of 32 long, so a chunk wraps once at most.
+        auto copy = [&](u32 to, const u16* from, u32 slot0) {
+#pragma unroll
+            for (u32 r = 0; r < CHUNK; r += DOWN) {
+                u32 slot = slot0 + down + r;
+                if (slot >= ring) slot -= ring;
+                if ((DOWN <= CHUNK || down < CHUNK) && (HD == 8 * ACROSS || across < HD))
+                    fetch(to + r * LD * 2, from + (u64)slot * kv_dim, true);
+            }
+        };
+        u32 slot = item.slot;
+        if (item.key0 + CHUNK > item.fresh) wait_for_previous();        // keys of earlier passes need not wait for this one's
+        copy(keys + to, key, slot);
+        copy(values + to, value, slot);
+        const u32 row_g = query_g * p.share >> 16, row_g8 = query_g8 * p.share >> 16;
+        const u32 last_g = position + row_g, last_g8 = position + row_g8;                               // newest key that a query sees
         wait_for_previous();
         let_next_start();
-    }
-    for (u32 w = blockIdx.x; w < work; w += gridDim.x) {
-        const Item item = ((const Item*)p.items)[w / p.kv_heads];
-        const u32 kv_head = w % p.kv_heads, used = item.rows * p.group;  // of the 16 queries
-        const Row& row = ((const Row*)p.rows)[item.row];
-        const u32 ring = row.ring;
-        const u16* keys = (const u16*)row.kv + (u64)2 * p.layer * ring * kv_dim + kv_head * HD;
-        const u16* values = keys + (u64)ring * kv_dim;
-        if (w == blockIdx.x) {                                          // the table was there before the pass
-            wait_for_previous();
-            let_next_start();
+        const u16* q_from = (const u16*)p.q + (u64)item.row * p.ldq + kv_head * p.group * HD + across;
+        uint4 held[(16 * TILES + DOWN - 1) / DOWN];
+#pragma unroll
+        for (u32 i = 0; i < (16 * TILES + DOWN - 1) / DOWN; i++) {
+            const u32 q = down + i * DOWN, r = q * p.share >> 16;
+            const bool live = q < used && (HD == 8 * ACROSS || across < HD);
+            held[i] = live ? *(const uint4*)(q_from + r * p.ldq + (q - r * p.group) * HD) : make_uint4(0, 0, 0, 0);
         }
-        for (u32 i = threadIdx.x; i < 16 * HD / 8; i += 256) {
-            const u32 q = i / (HD / 8), d = i % (HD / 8) * 8;
-            const u16* from = (const u16*)p.q + (u64)(item.row + q / p.group) * p.ldq + (kv_head * p.group + q % p.group) * HD + d;
-            *(uint4*)(queries + q * (HD + 8) + d) = q < used ? *(const uint4*)from : make_uint4(0, 0, 0, 0);
+#pragma unroll
+        for (u32 i = 0; i < (16 * TILES + DOWN - 1) / DOWN; i++) {
+            const u32 q = down + i * DOWN;
+            if (q < 16 * TILES && (HD == 8 * ACROSS || across < HD)) *(uint4*)(query + q * LD + across) = held[i];
         }
-        __syncthreads();
+        float max_g = -INFINITY, max_g8 = -INFINITY, norm_g = 0.f, norm_g8 = 0.f, o[MINE][2][4];
+#pragma unroll
+        for (int i = 0; i < MINE; i++)
+#pragma unroll
+            for (int c = 0; c < 4; c++) o[i][0][c] = o[i][1][c] = 0.f;
 
-        const u32 last_g = row.position + g / p.group, last_g8 = row.position + (g + 8) / p.group;     // newest key that a query sees
-        float max_g = -INFINITY, max_g8 = -INFINITY, norm_g = 0.f, norm_g8 = 0.f, o[HD / 8][4];
+        u32 stage = 0;                                                  // in bytes
+        for (u32 key0 = item.key0; key0 < item.key1; key0 += CHUNK) {
+            fetch_commit();
+            fetch_wait<0>();
+            __syncthreads();                                            // the chunk is there, and the other stage free
+            if (STAGES == 2 && key0 + CHUNK < item.key1) {
+                slot += CHUNK;
+                if (slot >= ring) slot -= ring;
+                copy(keys + to + (2 * CHUNK_BYTES - stage), key, slot);
+                copy(values + to + (2 * CHUNK_BYTES - stage), value, slot);
+            }
+            float s[CHUNK / 8][4];
 #pragma unroll
-        for (int i = 0; i < HD / 8; i++)
-#pragma unroll
-            for (int c = 0; c < 4; c++) o[i][c] = 0.f;
-        for (u32 key0 = item.key0 + warp * 32; key0 < item.key1; key0 += 256) {
-            const u32 slot0 = key0 % ring;                              // a tile does not wrap: rings are multiples of 32
-            // All of the tile's keys and values are on their way before the first is used.
-            Vector<2 * KW> k[4][HD / (4 * KW)];
-            Vector<2 * VW> v[2][HD / (8 * VW)][4];
-            const u16* key = keys + (u64)(slot0 + g) * kv_dim + KW * t;
-            const u16* value = values + (u64)(slot0 + 2 * t) * kv_dim + VW * g;
-#pragma unroll
-            for (int n = 0; n < 4; n++)
-#pragma unroll
-                for (int d = 0; d < HD / (4 * KW); d++) k[n][d] = load_vector<2 * KW>(key + (u64)8 * n * kv_dim + 4 * KW * d);
-            // Sixteen keys at once. Column g of value tile j is element base + VW g + j, so that a thread reads VW neighbours.
-#pragma unroll
-            for (int n = 0; n < 2; n++)
-#pragma unroll
-                for (int d = 0; d < HD / (8 * VW); d++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++)         // keys 2t, 2t + 1, 2t + 8, 2t + 9
-                        v[n][d][i] = load_vector<2 * VW>(value + (u64)(16 * n + i % 2 + i / 2 * 8) * kv_dim + 8 * VW * d);
-            float s[4][4];
-#pragma unroll
-            for (int n = 0; n < 4; n++)
+            for (int n = 0; n < SCORED; n++)
 #pragma unroll
                 for (int c = 0; c < 4; c++) s[n][c] = 0.f;
 #pragma unroll
-            for (int d = 0; d < HD / (4 * KW); d++) {
-                const auto a = load_vector<2 * KW>(queries + g * (HD + 8) + 4 * KW * d + KW * t);
-                const auto a8 = load_vector<2 * KW>(queries + (g + 8) * (HD + 8) + 4 * KW * d + KW * t);
+            for (int d = 0; d < UNITS; d++) {
+                u32 a[4];
+                load_matrices(a, a_at + d * 32);
 #pragma unroll
-                for (int i = 0; i < KW / 4; i++)
-#pragma unroll
-                    for (int n = 0; n < 4; n++)
-                        mma(s[n], a.w[2 * i], a8.w[2 * i], a.w[2 * i + 1], a8.w[2 * i + 1], k[n][d].w[2 * i], k[n][d].w[2 * i + 1]);
-            }
-            float new_g = max_g, new_g8 = max_g8;
-#pragma unroll
-            for (int n = 0; n < 4; n++)
-#pragma unroll
-                for (int c = 0; c < 2; c++) {
-                    const u32 at = key0 + 8 * n + 2 * t + c;            // seen: last - window < at <= last, in unsigned arithmetic
-                    s[n][c] = last_g - at < p.window ? s[n][c] * p.scale : -INFINITY;
-                    s[n][2 + c] = last_g8 - at < p.window ? s[n][2 + c] * p.scale : -INFINITY;
-                    new_g = fmaxf(new_g, s[n][c]);
-                    new_g8 = fmaxf(new_g8, s[n][2 + c]);
+                for (int n = 0; n < SCORED; n += 2) {
+                    u32 b[4];
+                    load_matrices(b, k_at + stage + (n * 8 * LD + d * 16) * 2);
+                    mma(s[n], a[0], a[1], a[2], a[3], b[0], b[1]);
+                    mma(s[n + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
                 }
-            for (int d = 1; d < 4; d <<= 1) {
-                new_g = fmaxf(new_g, __shfl_xor_sync(~0u, new_g, d));
-                new_g8 = fmaxf(new_g8, __shfl_xor_sync(~0u, new_g8, d));
             }
-            const float keep_g = weight_of(max_g, new_g), keep_g8 = weight_of(max_g8, new_g8);
-            max_g = new_g;
-            max_g8 = new_g8;
-            norm_g *= keep_g;
-            norm_g8 *= keep_g8;
+            if constexpr (WAYS > 1) {
 #pragma unroll
-            for (int n = 0; n < 4; n++)
-#pragma unroll
-                for (int c = 0; c < 2; c++) {
-                    norm_g += s[n][c] = weight_of(s[n][c], max_g);
-                    norm_g8 += s[n][2 + c] = weight_of(s[n][2 + c], max_g8);
+                for (int n = 0; n < SCORED; n++) {
+                    float* to = score + part * (CHUNK / WAYS) + 8 * n;
+                    *(float2*)to = make_float2(s[n][0], s[n][1]);
+                    *(float2*)(to + 8 * SCORES_LD) = make_float2(s[n][2], s[n][3]);
                 }
+                __syncthreads();
 #pragma unroll
-            for (int i = 0; i < HD / 8; i++) {
-                o[i][0] *= keep_g;
-                o[i][1] *= keep_g;
-                o[i][2] *= keep_g8;
-                o[i][3] *= keep_g8;
+                for (int n = 0; n < (int)CHUNK / 8; n++) {
+                    const float2 x = *(const float2*)(score + 8 * n), y = *(const float2*)(score + 8 * SCORES_LD + 8 * n);
+                    s[n][0] = x.x;
+                    s[n][1] = x.y;
+                    s[n][2] = y.x;
+                    s[n][3] = y.y;
+                }
             }
+            // Seen: last - window < at <= last, in unsigned arithmetic. Where every query sees every key there is nothing to mask.
+            if (key0 + CHUNK > position + 1 || key0 + p.window < position + item.rows) {
 #pragma unroll
-            for (int n = 0; n < 2; n++) {
-                const u32 a0 = pack(s[2 * n][0], s[2 * n][1]), a1 = pack(s[2 * n][2], s[2 * n][3]);
-                const u32 a2 = pack(s[2 * n + 1][0], s[2 * n + 1][1]), a3 = pack(s[2 * n + 1][2], s[2 * n + 1][3]);
+                for (int n = 0; n < (int)CHUNK / 8; n++)
 #pragma unroll
-                for (int d = 0; d < HD / (8 * VW); d++)
-#pragma unroll
-                    for (int j = 0; j < VW; j++) {
-                        const u32 half = j % 2 ? 0x7632 : 0x5410;
-                        const u32 b0 = __byte_perm(v[n][d][0].w[j / 2], v[n][d][1].w[j / 2], half);
-                        const u32 b1 = __byte_perm(v[n][d][2].w[j / 2], v[n][d][3].w[j / 2], half);
-                        mma(o[VW * d + j], a0, a1, a2, a3, b0, b1);
+                    for (int c = 0; c < 2; c++) {
+                        const u32 at = key0 + 8 * n + 2 * t + c;
+                        if (last_g - at >= p.window) s[n][c] = -INFINITY;
+                        if (last_g8 - at >= p.window) s[n][2 + c] = -INFINITY;
                     }
             }
-        }
-        for (int d = 1; d < 4; d <<= 1) {
-            norm_g += __shfl_xor_sync(~0u, norm_g, d);
-            norm_g8 += __shfl_xor_sync(~0u, norm_g8, d);
-        }
-        if (t == 0) {
-            maxima[warp][g] = max_g;
-            maxima[warp][g + 8] = max_g8;
-            norms[warp][g] = norm_g;
-            norms[warp][g + 8] = norm_g8;
-        }
-        // Sums lie as the instruction leaves them: element base + VW n + j of a head at base + 8 j + n.
-        float* mine = sums + (warp * 16 + g) * STRIDE + 2 * t;
+            float top_g = -INFINITY, top_g8 = -INFINITY;
 #pragma unroll
-        for (int i = 0; i < HD / 8; i++) {
-            if (g < used) *(float2*)(mine + 8 * i) = make_float2(o[i][0], o[i][1]);
-            if (g + 8 < used) *(float2*)(mine + 8 * STRIDE + 8 * i) = make_float2(o[i][2], o[i][3]);
-        }
-        __syncthreads();
-        if (threadIdx.x < 128) {
-            const u32 k = threadIdx.x / 16, q = threadIdx.x % 16;
-            float max = maxima[0][q];
-            for (u32 i = 1; i < 8; i++) max = fmaxf(max, maxima[i][q]);
-            keep[k][q] = weight_of(maxima[k][q], max);
-        }
-        __syncthreads();
-        for (u32 i = threadIdx.x; i < used * HD; i += 256) {
-            const u32 q = i / HD, d = i % HD, head = kv_head * p.group + q % p.group;
-            const u32 at = d / (8 * VW) * (8 * VW) + d % VW * 8 + d % (8 * VW) / VW;
-            float max = -INFINITY, norm = 0.f, sum = 0.f;
+            for (int n = 0; n < (int)CHUNK / 8; n++) {
+                top_g = fmaxf(top_g, fmaxf(s[n][0], s[n][1]));
+                top_g8 = fmaxf(top_g8, fmaxf(s[n][2], s[n][3]));
+            }
+            for (int d = 1; d < 4; d <<= 1) {
+                top_g = fmaxf(top_g, __shfl_xor_sync(~0u, top_g, d));
+                top_g8 = fmaxf(top_g8, __shfl_xor_sync(~0u, top_g8, d));
+            }
+            top_g = __fmul_rn(top_g, p.scale);
+            top_g8 = __fmul_rn(top_g8, p.scale);
+            const float zero_g = top_g == -INFINITY ? 0.f : top_g, zero_g8 = top_g8 == -INFINITY ? 0.f : top_g8;
+            u32 weights[CHUNK / 16][4];                                 // as operands
+            float sum[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
-            for (u32 k = 0; k < 8; k++) {
-                max = fmaxf(max, maxima[k][q]);
-                norm += norms[k][q] * keep[k][q];
-                sum += sums[(k * 16 + q) * STRIDE + at] * keep[k][q];
+            for (int n = 0; n < (int)CHUNK / 8; n++) {
+#pragma unroll
+                for (int c = 0; c < 2; c++) {
+                    s[n][c] = power_of_two(__fmaf_rn(s[n][c], p.scale, -zero_g));
+                    s[n][2 + c] = power_of_two(__fmaf_rn(s[n][2 + c], p.scale, -zero_g8));
+                }
+                weights[n / 2][n % 2 * 2] = pack(s[n][0], s[n][1]);
+                weights[n / 2][n % 2 * 2 + 1] = pack(s[n][2], s[n][3]);
             }
-            const u32 r = item.row + q / p.group;
-            if (p.partial) {
-                const u64 to = (u64)(((const Row*)p.rows)[r].partial + item.partial) * heads + head;
-                ((float*)p.partial)[to * HD + d] = sum;
-                if (d == 0) ((float2*)p.norms)[to] = make_float2(max, norm);
-            } else {
-                ((u16*)p.out)[(u64)r * p.ldo + head * HD + d] = to_bf16(sum / norm);
+            const u32 ones = 0x3f803f80;                                // so the sum is of what the values are multiplied by
+#pragma unroll
+            for (int k = 0; k < (int)CHUNK / 16; k++) mma(sum, weights[k][0], weights[k][1], weights[k][2], weights[k][3], ones, ones);
+            const Join join_g(max_g, top_g), join_g8(max_g8, top_g8);
+            max_g = join_g.max;
+            max_g8 = join_g8.max;
+            norm_g = join_g(norm_g, sum[0]);
+            norm_g8 = join_g8(norm_g8, sum[2]);
+#pragma unroll
+            for (int i = 0; i < MINE; i++) {
+                if (UNITS % WAYS && part * MINE + i >= UNITS) break;
+                float v[2][4];
+#pragma unroll
+                for (int c = 0; c < 4; c++) v[0][c] = v[1][c] = 0.f;
+#pragma unroll
+                for (int k = 0; k < (int)CHUNK / 16; k++) {
+                    u32 b[4];
+                    load_transposed(b, v_at + stage + (k * 16 * LD + i * 16) * 2);
+                    mma(v[0], weights[k][0], weights[k][1], weights[k][2], weights[k][3], b[0], b[1]);
+                    mma(v[1], weights[k][0], weights[k][1], weights[k][2], weights[k][3], b[2], b[3]);
+                }
+#pragma unroll
+                for (int j = 0; j < 2; j++)
+#pragma unroll
+                    for (int c = 0; c < 4; c++) o[i][j][c] = c < 2 ? join_g(o[i][j][c], v[j][c]) : join_g8(o[i][j][c], v[j][c]);
+            }
+            if (STAGES == 2) stage = 2 * CHUNK_BYTES - stage;
+        }
+
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const u32 q = half ? query_g8 : query_g, r = half ? row_g8 : row_g;
+            if (q >= used) continue;
+            const u32 head = kv_head * p.group + q - r * p.group;
+            const u64 to = (u64)(item.partial + r * item.partials) * heads + head;
+            if (part == 0 && t == 0) ((float2*)p.norms)[to] = make_float2(half ? max_g8 : max_g, half ? norm_g8 : norm_g);
+            float* sums = (float*)p.partial + to * HD + part * MINE * 16 + 2 * t;
+#pragma unroll
+            for (int i = 0; i < 2 * MINE; i++) {
+                const float(&v)[4] = o[i / 2][i % 2];
+                if (UNITS % WAYS == 0 || part * MINE + i / 2 < UNITS) *(float2*)(sums + 8 * i) = make_float2(v[2 * half], v[2 * half + 1]);
             }
         }
-        __syncthreads();
+        __syncthreads();                                                // the next item's copies must not overtake
     }
 }
 
-// One block a row and 256 of its outputs.
+// out = a row's runs, weighted by their maxima and added first to last; `row.run` partial results make a run, `row.skip` fewer the first.
+// Four elements a thread.
 KERNEL __launch_bounds__(256) attention_combine(const __grid_constant__ Attention p) {
-    const u32 r = blockIdx.x, heads = p.kv_heads * p.group, i = blockIdx.y * 256 + threadIdx.x;
-    const bool live = r < ((const Counts*)p.counts)->rows && i < heads * p.head_dim;
-    const Row row = ((const Row*)p.rows)[live ? r : 0];
+    const u32 r = blockIdx.x, heads = p.kv_heads * p.group, i = (blockIdx.y * 256 + threadIdx.x) * 4;
+    const Row row = ((const Row*)p.rows)[r];
+    if (r >= ((const Counts*)p.counts)->rows || i >= heads * p.head_dim) return;
+    const float2* norms = (const float2*)p.norms + (u64)row.partial * heads + i / p.head_dim;
+    const float* sums = (const float*)p.partial + (u64)row.partial * heads * p.head_dim + i;
     wait_for_previous();
     let_next_start();
-    if (!live) return;
-    const u32 head = i / p.head_dim, d = i % p.head_dim;
-    const float2* norms = (const float2*)p.norms + (u64)row.partial * heads + head;
-    const float* sums = (const float*)p.partial + ((u64)row.partial * heads + head) * p.head_dim + d;
-    float max = -INFINITY, norm = 0.f, sum = 0.f;
-    for (u32 k = 0; k < row.partials; k++) max = fmaxf(max, norms[(u64)k * heads].x);
-#pragma unroll 4
-    for (u32 k = 0; k < row.partials; k++) {
-        const float2 n = norms[(u64)k * heads];
-        const float keep = weight_of(n.x, max);
-        norm += n.y * keep;
-        sum += sums[(u64)k * heads * p.head_dim] * keep;
+    float top = -INFINITY, all = 0.f, total[4] = {0.f, 0.f, 0.f, 0.f};
+    for (u32 first = 0; first < row.partials; first += 8)              // eight loads travel together, here and below
+#pragma unroll
+        for (u32 k = 0; k < 8; k++) top = fmaxf(top, norms[(u64)min(first + k, row.partials - 1) * heads].x);
+    float max = -INFINITY, norm = 0.f, sum[4] = {0.f, 0.f, 0.f, 0.f};
+    u32 left = row.run - row.skip;
+    for (u32 first = 0; first < row.partials; first += 8) {
+        float2 n[8];
+        float4 v[8];
+#pragma unroll
+        for (u32 k = 0; k < 8; k++) {
+            const u32 at = min(first + k, row.partials - 1);
+            n[k] = norms[(u64)at * heads];
+            v[k] = *(const float4*)(sums + (u64)at * heads * p.head_dim);
+        }
+#pragma unroll
+        for (u32 k = 0; k < 8; k++) {
+            if (first + k >= row.partials) break;
+            const Join join(max, n[k].x);
+            max = join.max;
+            norm = join(norm, n[k].y);
+            sum[0] = join(sum[0], v[k].x);
+            sum[1] = join(sum[1], v[k].y);
+            sum[2] = join(sum[2], v[k].z);
+            sum[3] = join(sum[3], v[k].w);
+            if (--left && first + k + 1 < row.partials) continue;
+            const float keep = weight_of(max, top);
+            all = __fmaf_rn(norm, keep, all);
+#pragma unroll
+            for (int c = 0; c < 4; c++) {
+                total[c] = __fmaf_rn(sum[c], keep, total[c]);
+                sum[c] = 0.f;
+            }
+            max = -INFINITY;
+            norm = 0.f;
+            left = row.run;
+        }
     }
-    ((u16*)p.out)[(u64)r * p.ldo + i] = to_bf16(sum / norm);
+    const u32 lo = pack(__fdividef(total[0], all), __fdividef(total[1], all)), hi = pack(__fdividef(total[2], all), __fdividef(total[3], all));
+    *(uint2*)((u16*)p.out + (u64)r * p.ldo + i) = make_uint2(lo, hi);
 }
 
-KERNEL __launch_bounds__(256, 2) attention_16(const __grid_constant__ Attention p) { attention<16>(p); }
-KERNEL __launch_bounds__(256, 2) attention_32(const __grid_constant__ Attention p) { attention<32>(p); }
-KERNEL __launch_bounds__(256, 2) attention_48(const __grid_constant__ Attention p) { attention<48>(p); }
-KERNEL __launch_bounds__(256, 2) attention_64(const __grid_constant__ Attention p) { attention<64>(p); }
-KERNEL __launch_bounds__(256, 1) attention_80(const __grid_constant__ Attention p) { attention<80>(p); }
-KERNEL __launch_bounds__(256, 1) attention_96(const __grid_constant__ Attention p) { attention<96>(p); }
-KERNEL __launch_bounds__(256, 1) attention_112(const __grid_constant__ Attention p) { attention<112>(p); }
-KERNEL __launch_bounds__(256, 1) attention_128(const __grid_constant__ Attention p) { attention<128>(p); }
+// The same, sooner: one block a row and head, a run a warp.
+KERNEL __launch_bounds__(512) attention_combine_few(const __grid_constant__ Attention p) {
+    __shared__ float sums[16][128], maxima[16], norms[16];
+    const u32 r = blockIdx.x, head = blockIdx.y, heads = p.kv_heads * p.group, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const Row row = ((const Row*)p.rows)[r];
+    if (r >= ((const Counts*)p.counts)->rows) return;
+    const float2* chunk_norms = (const float2*)p.norms + (u64)row.partial * heads + head;
+    const float* chunk_sums = (const float*)p.partial + ((u64)row.partial * heads + head) * p.head_dim + 4 * lane;
+    const u32 d = threadIdx.x, chunks = row.skip + row.partials;        // counted from where the first run begins
+    float all = 0.f, total = 0.f;
+    wait_for_previous();
+    let_next_start();
+    auto max_at = [&](u32 k) { return k < row.partials ? chunk_norms[(u64)k * heads].x : -INFINITY; };
+    const float early[2] = {max_at(lane), max_at(lane + 32)};           // on their way while the first runs are joined
+    float top = -INFINITY;
+    for (u32 first = 0; first < chunks; first += 16 * row.run) {
+        float max = -INFINITY, norm = 0.f, sum[4] = {0.f, 0.f, 0.f, 0.f};
+        const u32 begin = first + warp * row.run, end = min(begin + row.run, chunks);
+        for (u32 c = begin; c < end; c += 4) {
+            float2 n[4];
+            float4 v[4];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const u32 k = c + i - row.skip;
+                const bool there = c + i >= row.skip && c + i < end;
+                n[i] = there ? chunk_norms[(u64)k * heads] : make_float2(-INFINITY, 0.f);
+                v[i] = there && 4 * lane < p.head_dim ? *(const float4*)(chunk_sums + (u64)k * heads * p.head_dim) : make_float4(0.f, 0.f, 0.f, 0.f);
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++) {                               // joining what is not there changes nothing
+                const Join join(max, n[i].x);
+                max = join.max;
+                norm = join(norm, n[i].y);
+                sum[0] = join(sum[0], v[i].x);
+                sum[1] = join(sum[1], v[i].y);
+                sum[2] = join(sum[2], v[i].z);
+                sum[3] = join(sum[3], v[i].w);
+            }
+        }
+        if (lane == 0) {
+            maxima[warp] = max;
+            norms[warp] = norm;
+        }
+        *(float4*)&sums[warp][4 * lane] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+        if (first == 0) {
+            top = fmaxf(early[0], early[1]);
+            for (u32 k = lane + 64; k < row.partials; k += 32) top = fmaxf(top, max_at(k));
+            top = warp_max(top);
+        }
+        __syncthreads();
+        if (d < p.head_dim) {
+#pragma unroll
+            for (int i = 0; i < 16; i++) {
+                const float keep = weight_of(maxima[i], top);
+                all = __fmaf_rn(norms[i], keep, all);
+                total = __fmaf_rn(sums[i][d], keep, total);
+            }
+        }
+        __syncthreads();
+    }
+    if (d < p.head_dim) ((u16*)p.out)[(u64)r * p.ldo + head * p.head_dim + d] = to_bf16(__fdividef(total, all));
+}
+
+#define ATTENTION(HD)                                                                                                                  \
+    KERNEL __launch_bounds__(128, 4) attention_few_##HD(const __grid_constant__ Attention p) { attention<HD, 1, 4>(p); }                \
+    KERNEL __launch_bounds__(128, 2) attention_##HD(const __grid_constant__ Attention p) { attention<HD, 4, 1>(p); }
+ATTENTION(16)
+ATTENTION(32)
+ATTENTION(48)
+ATTENTION(64)
+ATTENTION(80)
+ATTENTION(96)
+ATTENTION(112)
+ATTENTION(128)

@@ -20,15 +20,23 @@ struct Row {
     u32 id;             // input token
     u32 partial;        // first of the row's partial results in attention
     u32 partials;       // how many
+    u32 run;            // so many of them make a run of 256 keys
+    u32 skip;           // so many fewer make the first run, whose first keys the row does not see
     u32 unused;
 };
 
 // Rows of one stream, consecutive positions, and the keys that they meet: the work of one block in attention.
 struct Item {
+    u64 kv;             // as the rows have it
     u32 row;            // the first
     u32 rows;
-    u32 key0, key1;     // absolute positions, key0 a multiple of 256
-    u32 partial;        // which of the rows' partial results this is
+    u32 position;       // of the first row
+    u32 key0, key1;     // absolute positions, key0 a multiple of 64
+    u32 slot;           // of key0
+    u32 ring;
+    u32 fresh;          // first position of the stream in this pass: the keys before it are there already
+    u32 partial;        // the first row's partial result
+    u32 partials;       // how many a row has
 };
 
 // One stream's part of an encode pass.

@@ -16,7 +16,7 @@ use crate::kernels::{Kernels, Mode};
 use crate::passes::{DECODE_BUCKETS, ENCODE_BUCKETS, MAX_ENCODE_TOKENS, Passes};
 use crate::scratch::Scratch;
 use crate::streams::{Shape, State};
-use crate::table::Table;
+use crate::table::{Cut, Table};
 use crate::weights::{DeviceWeights, Plan};
 
 /// What the driver keeps for the recorded passes and the loaded kernels; a stream must leave it free.
@@ -292,7 +292,9 @@ impl CudaBackend {
 
     fn run_encode(&mut self, batch: &[EncodeSpan<'_>], tokens: &[usize]) -> Result<(), DriverError> {
         let (d, fpt, bins) = (self.config.downsample, self.config.frames_per_token(), self.config.audio.mel_bins);
-        let enc = &self.config.encoder;
+        let total: usize = tokens.iter().sum();
+        let bucket = ENCODE_BUCKETS.iter().position(|&most| total <= most).unwrap_or(ENCODE_BUCKETS.len() - 1);
+        let cut = Cut::new(&self.config.encoder, ENCODE_BUCKETS[bucket] * d);
         self.table.clear();
         self.encoded.clear();
         let mel = self.mel.fill()?;
@@ -303,12 +305,10 @@ impl CudaBackend {
             self.table.spans.push(state.span(frames, tokens * fpt));
             frames += tokens * fpt;
             let positions = state.encoded * d..(state.encoded + tokens) * d;
-            self.table.push(positions.map(|p| state.encoder_row(p)), enc.heads / enc.kv_heads, enc.window, false);
+            self.table.push(positions.map(|p| state.encoder_row(p)), cut);
             self.table.tokens.extend((state.encoded..state.encoded + tokens).map(|t| state.token_row(t)));
             self.encoded.push((span.stream, state.encoded, tokens));
         }
-        let total: usize = tokens.iter().sum();
-        let bucket = ENCODE_BUCKETS.iter().position(|&most| total <= most).unwrap_or(ENCODE_BUCKETS.len() - 1);
         let s = &self.scratch;
         self.mel.send(&self.stream, s.buffer(), s.offset(s.mel), frames * bins * 4)?;
         let bytes = self.table.write(&s.layouts[0], self.upload[0].fill()?);
@@ -318,15 +318,15 @@ impl CudaBackend {
     }
 
     fn run_decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), DriverError> {
-        let dec = &self.config.decoder;
+        let rows: usize = batch.iter().map(|span| span.ids.len()).sum();
+        let bucket = DECODE_BUCKETS.iter().position(|&most| rows <= most).unwrap_or(DECODE_BUCKETS.len() - 1);
+        let cut = Cut::new(&self.config.decoder, DECODE_BUCKETS[bucket]);
         self.table.clear();
         for span in batch {
             let state = &self.streams[&span.stream];
             let rows = (span.position..).zip(span.ids).map(|(p, &id)| state.decoder_row(p, id));
-            self.table.push(rows, dec.heads / dec.kv_heads, dec.window, true);
+            self.table.push(rows, cut);
         }
-        let rows = self.table.rows.len();
-        let bucket = DECODE_BUCKETS.iter().position(|&most| rows <= most).unwrap_or(DECODE_BUCKETS.len() - 1);
         let s = &self.scratch;
         let bytes = self.table.write(&s.layouts[1], self.upload[1].fill()?);
         self.upload[1].send(&self.stream, s.buffer(), s.offset(s.tables[1]), bytes)?;

@@ -7,7 +7,7 @@ use voxtral_model::{BackendError, ModelConfig};
 use crate::driver::{Buffer, Device, DriverError, Event, Stream};
 use crate::images::{FORCE_PTX, Image, choose};
 use crate::kernels::{MAX_DIM, MAX_HEAD_DIM};
-use crate::table::QUERY_TILE;
+use crate::table::MAX_GROUP;
 
 /// What a look at a GPU found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,10 +97,10 @@ pub(crate) fn supported(config: &ModelConfig) -> Result<(), String> {
                 "the {name} has dim {dim} and head_dim {head_dim}: CUDA kernels hold up to {MAX_DIM} and {MAX_HEAD_DIM}"
             ));
         }
-        if c.kv_heads == 0 || !c.heads.is_multiple_of(c.kv_heads) || c.heads / c.kv_heads > QUERY_TILE {
+        if c.kv_heads == 0 || !c.heads.is_multiple_of(c.kv_heads) || c.heads / c.kv_heads > MAX_GROUP {
             let (heads, kv_heads) = (c.heads, c.kv_heads);
             return Err(format!(
-                "the {name} has {heads} query and {kv_heads} key heads: CUDA kernels share a key head among up to {QUERY_TILE}"
+                "the {name} has {heads} query and {kv_heads} key heads: CUDA kernels share a key head among up to {MAX_GROUP}"
             ));
         }
         if c.window == 0 {

@@ -6,11 +6,12 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::driver::{Buffer, Device, DriverError, Function, Module, Stream};
 use crate::images::Image;
+use crate::table::{Cut, KEY_CHUNK, MAX_GROUP};
 
 type Result<T> = std::result::Result<T, DriverError>;
 
 /// Every kernel that this module launches.
-pub const KERNELS: [&str; 19] = [
+pub const KERNELS: [&str; 28] = [
     "product_8",
     "product_32",
     "product_tile",
@@ -23,7 +24,16 @@ pub const KERNELS: [&str; 19] = [
     "attention_96",
     "attention_112",
     "attention_128",
+    "attention_few_16",
+    "attention_few_32",
+    "attention_few_48",
+    "attention_few_64",
+    "attention_few_80",
+    "attention_few_96",
+    "attention_few_112",
+    "attention_few_128",
     "attention_combine",
+    "attention_combine_few",
     "add_rms_norm",
     "rope_turns",
     "embed",
@@ -104,6 +114,9 @@ pub struct Attention {
     pub window: u32,
     pub layer: u32,
     pub scale: f32,
+    /// The launcher's.
+    pub share: u32,
+    pub unused: u32,
 }
 
 /// Parameters of the row kernels; see kernels/rows.cuh.
@@ -168,14 +181,19 @@ const TILE_BYTES: u32 = 3 * 2 * 64 * (TILE_ROWS + TILE_OUTPUTS) as u32;
 /// A product of no more tiles than this is cut into its slices, a block each: so few would leave much of a large GPU idle.
 const SLICED_TILES: usize = 128;
 
-/// Blocks of an attention kernel on a processor; each walks over what there is to do.
-const ATTENTION_BLOCKS: u32 = 2;
-
-fn attention_bytes(head_dim: usize) -> u32 {
-    {
-        let stride = if head_dim.is_multiple_of(32) { head_dim + 8 } else { head_dim + 24 };
-        (8 * 16 * stride * 4 + 16 * (head_dim + 8) * 2) as u32
+/// Blocks of an attention kernel on a processor, at the most; each walks over what there is to do.
+fn attention_blocks(head_dim: u32, few: bool) -> u32 {
+    match head_dim {
+        _ if few => 4,
+        ..=64 => 3,
+        _ => 2,
     }
+}
+
+/// Shared memory of `attention_<head_dim>` or `attention_few_<head_dim>`: keys, values, queries and scores.
+fn attention_bytes(head_dim: usize, few: bool) -> u32 {
+    let (stages, queries, scores) = if few { (1, 16, 16 * (KEY_CHUNK + 8) * 4) } else { (2, 64, 0) };
+    ((2 * stages * KEY_CHUNK + queries) * (head_dim + 8) * 2 + scores) as u32
 }
 
 /// Loaded kernels.
@@ -185,8 +203,8 @@ pub struct Kernels {
     tile: Function,
     sum: Function,
     partial: Buffer,
-    attention: Vec<Function>,
-    combine: Function,
+    attention: [Vec<Function>; 2],
+    combine: [Function; 2],
     add_rms_norm: Function,
     rope_turns: Function,
     embed: Function,
@@ -205,7 +223,10 @@ impl Kernels {
     pub fn load(device: &Arc<Device>, image: Image, overlap: bool) -> Result<Self> {
         let module = Module::load(device, image.bytes)?;
         let plain = |name: &str| module.function(name, 0);
-        let attention = |head_dim: usize| module.function(&format!("attention_{head_dim}"), attention_bytes(head_dim));
+        let attention = |name: &str, few: bool| -> Result<Vec<Function>> {
+            let load = |width: usize| module.function(&format!("{name}_{width}"), attention_bytes(width, few));
+            (16..=MAX_HEAD_DIM).step_by(16).map(load).collect()
+        };
         Ok(Self {
             streams: [
                 module.function("product_8", STREAM_BYTES)?,
@@ -215,8 +236,8 @@ impl Kernels {
             tile: module.function("product_tile", TILE_BYTES)?,
             sum: plain("product_sum")?,
             partial: Buffer::new(device, Self::SCRATCH_BYTES)?,
-            attention: (16..=MAX_HEAD_DIM).step_by(16).map(attention).collect::<Result<_>>()?,
-            combine: plain("attention_combine")?,
+            attention: [attention("attention", false)?, attention("attention_few", true)?],
+            combine: [plain("attention_combine")?, plain("attention_combine_few")?],
             add_rms_norm: plain("add_rms_norm")?,
             rope_turns: plain("rope_turns")?,
             embed: plain("embed")?,
@@ -263,17 +284,22 @@ impl Kernels {
         Ok(())
     }
 
-    /// Attention over the items of the table; with `partial` their results are joined for up to `max_rows` rows.
-    pub fn attention(&self, stream: &Stream, p: Attention, max_rows: usize) -> Result<()> {
-        assert!(p.head_dim.is_multiple_of(16) && p.head_dim as usize <= MAX_HEAD_DIM && p.group <= 16);
-        assert!(p.ldq.is_multiple_of(8) && p.window > 0);
-        let f = &self.attention[p.head_dim as usize / 16 - 1];
-        self.launch(stream, f, (ATTENTION_BLOCKS * self.processors, 1), 256, &p)?;
-        if p.partial != 0 {
-            let width = p.kv_heads * p.group * p.head_dim;
-            self.launch(stream, &self.combine, (max_rows as u32, width.div_ceil(256)), 256, &p)?;
+    /// Attention over the items of a table that was filled with the same `cut`.
+    pub fn attention(&self, stream: &Stream, p: Attention, cut: Cut) -> Result<()> {
+        assert!(p.head_dim.is_multiple_of(16) && p.head_dim as usize <= MAX_HEAD_DIM);
+        assert!(p.group as usize == cut.group && cut.group <= MAX_GROUP && p.window as usize == cut.window);
+        assert!(p.ldq.is_multiple_of(8) && p.window > 0 && p.scale > 0.0);
+        let (few, heads) = (cut.few(), p.kv_heads * p.group);
+        let p = Attention { share: 65536u32.div_ceil(p.group), ..p };
+        let blocks = (attention_blocks(p.head_dim, few) * self.processors).div_ceil(p.kv_heads);
+        let f = &self.attention[usize::from(few)][p.head_dim as usize / 16 - 1];
+        self.launch(stream, f, (blocks, p.kv_heads), 128, &p)?;
+        let rows = cut.max_rows as u32;
+        if few {
+            self.launch(stream, &self.combine[1], (rows, heads), 512, &p)
+        } else {
+            self.launch(stream, &self.combine[0], (rows, (heads * p.head_dim).div_ceil(1024)), 256, &p)
         }
-        Ok(())
     }
 
     /// `x = input + sums`, `out = norm(x) * weight (* ada)`.
@@ -329,8 +355,8 @@ mod tests {
     #[test]
     fn a_block_fits_the_smallest_shared_memory() {
         let smallest = 99 * 1024; // compute capability 8.6, 8.9 and 12.0
-        assert!(attention_bytes(MAX_HEAD_DIM) <= smallest - 2048 && TILE_BYTES <= smallest - 1024);
         let sums = 2 * 8 * 8 * (3 * 16 + 4) * 4;
         assert!(STREAM_BYTES + sums <= smallest);
+        assert!(attention_bytes(MAX_HEAD_DIM, false) <= smallest - 1024 && TILE_BYTES <= smallest - 1024);
     }
 }

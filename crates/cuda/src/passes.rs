@@ -6,7 +6,7 @@ use voxtral_model::{MAX_DECODE_ROWS, ModelConfig, TransformerConfig};
 use crate::driver::{DriverError, Stream};
 use crate::kernels::{Attention, Kernels, Mode, Product, RowWork};
 use crate::scratch::{Scratch, StackScratch};
-use crate::table::Counts;
+use crate::table::{Counts, Cut};
 use crate::weights::{Layer, Matrix, Places};
 
 type Result<T> = std::result::Result<T, DriverError>;
@@ -43,8 +43,7 @@ struct Stack<'a> {
     table: u64,
     rows: u64,
     items: u64,
-    /// Partial results and their norms in the decoder, 0 in the encoder.
-    partial: [u64; 2],
+    cut: Cut,
     conditioned: bool,
     max_rows: usize,
 }
@@ -84,7 +83,7 @@ impl Passes<'_> {
             table,
             rows,
             items: table + layout.items as u64,
-            partial: [0, 0],
+            cut: Cut::new(enc, max_rows),
             conditioned: false,
             max_rows,
         };
@@ -112,7 +111,7 @@ impl Passes<'_> {
             table,
             rows,
             items: table + layout.items as u64,
-            partial: [s.partial, s.norms],
+            cut: Cut::new(dec, max_rows),
             conditioned: true,
             max_rows,
         };
@@ -161,7 +160,7 @@ impl Passes<'_> {
             let (q_dim, kv_dim, head_dim) = (c.q_dim() as u32, c.kv_dim() as u32, c.head_dim as u32);
             let qkv = Product { x: s.normed, out: s.q, ldo: s.ld_q, layer, q_dim, kv_dim, head_dim, ..base };
             self.product(&w.qkv, Mode::Qkv, qkv, max)?;
-            self.kernels.attention(self.stream, stack.attention(layer), max)?;
+            self.kernels.attention(self.stream, self.attention(stack, layer), stack.cut)?;
             self.product(&w.wo, Mode::Store, Product { x: s.attended, ..sums }, max)?;
             let ada = if stack.conditioned { rows } else { 0 };
             norm.parts = w.wo.parts;
@@ -180,6 +179,28 @@ impl Passes<'_> {
         let p = Product { w, bias, n, k, parts, slices, mode: mode as u32, ..p };
         self.kernels.product(self.stream, p, max_rows)
     }
+
+    fn attention(&self, stack: &Stack<'_>, layer: u32) -> Attention {
+        let (c, s) = (stack.config, stack.scratch);
+        Attention {
+            q: s.q,
+            out: s.attended,
+            partial: self.scratch.partial,
+            norms: self.scratch.norms,
+            rows: stack.rows,
+            items: stack.items,
+            counts: stack.table,
+            ldq: s.ld_q,
+            ldo: s.ld_q,
+            group: (c.heads / c.kv_heads) as u32,
+            kv_heads: c.kv_heads as u32,
+            head_dim: c.head_dim as u32,
+            window: c.window as u32,
+            layer,
+            scale: std::f32::consts::LOG2_E / (c.head_dim as f32).sqrt(),
+            ..Attention::default()
+        }
+    }
 }
 
 impl Stack<'_> {
@@ -197,27 +218,6 @@ impl Stack<'_> {
             group: 1,
             eps: c.norm_eps,
             ..RowWork::default()
-        }
-    }
-
-    fn attention(&self, layer: u32) -> Attention {
-        let (c, s) = (self.config, self.scratch);
-        Attention {
-            q: s.q,
-            out: s.attended,
-            partial: self.partial[0],
-            norms: self.partial[1],
-            rows: self.rows,
-            items: self.items,
-            counts: self.table,
-            ldq: s.ld_q,
-            ldo: s.ld_q,
-            group: (c.heads / c.kv_heads) as u32,
-            kv_heads: c.kv_heads as u32,
-            head_dim: c.head_dim as u32,
-            window: c.window as u32,
-            layer,
-            scale: std::f32::consts::LOG2_E / (c.head_dim as f32).sqrt(),
         }
     }
 }

@@ -7,8 +7,8 @@ use voxtral_model::{MAX_DECODE_ROWS, ModelConfig, TransformerConfig};
 
 use crate::driver::{Buffer, Device, DriverError, Stream};
 use crate::kernels::MAX_PARTS;
-use crate::passes::MAX_ENCODE_TOKENS;
-use crate::table::{Layout, max_runs};
+use crate::passes::{DECODE_BUCKETS, ENCODE_BUCKETS, MAX_ENCODE_TOKENS};
+use crate::table::{Cut, Layout};
 
 /// Addresses of one stack's intermediate results, and the padded widths of the bf16 ones.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,7 +56,7 @@ pub struct Scratch {
     pub joined: u64,
     /// Between the adapter's products, bf16 `[tokens, dec_dim]`, padded.
     pub adapted: u64,
-    /// Partial results of the decoder's attention.
+    /// Partial results of attention.
     pub partial: u64,
     /// Their maxima and sums.
     pub norms: u64,
@@ -111,8 +111,14 @@ impl Scratch {
         let (enc, dec) = (&c.encoder, &c.decoder);
         let positions = tokens * c.downsample;
         let frames = tokens * c.frames_per_token();
-        let runs = rows * max_runs(dec.window);
-        let layouts = [Layout::new(positions, tokens, positions), Layout::new(rows, 0, runs)];
+        // Most items of a pass; no more than the partial results of its rows.
+        let most = |c, rows: usize| rows * Cut::new(c, rows).partials();
+        let encoded = ENCODE_BUCKETS.iter().map(|tokens| tokens * c.downsample);
+        let items = [
+            encoded.map(|rows| most(enc, rows)).max().unwrap_or(0),
+            DECODE_BUCKETS.iter().map(|&rows| most(dec, rows)).max().unwrap_or(0),
+        ];
+        let layouts = [Layout::new(positions, tokens, items[0]), Layout::new(rows, 0, items[1])];
         let mut a = Carver { bytes: base as usize };
         let encoder = a.stack(enc, positions);
         let decoder = a.stack(dec, rows);
@@ -122,8 +128,8 @@ impl Scratch {
         let stem = a.take(positions * enc.dim * 4);
         let joined = a.take(tokens * padded(c.downsample * enc.dim) * 2);
         let adapted = a.take(tokens * padded(dec.dim) * 2);
-        let partial = a.take(runs * dec.q_dim() * 4);
-        let norms = a.take(runs * dec.heads * 8);
+        let partial = a.take((items[0] * enc.q_dim()).max(items[1] * dec.q_dim()) * 4);
+        let norms = a.take((items[0] * enc.heads).max(items[1] * dec.heads) * 8);
         let best = a.take(rows * c.vocab.div_ceil(128) * 16);
         let predictions = a.take(rows * 8);
         let tables = layouts.map(|layout| a.take(layout.bytes));

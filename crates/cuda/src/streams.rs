@@ -1,6 +1,6 @@
 //! One speaker's state on the device.
 //!
-//! Rings are indexed by absolute position modulo their length, which is a multiple of 32 (attention reads tiles of 32 keys) and at least
+//! Rings are indexed by absolute position modulo their length, which is a multiple of 32 (a chunk of keys wraps once at most) and at least
 //! the window plus the longest span, so that a span that is decoded again finds its whole window. A stream that will end is given
 //! no more than its positions need.
 

@@ -1,12 +1,60 @@
 //! What the host writes for a pass, as the kernels read it (twins of the structs in kernels/common.cuh).
 
 use bytemuck::{Pod, Zeroable};
+use voxtral_model::TransformerConfig;
 
-/// Keys of one partial result of the decoder's attention, at absolute positions.
-pub const KEY_RUN: usize = 256;
+/// Keys that attention takes at once, at absolute positions (`CHUNK` in kernels/attention.cuh).
+pub const KEY_CHUNK: usize = 64;
 
-/// Rows of a tile of queries in attention: consecutive positions times the query heads of a group.
-pub const QUERY_TILE: usize = 16;
+/// Keys whose chunks attention joins before it joins them with others.
+const KEY_RUN: usize = 256;
+
+/// Most query heads that share a key head.
+pub const MAX_GROUP: usize = 16;
+
+/// How attention shares the rows of a pass out. Results do not depend on `max_rows`, which says which kernel works and on how much at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// Query heads that share a key head.
+    pub group: usize,
+    /// Keys that a row sees.
+    pub window: usize,
+    /// Most rows of the pass.
+    pub max_rows: usize,
+}
+
+impl Cut {
+    const FEW_ROWS: usize = 8;
+    /// An item is a chunk of keys where there are no more than this, so that there are enough of them, else a run.
+    const FEW_KEYS: usize = 512;
+
+    /// Of a stack's pass.
+    pub fn new(c: &TransformerConfig, max_rows: usize) -> Self {
+        Self { group: c.heads / c.kv_heads, window: c.window, max_rows }
+    }
+
+    /// Whether the rows are too few to share their keys: then an item is of 16 queries, else of 64.
+    pub fn few(&self) -> bool {
+        self.max_rows <= Self::FEW_ROWS
+    }
+
+    /// Most rows of an item.
+    fn rows(&self) -> usize {
+        if self.few() { 16 / self.group } else { 64 / self.group }
+    }
+
+    /// Keys of an item, where a tile of rows sees so many.
+    fn keys(&self, seen: usize) -> usize {
+        if self.few() || seen <= Self::FEW_KEYS { KEY_CHUNK } else { KEY_RUN }
+    }
+
+    /// Most partial results of a row, and most items of a tile of rows.
+    pub fn partials(&self) -> usize {
+        // A tile of rows sees up to 63 keys more than one row, and the first item begins before its first key.
+        let most = |seen: usize| (seen + 64).div_ceil(self.keys(seen)) + 1;
+        most(self.window).max(most(self.window.min(Self::FEW_KEYS)))
+    }
+}
 
 /// One position of a pass.
 #[repr(C)]
@@ -28,6 +76,10 @@ pub struct Row {
     pub partial: u32,
     /// Number of partial results.
     pub partials: u32,
+    /// So many of them make a run of 256 keys.
+    pub run: u32,
+    /// So many fewer make the first run, whose first keys the row does not see.
+    pub skip: u32,
     /// So that there is no padding.
     pub unused: u32,
 }
@@ -36,16 +88,28 @@ pub struct Row {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Item {
+    /// The stream's key and value ring.
+    pub kv: u64,
     /// First row.
     pub row: u32,
     /// Rows, consecutive positions of one stream.
     pub rows: u32,
-    /// First key, a multiple of [`KEY_RUN`].
+    /// Absolute position of the first row.
+    pub position: u32,
+    /// First key, a multiple of [`KEY_CHUNK`].
     pub key0: u32,
     /// One past the last key.
     pub key1: u32,
-    /// Which of the rows' partial results.
+    /// Where the first key lies in the ring.
+    pub slot: u32,
+    /// Slots of the ring.
+    pub ring: u32,
+    /// First position of the stream in this pass: the keys before it are there already.
+    pub fresh: u32,
+    /// The first row's partial result.
     pub partial: u32,
+    /// How many partial results each row has.
+    pub partials: u32,
 }
 
 /// One stream's part of an encode pass.
@@ -130,28 +194,30 @@ impl Table {
         self.partials = 0;
     }
 
-    /// Adds consecutive positions of one stream and, for attention of `group` query heads a key head within `window`, their items:
-    /// in the decoder (`runs`) one for each run of keys, whose partial results are joined afterwards; else one for all keys.
-    pub fn push(&mut self, rows: impl IntoIterator<Item = Row>, group: usize, window: usize, runs: bool) {
+    /// Adds consecutive positions of one stream and the items of their attention.
+    pub fn push(&mut self, rows: impl IntoIterator<Item = Row>, cut: Cut) {
         let begin = self.rows.len();
         self.rows.extend(rows);
-        for first in (begin..self.rows.len()).step_by((QUERY_TILE / group).max(1)) {
-            let last = (first + (QUERY_TILE / group).max(1)).min(self.rows.len()) - 1;
-            let oldest = (self.rows[first].position as usize + 1).saturating_sub(window);
+        let fresh = self.rows.get(begin).map_or(0, |row| row.position);
+        for first in (begin..self.rows.len()).step_by(cut.rows()) {
+            let last = (first + cut.rows()).min(self.rows.len()) - 1;
+            let oldest = (self.rows[first].position as usize + 1).saturating_sub(cut.window);
             let end = self.rows[last].position as usize + 1;
-            let count = (last - first + 1) as u32;
-            let step = if runs { KEY_RUN } else { usize::MAX };
-            let mut key0 = oldest / KEY_RUN * KEY_RUN;
-            let mut run = 0;
-            while key0 < end {
-                let key1 = key0.saturating_add(step).min(end);
-                let (row, key0_, key1_) = (first as u32, key0 as u32, key1 as u32);
-                self.items.push(Item { row, rows: count, key0: key0_, key1: key1_, partial: run });
-                (key0, run) = (key1, run + 1);
+            let step = cut.keys(end - oldest);
+            let start = oldest / step * step;
+            let Row { kv, ring, position, .. } = self.rows[first];
+            let (rows, partials) = (last - first + 1, (end - start).div_ceil(step) as u32);
+            let item =
+                Item { kv, row: first as u32, rows: rows as u32, position, ring, fresh, partials, ..Item::default() };
+            for (partial, key0) in (self.partials..).zip((start..end).step_by(step)) {
+                let key1 = key0.saturating_add(step).min(end) as u32;
+                let key0 = key0.max(oldest / KEY_CHUNK * KEY_CHUNK).min(key0 + step - KEY_CHUNK) as u32;
+                self.items.push(Item { key0, key1, slot: key0 % ring, partial, ..item });
             }
             for row in &mut self.rows[first..=last] {
-                (row.partial, row.partials) = (self.partials, run);
-                self.partials += run;
+                (row.partial, row.partials) = (self.partials, partials);
+                (row.run, row.skip) = ((KEY_RUN / step) as u32, (start % KEY_RUN / step) as u32);
+                self.partials += partials;
             }
         }
     }
@@ -174,11 +240,6 @@ impl Table {
     }
 }
 
-/// Most partial results of a row.
-pub fn max_runs(window: usize) -> usize {
-    (window + QUERY_TILE).div_ceil(KEY_RUN) + 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,30 +250,40 @@ mod tests {
 
     #[test]
     fn every_row_meets_its_window_once() {
-        for (group, window, position, rows) in
-            [(4, 8192, 0, 39), (4, 8192, 9000, 1), (1, 20, 250, 31), (3, 750, 1000, 128)]
-        {
+        for (group, window, position, rows) in [
+            (4, 8192, 0, 39),
+            (4, 8192, 9000, 1),
+            (4, 8192, 2304, 8),
+            (1, 20, 250, 31),
+            (3, 750, 1000, 128),
+            (16, 300, 700, 2),
+        ] {
+            let cut = Cut { group, window, max_rows: rows };
             let mut table = Table::default();
-            table.push(span(position, rows), group, window, true);
+            table.push(span(position, rows), cut);
             for (i, row) in table.rows.iter().enumerate() {
                 let mine = |item: &&Item| (item.row..item.row + item.rows).contains(&(i as u32));
                 let items: Vec<&Item> = table.items.iter().filter(mine).collect();
                 assert_eq!(items.len() as u32, row.partials);
-                assert!(items.len() <= max_runs(window));
-                assert!(items.iter().enumerate().all(|(n, item)| item.partial == n as u32));
+                assert!(items.len() <= cut.partials());
+                assert!(items.iter().enumerate().all(|(n, item)| {
+                    item.partial + (i as u32 - item.row) * item.partials == row.partial + n as u32
+                }));
                 assert!(items.windows(2).all(|w| w[0].key1 == w[1].key0));
-                assert!((items[0].key0 as usize).is_multiple_of(KEY_RUN));
+                assert!((items[0].key0 as usize).is_multiple_of(KEY_CHUNK));
                 assert!(items[0].key0 as usize <= (row.position as usize + 1).saturating_sub(window));
                 assert!(items.last().unwrap().key1 > row.position);
+                assert!(items.iter().all(|item| item.rows * group as u32 <= if cut.few() { 16 } else { 64 }));
             }
         }
     }
 
     #[test]
     fn partial_results_do_not_overlap() {
+        let cut = Cut { group: 4, window: 300, max_rows: 10 };
         let mut table = Table::default();
-        table.push(span(500, 9), 4, 300, true);
-        table.push(span(77, 1), 4, 300, true);
+        table.push(span(500, 9), cut);
+        table.push(span(77, 1), cut);
         let mut all: Vec<u32> = table.rows.iter().flat_map(|r| r.partial..r.partial + r.partials).collect();
         all.sort_unstable();
         assert!(all.iter().enumerate().all(|(i, &p)| p == i as u32));
@@ -222,7 +293,7 @@ mod tests {
     fn sends_only_what_it_has() {
         let layout = Layout::new(8, 2, 10);
         let mut table = Table::default();
-        table.push(span(3, 2), 1, 100, false);
+        table.push(span(3, 2), Cut { group: 1, window: 100, max_rows: 2 });
         let mut out = vec![0; layout.bytes];
         assert_eq!(table.write(&layout, &mut out), layout.items + size_of::<Item>());
         let counts: Counts = bytemuck::pod_read_unaligned(&out[..16]);

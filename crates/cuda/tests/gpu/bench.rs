@@ -5,7 +5,7 @@ use std::time::Instant;
 use voxtral_cuda::CudaBackend;
 use voxtral_cuda::driver::Event;
 use voxtral_cuda::kernels::{Attention, Mode, Product, RowWork, parts, slices};
-use voxtral_cuda::table::{Counts, Layout, Row, Table, max_runs};
+use voxtral_cuda::table::{Counts, Cut, Layout, Row, Table};
 use voxtral_model::{AUDIO_WINDOW, Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig};
 
 use crate::gpu::{Gpu, random, rng};
@@ -115,37 +115,40 @@ fn small_kernels(gpu: &Gpu) {
         println!("{name}, {rows} rows: {us:.2} us");
     }
     let (decoder, encoder) = ((4, 8, 128, 8192), (1, 32, 64, 750));
-    let cases: [(_, usize, usize); 9] = [
+    let cases: [(_, usize, usize); 12] = [
         (decoder, 128, 1),
         (decoder, 2304, 1),
         (decoder, 8192, 1),
         (decoder, 2304, 8),
+        (decoder, 2304, 16),
         (decoder, 2304, 32),
+        (decoder, 8192, 32),
+        (decoder, 2304, 64),
         (decoder, 2304, 128),
         (encoder, 2000, 4),
         (encoder, 2000, 256),
         (encoder, 2000, 1024),
     ];
     for ((group, kv_heads, head_dim, window), context, rows) in cases {
-        let runs = group > 1;
         let (kv_dim, q_dim) = (kv_heads * head_dim, group * kv_heads * head_dim);
         let ring = (context + rows).next_multiple_of(32);
         let kv = gpu.put_bf16(&random(&mut rng(1), 2 * ring * kv_dim, 1.0));
         let q = gpu.put_bf16(&random(&mut rng(2), rows * q_dim, 1.0));
         let mut table = Table::default();
         let row = |p: usize| Row { kv: kv.address(), ring: ring as u32, position: p as u32, ..Row::default() };
-        table.push((context..context + rows).map(row), group, window, runs);
+        let cut = Cut { group, window, max_rows: rows };
+        table.push((context..context + rows).map(row), cut);
         let layout = Layout::new(rows, 0, table.items.len());
         let mut bytes = vec![0u64; layout.bytes.div_ceil(8)];
         table.write(&layout, bytemuck::cast_slice_mut(&mut bytes));
         let table = gpu.put(&bytes);
-        let partials = rows * max_runs(window);
+        let partials = rows * cut.partials();
         let (out, partial, norms) =
             (gpu.poison(rows * q_dim * 2), gpu.poison(partials * q_dim * 4), gpu.poison(partials * q_dim));
         let p = Attention {
             q: q.address(),
             out: out.address(),
-            partial: if runs { partial.address() } else { 0 },
+            partial: partial.address(),
             norms: norms.address(),
             rows: table.address() + layout.rows as u64,
             items: table.address() + layout.items as u64,
@@ -158,8 +161,9 @@ fn small_kernels(gpu: &Gpu) {
             window: window as u32,
             layer: 0,
             scale: 0.1,
+            ..Attention::default()
         };
-        let us = time(gpu, 20, 5, |_| gpu.kernels.attention(&gpu.stream, p, rows).expect("launched"));
+        let us = time(gpu, 20, 5, |_| gpu.kernels.attention(&gpu.stream, p, cut).expect("launched"));
         println!("attention {kv_heads} x {group} heads of {head_dim}, {rows} rows at {context}: {us:.1} us");
     }
 }

@@ -2,7 +2,7 @@
 
 use rand::Rng;
 use voxtral_cuda::kernels::Attention;
-use voxtral_cuda::table::{Layout, Row, Table, max_runs};
+use voxtral_cuda::table::{Cut, Layout, Row, Table};
 
 use crate::Check;
 use crate::gpu::{Gpu, close, random, rng, same};
@@ -45,10 +45,11 @@ impl Case {
         self.s.kv_heads * self.s.head_dim
     }
 
-    /// Runs spans (first position, rows, ring), each its own stream; `runs` as the decoder does.
-    fn run(&self, gpu: &Gpu, spans: &[(usize, usize, usize)], runs: bool) -> Result<Vec<f32>, String> {
+    /// Runs spans (first position, rows, ring), each its own stream.
+    fn run(&self, gpu: &Gpu, spans: &[(usize, usize, usize)]) -> Result<Vec<f32>, String> {
         let (s, kv_dim, q_dim) = (self.s, self.kv_dim(), self.q_dim());
         let (layer, layers) = (1, 2);
+        let cut = Cut { group: s.group, window: s.window, max_rows: spans.iter().map(|span| span.1).sum() };
         let mut table = Table::default();
         let mut rings = Vec::new();
         let mut q = Vec::new();
@@ -63,7 +64,7 @@ impl Case {
             q.extend_from_slice(&self.queries[first * q_dim..][..rows * q_dim]);
             let kv = gpu.put_bf16(&kv);
             let row = |p: usize| Row { kv: kv.address(), ring: ring as u32, position: p as u32, ..Row::default() };
-            table.push((first..first + rows).map(row), s.group, s.window, runs);
+            table.push((first..first + rows).map(row), cut);
             rings.push(kv);
         }
         let rows = table.rows.len();
@@ -71,7 +72,7 @@ impl Case {
         let mut bytes = vec![0u64; layout.bytes.div_ceil(8)];
         table.write(&layout, bytemuck::cast_slice_mut(&mut bytes));
         let (table, q) = (gpu.put(&bytes), gpu.put_bf16(&q));
-        let partials = rows * max_runs(s.window);
+        let partials = rows * cut.partials();
         let (out, partial, norms) = (
             gpu.poison(rows * q_dim * 2),
             gpu.poison(partials * q_dim * 4),
@@ -80,7 +81,7 @@ impl Case {
         let p = Attention {
             q: q.address(),
             out: out.address(),
-            partial: if runs { partial.address() } else { 0 },
+            partial: partial.address(),
             norms: norms.address(),
             rows: table.address() + layout.rows as u64,
             items: table.address() + layout.items as u64,
@@ -93,8 +94,9 @@ impl Case {
             window: s.window as u32,
             layer: layer as u32,
             scale: std::f32::consts::LOG2_E / (s.head_dim as f32).sqrt(),
+            ..Attention::default()
         };
-        gpu.kernels.attention(&gpu.stream, p, rows).map_err(|e| e.to_string())?;
+        gpu.kernels.attention(&gpu.stream, p, cut).map_err(|e| e.to_string())?;
         gpu.stream.wait().map_err(|e| e.to_string())?;
         Ok(gpu.get_bf16(&out, rows * q_dim))
     }
@@ -125,8 +127,8 @@ impl Case {
         out.into_iter().unzip()
     }
 
-    fn check(&self, gpu: &Gpu, spans: &[(usize, usize, usize)], runs: bool, what: &str) -> Result<(), String> {
-        let got = self.run(gpu, spans, runs)?;
+    fn check(&self, gpu: &Gpu, spans: &[(usize, usize, usize)], what: &str) -> Result<(), String> {
+        let got = self.run(gpu, spans)?;
         let positions = spans.iter().flat_map(|&(first, rows, _)| first..first + rows);
         for (position, got) in positions.zip(got.chunks(self.q_dim())) {
             let (want, size) = self.twin(position);
@@ -141,11 +143,10 @@ fn shapes(gpu: &Gpu) -> Result<(), String> {
     for head_dim in (16..=128).step_by(16) {
         for (group, kv_heads) in [(1, 3), (2, 2), (3, 1), (4, 2), (8, 1), (16, 1)] {
             let case = Case::new(Shape { group, kv_heads, head_dim, window: 300 }, 420, head_dim as u64);
-            for runs in [false, true] {
-                let what = format!("head_dim {head_dim}, group {group}, runs {runs}");
-                case.check(gpu, &[(0, 9, 448)], runs, &what)?;
-                case.check(gpu, &[(390, 19, 448), (17, 1, 64), (255, 3, 448)], runs, &what)?;
-            }
+            let what = format!("head_dim {head_dim}, group {group}");
+            case.check(gpu, &[(0, 9, 448)], &what)?;
+            case.check(gpu, &[(390, 19, 448), (17, 1, 64), (255, 3, 448)], &what)?;
+            case.check(gpu, &[(391, 5, 448), (63, 1, 64), (128, 2, 448)], &format!("{what}, few rows"))?;
         }
     }
     Ok(())
@@ -156,24 +157,30 @@ fn windows(gpu: &Gpu) -> Result<(), String> {
         [(20, 160, 1000, 128), (20, 64, 500, 31), (257, 416, 1500, 100), (750, 1024, 1900, 33), (1, 160, 3, 7)]
     {
         let case = Case::new(Shape { group: 4, kv_heads: 2, head_dim: 32, window }, 2100, window as u64);
-        for runs in [false, true] {
-            case.check(gpu, &[(first, rows, ring)], runs, &format!("window {window}, ring {ring}, runs {runs}"))?;
-        }
+        let what = format!("window {window}, ring {ring}");
+        case.check(gpu, &[(first, rows, ring)], &what)?;
+        case.check(gpu, &[(first + rows / 2, 7.min(rows), ring)], &format!("{what}, few rows"))?;
     }
     Ok(())
 }
 
 fn bits(gpu: &Gpu) -> Result<(), String> {
     let rng = &mut rng(1);
-    for (group, kv_heads, head_dim, window, runs) in
-        [(4, 8, 128, 8192, true), (4, 2, 128, 500, true), (1, 4, 64, 750, false)]
-    {
-        let case = Case::new(Shape { group, kv_heads, head_dim, window }, 2600, 5);
-        let (first, rows) = (2300, 128);
-        let span = case.run(gpu, &[(first, rows, 2688)], runs)?;
-        for _ in 0..6 {
+    // The last two cross the number of keys from which few rows are cut otherwise, and have a window that moves from run to run.
+    for (group, kv_heads, head_dim, window, first) in [
+        (4, 8, 128, 8192, 2300),
+        (4, 2, 128, 500, 2300),
+        (1, 4, 64, 750, 2300),
+        (4, 1, 64, 8192, 4050),
+        (4, 1, 128, 4000, 8150),
+    ] {
+        let rows = 128;
+        let case = Case::new(Shape { group, kv_heads, head_dim, window }, first + rows, 5);
+        let ring = (first + rows).next_multiple_of(32);
+        let span = case.run(gpu, &[(first, rows, ring)])?;
+        for _ in 0..8 {
             let r = rng.random_range(0..rows);
-            let alone = case.run(gpu, &[(77, 2, 160), (first + r, 1, 2624)], runs)?;
+            let alone = case.run(gpu, &[(77, 2, 160), (first + r, 1, ring + 64)])?;
             let width = case.q_dim();
             same(
                 &format!("head_dim {head_dim}, window {window}, row {r}"),
