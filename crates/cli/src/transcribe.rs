@@ -171,7 +171,7 @@ impl Job<'_> {
                 tokens_per_pass: summary.stats.tokens as f64 / summary.stats.passes.max(1) as f64,
                 rtf: if summary.audio_s > 0.0 { total.as_secs_f64() / summary.audio_s } else { 0.0 },
                 peak_rss_mb: memory::peak_rss_bytes() as f64 / 1e6,
-                device_mb: info.device_bytes as f64 / 1e6,
+                device_mb: self.engine.peak_device_bytes() as f64 / 1e6,
             },
         };
         report.to_json().context("the result cannot be written as JSON")

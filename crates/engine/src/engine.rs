@@ -31,11 +31,18 @@ struct InboxState {
     closing: bool,
     /// As of the last round that changed it.
     info: BackendInfo,
+    peak_device_bytes: u64,
 }
 
 impl Inbox {
     fn lock(&self) -> std::sync::MutexGuard<'_, InboxState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, info: BackendInfo) {
+        let mut state = self.lock();
+        state.peak_device_bytes = state.peak_device_bytes.max(info.device_bytes);
+        state.info = info;
     }
 }
 
@@ -46,7 +53,9 @@ impl Engine {
     /// When the thread cannot be started.
     pub fn new(model: &Model, backend: Box<dyn Backend>) -> Result<Self, EngineError> {
         let bell = Arc::new(Bell::default());
-        let state = InboxState { opened: Vec::new(), closing: false, info: backend.info() };
+        let info = backend.info();
+        let peak_device_bytes = info.device_bytes;
+        let state = InboxState { opened: Vec::new(), closing: false, info, peak_device_bytes };
         let inbox = Arc::new(Inbox { state: Mutex::new(state), bell });
         let scheduler = Scheduler {
             encode_tokens: backend.info().encode_tokens,
@@ -65,6 +74,11 @@ impl Engine {
     /// What the backend runs on, and the memory that it has taken there.
     pub fn info(&self) -> BackendInfo {
         self.inbox.lock().info.clone()
+    }
+
+    /// The most device memory that the backend has held, bytes; 0 where the device is the host.
+    pub fn peak_device_bytes(&self) -> u64 {
+        self.inbox.lock().peak_device_bytes
     }
 
     /// Opens a session. Where there is no room for another, its first event says so.
@@ -149,7 +163,7 @@ impl Scheduler {
                 Err(error) => port.end(Err(error)),
             }
         }
-        self.inbox.lock().info = self.backend.info();
+        self.inbox.note(self.backend.info());
     }
 
     fn open(&mut self, port: &Arc<Port>, options: &SessionOptions) -> Result<Speaker, EngineError> {
@@ -293,7 +307,7 @@ impl Scheduler {
             !over
         });
         if self.speakers.len() < before {
-            self.inbox.lock().info = self.backend.info();
+            self.inbox.note(self.backend.info());
         }
     }
 }

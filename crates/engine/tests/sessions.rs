@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use voxtral_cpu::{CpuBackend, CpuOptions, Precision};
 use voxtral_engine::{Decoding, Engine, EngineError, Event, Session, SessionOptions, Summary};
 use voxtral_model::testing::{array, cases, golden, ids};
-use voxtral_model::{Delay, Model, ModelConfig};
+use voxtral_model::{
+    Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig, Prediction, Stage, StreamId,
+};
 
 fn engine(model: &Model) -> Engine {
     let options = CpuOptions { threads: 1, precision: Precision::F32, ..CpuOptions::default() };
@@ -178,6 +180,54 @@ fn endings() {
 }
 
 /// A few layers of odd shapes, whose windows wrap.
+/// A backend whose device holds a byte for each open stream.
+struct Counted(CpuBackend, u64);
+
+impl Backend for Counted {
+    fn info(&self) -> BackendInfo {
+        BackendInfo { device_bytes: self.1, ..self.0.info() }
+    }
+
+    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
+        self.1 += 1;
+        self.0.open(delay, positions)
+    }
+
+    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError> {
+        self.1 += 1;
+        self.0.fork(of, positions)
+    }
+
+    fn close(&mut self, stream: StreamId) {
+        self.1 -= 1;
+        self.0.close(stream);
+    }
+
+    fn encode(&mut self, batch: &[EncodeSpan<'_>]) -> Result<(), BackendError> {
+        self.0.encode(batch)
+    }
+
+    fn decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), BackendError> {
+        self.0.decode(batch, out)
+    }
+
+    fn inspect(&mut self, stage: Stage) -> Result<Vec<f32>, BackendError> {
+        self.0.inspect(stage)
+    }
+}
+
+#[test]
+fn the_peak_of_device_memory_outlives_the_sessions() {
+    let model = Model::digits();
+    let backend = Counted(CpuBackend::new(&model, CpuOptions::default()).unwrap(), 0);
+    let engine = Engine::new(&model, Box::new(backend)).unwrap();
+    for _ in 0..2 {
+        run(&engine, &noise(1280, 1), 1280, SessionOptions::default());
+    }
+    // The stream that all begin from, and one session's.
+    assert_eq!(engine.peak_device_bytes(), 2);
+}
+
 fn random_config() -> impl Strategy<Value = ModelConfig> {
     let dims = (1usize..4, 1usize..5, 0usize..4, 1usize..3, 20usize..60);
     (dims.clone(), dims, 0usize..3).prop_map(|(e, d, width)| {

@@ -53,7 +53,7 @@ pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> 
         }
         figures.push(sum_up(recording, &runs, pace, pass_bytes));
     }
-    let (peak_rss, device_bytes) = (memory::peak_rss_bytes(), engine.info().device_bytes);
+    let (peak_rss, device_bytes) = (memory::peak_rss_bytes(), engine.peak_device_bytes());
     // What the model took is free again when memory itself is measured.
     drop(engine);
     let rate = match info.backend {

@@ -174,7 +174,7 @@ impl Report {
             let Measured { load_ms, warm_start_ms, peak_rss_mb, device_mb, memory, .. } = measured;
             writeln!(out, "\n{}: {}", measured.backend, measured.device)?;
             writeln!(out, "load          {load_ms:.1} ms; warm start, once: {warm_start_ms:.1} ms")?;
-            writeln!(out, "memory        {peak_rss_mb:.0} MB resident at most, {device_mb:.0} MB on the device")?;
+            writeln!(out, "memory        {peak_rss_mb:.0} MB resident, {device_mb:.0} MB on the device, at most")?;
             writeln!(
                 out,
                 "bandwidth     {:.1} GB/s; a pass reads {:.1} MB of weights",
