@@ -385,7 +385,7 @@ pub(crate) struct Sides {
     pub models: Vec<PathBuf>,
 
     /// References: each line a recording, a tab and what is said in it; names are relative to this file
-    #[arg(long, value_name = "FILE.tsv", conflicts_with = "files")]
+    #[arg(long, value_name = "FILE.tsv", conflicts_with_all = ["files", "max_drift"])]
     pub refs: Option<PathBuf>,
 }
 
@@ -447,5 +447,9 @@ fn interval(text: &str) -> Result<usize, String> {
 
 /// Ends the program as a wrong flag does.
 pub(crate) fn usage(kind: ErrorKind, message: impl std::fmt::Display) -> ! {
-    Cli::command().error(kind, message).exit()
+    let mut command = Cli::command();
+    command.build();
+    // A subcommand is the first of the arguments.
+    let named = std::env::args_os().nth(1).and_then(|name| command.find_subcommand(name).cloned());
+    named.unwrap_or(command).error(kind, message).exit()
 }

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use voxtral_model::Model;
 
-use crate::mount;
 use crate::output::say;
+use crate::wsl;
 
 /// The model in a folder, or the built-in one; where nobody chose that, a line says so.
 pub(crate) fn open(chosen: Option<&Path>, silent: bool) -> anyhow::Result<Model> {
     match chosen {
         Some(dir) if dir != Path::new("digits") => {
-            if let Some(drive) = mount::windows_drive(dir) {
+            if let Some(drive) = wsl::windows_drive(dir) {
                 tracing::warn!(
                     "{}: the model is on a Windows drive ({}), which Linux reads slowly: copy the folder to the Linux file \
                      system, such as ~/models",

@@ -80,6 +80,19 @@ fn live_words_come_after_they_were_heard() {
 }
 
 #[test]
+fn where_nothing_is_said_there_is_no_latency() {
+    let dir = tempfile::tempdir().unwrap();
+    let silence = dir.path().join("silence.wav");
+    write_wav(&silence, 16_000, 1, &[0; 8_000]);
+    let args = ["--live", "--repeat", "1", silence.to_str().unwrap()];
+    let report = json(&args);
+    let figures = &report["backends"][0]["recordings"][0];
+    assert_eq!(figures["live"], serde_json::json!({ "latency_ms": null, "words": [] }));
+    let table = bench(&[&["--backend", "cpu"], &args[..]].concat(), 0).0;
+    assert!(table.contains("\n  first text  none\n") && table.contains("\n  words       none\n"), "{table}");
+}
+
+#[test]
 fn a_slowed_kernel_is_noticed() {
     if Isa::detect() == Isa::PORTABLE {
         eprintln!("skipped: this processor has no faster instructions than the portable ones");

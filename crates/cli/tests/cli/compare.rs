@@ -209,6 +209,9 @@ fn what_to_compare_has_to_be_said() {
     assert!(fails(&["--isas", "auto,avx2,avx512"], 2).contains("--isas takes two"));
     assert!(fails(&["--isas", "auto,scalar", "--decodes", "auto,parallel"], 2).contains("cannot be used with"));
     assert!(fails(&["--refs", "a.tsv", "samples/digits.wav"], 2).contains("cannot be used with"));
+    // A reference has no log-probabilities.
+    assert!(fails(&["--refs", "a.tsv", "--max-drift", "1"], 2).contains("cannot be used with"));
+    assert!(fails(&[], 2).contains("\nUsage: voxtral compare "));
     assert!(fails(&["a.json", "b.json", "--tolerance=-1"], 2).contains("is not a number from 0 up"));
     let said = fails(&["--precisions", "f32,auto", "nowhere.wav"], 1);
     assert!(said.contains("nowhere.wav: No such file"), "{said}");
