@@ -96,3 +96,9 @@ pub(crate) fn spare<'a>(recordings: impl IntoIterator<Item = &'a PathBuf>, outpu
         usage(ErrorKind::ArgumentConflict, message);
     }
 }
+
+/// A text file, without the mark that editors of Windows put before the first letter.
+pub(crate) fn read_text(path: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}

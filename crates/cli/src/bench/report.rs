@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use voxtral_transcript::Audio;
 
 use super::environment::{Environment, Gpu};
+use crate::input::read_text;
 
 /// All that a benchmark found. Its JSON is described in `schemas/bench.schema.json`.
 #[derive(Serialize, Deserialize)]
@@ -138,7 +139,7 @@ pub(super) fn decimals(value: f64) -> f64 {
 impl Report {
     /// An earlier report.
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let text = read_text(path)?;
         serde_json::from_str(&text)
             .with_context(|| format!("{} is not what voxtral bench --format json writes", path.display()))
     }

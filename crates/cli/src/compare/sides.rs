@@ -1,6 +1,5 @@
 //! The transcripts to compare: saved ones, references, or what the program writes now.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -9,6 +8,7 @@ use voxtral_engine::Engine;
 use voxtral_transcript::{Report, TokenRecord, Word};
 
 use crate::args::{BackendChoice, Compare, Setup, name, usage};
+use crate::input::read_text;
 use crate::recording::{Heard, Recording};
 use crate::{backend, model};
 
@@ -47,14 +47,15 @@ impl Sides {
 
     fn with_references(refs: &Path, setup: &Setup) -> anyhow::Result<Self> {
         let shown = refs.display();
-        let text = fs::read_to_string(refs).with_context(|| shown.to_string())?;
+        let text = read_text(refs)?;
         let folder = refs.parent().unwrap_or(Path::new(""));
         let (mut recordings, mut said) = (Vec::new(), Vec::new());
         for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()) {
-            let (audio, words) = line.split_once('\t').with_context(|| {
-                format!("{shown}, line {number}: expected a recording, a tab and what is said in it")
-            })?;
-            recordings.push(Recording::open(&folder.join(audio))?);
+            let at = || format!("{shown}, line {number}");
+            let parts = line.split_once('\t').filter(|(audio, _)| !audio.trim().is_empty());
+            let (audio, words) =
+                parts.context("expected a recording, a tab and what is said in it").with_context(at)?;
+            recordings.push(Recording::open(&folder.join(audio)).with_context(at)?);
             said.push(Transcript { text: words.trim().to_owned(), ..Transcript::default() });
         }
         if recordings.is_empty() {
@@ -79,8 +80,8 @@ impl Sides {
         let names = paths.map(|path| path.display().to_string());
         let read = |path: &PathBuf| {
             let shown = path.display();
-            let text = fs::read_to_string(path).with_context(|| shown.to_string())?;
-            Report::read_all(&text).with_context(|| format!("{shown} is not what voxtral --format json writes"))
+            Report::read_all(&read_text(path)?)
+                .with_context(|| format!("{shown} is not what voxtral --format json writes"))
         };
         let (left, right) = (read(paths[0])?, read(paths[1])?);
         if left.is_empty() && right.is_empty() {

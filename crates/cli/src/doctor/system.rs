@@ -69,14 +69,21 @@ impl Memory {
         let pid = Pid::from_u32(std::process::id());
         system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, ProcessRefreshKind::nothing());
         let (total, available) = (system.total_memory(), system.available_memory());
-        Some(match system.process(pid).and_then(|process| process.cgroup_limits()) {
+        let group = system.process(pid).and_then(|process| process.cgroup_limits());
+        Self::within(total, available, group.map(|group| (group.total_memory, group.rss)))
+    }
+
+    /// Of a machine, and of a control group's limit and what is resident in it.
+    fn within(total: u64, available: u64, group: Option<(u64, u64)>) -> Option<Self> {
+        match group {
+            // Without /proc all is 0.
+            _ if total == 0 => None,
             // What a group has cached it can have back, so only what is resident counts as taken.
-            Some(group) if group.total_memory < total => {
-                let left = group.total_memory.saturating_sub(group.rss);
-                Self { total: group.total_memory, available: available.min(left) }
+            Some((limit, resident)) if limit < total => {
+                Some(Self { total: limit, available: available.min(limit.saturating_sub(resident)) })
             }
-            _ => Self { total, available },
-        })
+            _ => Some(Self { total, available }),
+        }
     }
 }
 
@@ -229,6 +236,17 @@ mod tests {
         assert_eq!(kind("/mnt/company"), Some("ext4"));
         assert_eq!(kind("/home/me/models"), Some("ext4"));
         assert_eq!(kind("relative"), None);
+    }
+
+    #[test]
+    fn memory_is_what_the_process_may_have() {
+        let memory = |total, available, group| Memory::within(total, available, group).map(|m| (m.total, m.available));
+        assert_eq!(memory(16, 9, None), Some((16, 9)));
+        assert_eq!(memory(16, 9, Some((8, 3))), Some((8, 5)));
+        assert_eq!(memory(16, 2, Some((8, 3))), Some((8, 2)));
+        assert_eq!(memory(16, 9, Some((u64::MAX, 3))), Some((16, 9)));
+        // A system that does not tell is not one without memory.
+        assert_eq!(memory(0, 0, None), None);
     }
 
     #[test]

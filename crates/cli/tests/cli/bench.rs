@@ -111,6 +111,8 @@ fn a_slowed_kernel_is_noticed() {
     let against = ["--against", &before, "--max-slowdown", "4", "--format", "json"];
     let same: Value = serde_json::from_str(&run(&against, 0).0).unwrap();
     let (slow, said) = run(&[&against[..], &["--isa", "scalar", "--threads", "1"]].concat(), 3);
+    let told = said.lines().filter(|line| line.contains(" was measured on ")).count();
+    assert_eq!(told, 1, "{said}");
     let slow: Value = serde_json::from_str(&slow).unwrap();
     for report in [&same, &slow] {
         follows_schema(report, "bench.schema.json");

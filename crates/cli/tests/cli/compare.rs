@@ -154,7 +154,8 @@ fn files_that_are_no_transcripts_are_told() {
 fn references_score_a_folder() {
     let saved = Saved(tempfile::tempdir().unwrap());
     fs::copy(root().join("samples/digits.wav"), saved.path("a.wav")).unwrap();
-    let refs = saved.write("refs.tsv", &format!("a.wav\t{DIGITS}\n\na.wav\t{DIGITS}\n"));
+    // As an editor of Windows saves it.
+    let refs = saved.write("refs.tsv", &format!("\u{feff}a.wav\t{DIGITS}\n\na.wav\t{DIGITS}\n"));
     let report = compare(&["--backend", "cpu", "--refs", &refs, "--max-wer", "0"], 0).0;
     assert_eq!(report["total"]["wer"]["reference"], 22);
     assert_eq!((&report["limits"]["tolerance"], &report["total"]["tokens"]), (&Value::Null, &Value::Null));
@@ -170,9 +171,12 @@ fn references_score_a_folder() {
         eprintln!("skipped: {} is absent", eval.display());
     }
 
-    let said = fails(&["--refs", &saved.write("none.tsv", "a.wav four\n")], 1);
-    assert!(said.contains("none.tsv, line 1: expected a recording, a tab and what is said in it"), "{said}");
-    assert!(fails(&["--refs", &saved.write("lost.tsv", "b.wav\tfour\n")], 1).contains("b.wav: No such file"));
+    for line in ["a.wav four\n", "\tfour\n"] {
+        let said = fails(&["--refs", &saved.write("none.tsv", line)], 1);
+        assert!(said.contains("none.tsv, line 1: expected a recording, a tab and what is said in it"), "{said}");
+    }
+    let said = fails(&["--refs", &saved.write("lost.tsv", "\nb.wav\tfour\n")], 1);
+    assert!(said.contains("lost.tsv, line 2: ") && said.contains("b.wav: No such file"), "{said}");
     assert!(fails(&["--refs", &saved.write("blank.tsv", "\n")], 1).contains("there is nothing to compare in "));
 }
 
