@@ -63,7 +63,7 @@ impl Input {
         source.with_context(|| self.name())
     }
 
-    /// Opens it to no end but to see whether that works, where it can be opened again: a pipe cannot.
+    /// Opens it and closes it again, to see whether that works; not a pipe, whose first bytes would be lost.
     pub(crate) fn try_to_open(&self) -> anyhow::Result<()> {
         match self {
             Self::File(path) if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) => Ok(()),
