@@ -118,7 +118,7 @@ impl MelStream {
     }
 
     /// Forgets the stream; the next push begins a new one.
-    pub fn reset(&mut self) {
+    fn reset(&mut self) {
         self.pending.clear();
         self.pending.resize(self.config.window / 2, 0.0);
         self.samples = 0;

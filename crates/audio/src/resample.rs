@@ -85,7 +85,7 @@ impl Resampler {
     }
 
     /// Forgets the stream; the next push begins a new one.
-    pub fn reset(&mut self) {
+    fn reset(&mut self) {
         self.taken = 0;
         self.given = 0;
         if let Some(filter) = &mut self.filter {

@@ -5,7 +5,8 @@ mod common;
 use std::io::Cursor;
 use std::time::Duration;
 
-use common::{Pipe, all, amplitude, bytes_of, error_of, noise, wav};
+use common::testing::noise;
+use common::{Pipe, all, amplitude, bytes_of, error_of, wav};
 use hound::{SampleFormat as Kind, WavSpec, WavWriter};
 use voxtral_audio::{AudioSource, Decoder, Error, RawFormat, SampleFormat};
 

@@ -270,7 +270,18 @@ pub(crate) struct Doctor {
     pub output: Option<PathBuf>,
 }
 
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  voxtral bench                                      the built-in sample
+  voxtral bench --backends cpu,cuda talk.wav         two backends, one after the other
+  voxtral bench --live talk.wav                      how late is each word?
+  voxtral bench --format json -o before.json talk.wav
+  voxtral bench --against before.json talk.wav       after a change
+
+Exit code 3: something takes longer than --max-slowdown allows, or a backend that was named is not there.";
+
 #[derive(Args)]
+#[command(after_help = BENCH_EXAMPLES)]
 pub(crate) struct Bench {
     /// Recordings to measure with [default: the built-in sample, 8 seconds]
     #[arg(value_name = "FILE")]
@@ -324,7 +335,7 @@ Examples:
   voxtral compare --models DIR,DIR *.wav --format html -o report.html
   voxtral compare --refs refs.tsv --max-wer 0.05     a line each: recording, tab, what is said in it
 
-The first side is the reference. Exit code 3: the sides differ by more than a limit allows.";
+The first side is the reference. Exit code 3: the sides differ by more than a limit allows, or a backend that was named is not there.";
 
 #[derive(Args)]
 #[command(after_help = COMPARE_EXAMPLES)]
@@ -385,7 +396,7 @@ pub(crate) struct Sides {
     pub models: Vec<PathBuf>,
 
     /// References: each line a recording, a tab and what is said in it; names are relative to this file
-    #[arg(long, value_name = "FILE.tsv", conflicts_with = "files")]
+    #[arg(long, value_name = "FILE.tsv", conflicts_with_all = ["files", "max_drift"])]
     pub refs: Option<PathBuf>,
 }
 
@@ -447,5 +458,9 @@ fn interval(text: &str) -> Result<usize, String> {
 
 /// Ends the program as a wrong flag does.
 pub(crate) fn usage(kind: ErrorKind, message: impl std::fmt::Display) -> ! {
-    Cli::command().error(kind, message).exit()
+    let mut command = Cli::command();
+    command.build();
+    // A subcommand is the first of the arguments.
+    let named = std::env::args_os().nth(1).and_then(|name| command.find_subcommand(name).cloned());
+    named.unwrap_or(command).error(kind, message).exit()
 }

@@ -1,5 +1,6 @@
 //! Where audio comes from, and feeding it to a session.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -32,19 +33,12 @@ impl Input {
         if all.is_empty() {
             usage(ErrorKind::MissingRequiredArgument, "nothing to transcribe: name a FILE, or --stdin");
         }
-        if let Some(output) = args.output.as_deref().filter(|output| all.iter().any(|input| input.is_in(output))) {
-            usage(
-                ErrorKind::ArgumentConflict,
-                format!("{} is an input, and --output would replace it", output.display()),
-            );
-        }
+        let files = all.iter().filter_map(|input| match input {
+            Self::File(path) => Some(path),
+            Self::Stdin(_) => None,
+        });
+        spare(files, args.output.as_deref());
         all
-    }
-
-    /// Whether it is this very file.
-    fn is_in(&self, path: &Path) -> bool {
-        let place = |path: &Path| path.canonicalize().ok().filter(|path| path.is_file());
-        matches!(self, Self::File(file) if place(file).is_some_and(|file| place(path) == Some(file)))
     }
 
     /// Whether it goes on until it is interrupted.
@@ -69,6 +63,15 @@ impl Input {
         source.with_context(|| self.name())
     }
 
+    /// Opens it and closes it again, to see whether that works; not a pipe, whose first bytes would be lost.
+    pub(crate) fn try_to_open(&self) -> anyhow::Result<()> {
+        match self {
+            Self::File(path) if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) => Ok(()),
+            Self::File(_) => self.open().map(drop),
+            Self::Stdin(_) => Ok(()),
+        }
+    }
+
     /// Pushes all of `source` into a session. Ends early, without an error, where the session does.
     pub(crate) fn feed(&self, mut source: AudioSource, session: &AudioIn) -> anyhow::Result<()> {
         while let Some(block) = source.next_block().with_context(|| self.name())? {
@@ -82,4 +85,20 @@ impl Input {
         }
         Ok(())
     }
+}
+
+/// Refuses an output that would replace a recording.
+pub(crate) fn spare<'a>(recordings: impl IntoIterator<Item = &'a PathBuf>, output: Option<&Path>) {
+    let place = |path: &Path| path.canonicalize().ok().filter(|path| path.is_file());
+    let Some((output, replaced)) = output.and_then(|output| Some((output, place(output)?))) else { return };
+    if recordings.into_iter().any(|path| place(path).as_ref() == Some(&replaced)) {
+        let message = format!("{} is an input, and --output would replace it", output.display());
+        usage(ErrorKind::ArgumentConflict, message);
+    }
+}
+
+/// A text file, without the mark that editors of Windows put before the first letter.
+pub(crate) fn read_text(path: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }

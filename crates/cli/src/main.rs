@@ -4,19 +4,18 @@
 
 mod args;
 mod backend;
-mod bandwidth;
 mod bench;
 mod compare;
 mod doctor;
 mod input;
-mod memory;
+mod machine;
 mod model;
-mod mount;
 mod output;
 mod progress;
 mod recording;
 mod synth;
 mod transcribe;
+mod wsl;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

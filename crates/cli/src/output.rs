@@ -88,6 +88,11 @@ pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.downcast_ref().is_some_and(is_closed))
 }
 
+/// For a command whose exit code is its result, whoever reads the rest: what was written, or that nobody reads it any more.
+pub(crate) fn unless_closed(written: anyhow::Result<()>) -> anyhow::Result<()> {
+    written.or_else(|error| if is_closed_pipe(&error) { Ok(()) } else { Err(error) })
+}
+
 /// What was to hold does not: a limit was passed, or what was to be measured is not there.
 #[derive(Debug)]
 pub(crate) struct Unmet(pub String);

@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use voxtral_audio::{AudioSource, SAMPLE_RATE};
-use voxtral_engine::{AudioIn, Engine, Event, SessionOptions, Summary};
-use voxtral_model::TOKEN_MS;
+use voxtral_engine::{AudioIn, Decoding, Engine, Event, SessionOptions, Summary};
+use voxtral_model::{Delay, TOKEN_MS};
+use voxtral_transcript::{TokenRecord, Word};
 
 use crate::input::Input;
 
-const SAMPLE: &[u8] = include_bytes!("../../../samples/digits.wav");
+/// Somebody saying digits.
+pub(crate) const SAMPLE: &[u8] = include_bytes!("../../../samples/digits.wav");
+/// What is said in it.
+pub(crate) const SAMPLE_WORDS: &str = "four seven one one nine zero two six three five eight";
 /// Live audio comes in pieces of a token.
 const PIECE: Duration = Duration::from_millis(TOKEN_MS as u64);
 
@@ -19,6 +23,13 @@ const PIECE: Duration = Duration::from_millis(TOKEN_MS as u64);
 pub(crate) struct Recording {
     pub name: String,
     samples: Vec<f32>,
+}
+
+/// What a session gave.
+pub(crate) struct Heard {
+    pub summary: Summary,
+    pub tokens: Vec<TokenRecord>,
+    pub words: Vec<Word>,
 }
 
 /// How fast audio comes.
@@ -33,11 +44,12 @@ pub(crate) enum Pace {
 impl Recording {
     /// The files, or the built-in sample where there are none.
     pub(crate) fn all(files: &[PathBuf]) -> anyhow::Result<Vec<Self>> {
-        if files.is_empty() {
-            let source = AudioSource::from_reader(Cursor::new(SAMPLE), None)?;
-            return Ok(vec![Self::decode("built-in sample".to_owned(), source)?]);
-        }
-        files.iter().map(|path| Self::open(path)).collect()
+        if files.is_empty() { Ok(vec![Self::sample()?]) } else { files.iter().map(|path| Self::open(path)).collect() }
+    }
+
+    /// The built-in sample.
+    pub(crate) fn sample() -> anyhow::Result<Self> {
+        Self::decode("built-in sample".to_owned(), AudioSource::from_reader(Cursor::new(SAMPLE), None)?)
     }
 
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
@@ -54,19 +66,32 @@ impl Recording {
         Ok(Self { name, samples })
     }
 
-    pub(crate) fn samples(&self) -> u64 {
-        self.samples.len() as u64
+    /// Transcribes it as `voxtral FILE` does.
+    pub(crate) fn hear(&self, engine: &Engine, delay: Option<Delay>, decoding: Decoding) -> anyhow::Result<Heard> {
+        let (mut words, mut tokens) = (Vec::new(), Vec::new());
+        let summary = self.transcribe(engine, delay, decoding, Pace::AtOnce, |event, _| match event {
+            Event::Token { id, logprob } => tokens.push(TokenRecord { id, logprob }),
+            Event::Word(word) => words.push(word),
+            Event::Text(_) | Event::Done(_) => {}
+        })?;
+        Ok(Heard { summary, tokens, words })
     }
 
     /// Transcribes it; `hear` gets each event with the time since the first sample.
     pub(crate) fn transcribe(
         &self,
         engine: &Engine,
-        options: SessionOptions,
+        delay: Option<Delay>,
+        decoding: Decoding,
         pace: Pace,
         mut hear: impl FnMut(Event, Duration),
     ) -> anyhow::Result<Summary> {
         let start = Instant::now();
+        let (interval, samples) = match pace {
+            Pace::AtOnce => (usize::MAX, Some(self.samples.len() as u64)),
+            Pace::Live => (1, None),
+        };
+        let options = SessionOptions { delay, decoding, interval, samples, ..SessionOptions::default() };
         let (audio, events) = engine.session(options)?.split();
         std::thread::scope(|scope| {
             scope.spawn(move || self.feed(&audio, pace, start));
@@ -97,4 +122,9 @@ impl Recording {
 /// When live audio up to `seconds` has been fed.
 pub(crate) fn fed_at(seconds: f64) -> Duration {
     PIECE * (seconds / PIECE.as_secs_f64()).ceil() as u32
+}
+
+/// Characters that are no white space: what words and text have in common.
+pub(crate) fn letters(text: &str) -> usize {
+    text.chars().filter(|c| !c.is_whitespace()).count()
 }

@@ -9,18 +9,23 @@ use anyhow::Context;
 use voxtral_audio::SAMPLE_RATE;
 use voxtral_engine::{Engine, Event, Events, SessionOptions, Stats, Stopper, Summary};
 use voxtral_model::Delay;
-use voxtral_transcript::{Audio, Report, TokenRecord, Word};
+use voxtral_transcript::{Audio, Report, TokenRecord};
 
 use crate::args::{Format, Transcribe};
 use crate::input::Input;
 use crate::output::{Output, complain};
-use crate::{backend, memory, model};
+use crate::recording::Heard;
+use crate::{backend, machine, model};
 
 pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
     let inputs = Input::all(args);
     let mut output = Output::open(args.output.as_deref())?;
     let interrupt = Interrupt::install()?;
 
+    // Nobody should wait for a model to hear that the recording is not there. Where there are several, the others are transcribed.
+    if let [input] = &inputs[..] {
+        input.try_to_open()?;
+    }
     let start = Instant::now();
     let model = model::open(args.setup.model.as_deref(), args.silent)?;
     let delay = args.setup.delay.unwrap_or(model.tokenizer.default_delay());
@@ -170,7 +175,7 @@ impl Job<'_> {
                 passes: summary.stats.passes as u64,
                 tokens_per_pass: summary.stats.tokens as f64 / summary.stats.passes.max(1) as f64,
                 rtf: if summary.audio_s > 0.0 { total.as_secs_f64() / summary.audio_s } else { 0.0 },
-                peak_rss_mb: memory::peak_rss_bytes() as f64 / 1e6,
+                peak_rss_mb: machine::peak_rss_bytes() as f64 / 1e6,
                 device_mb: self.engine.peak_device_bytes() as f64 / 1e6,
             },
         };
@@ -200,13 +205,6 @@ fn tell(input: &Input, summary: &Summary, total: Duration) {
 /// The lengths that bucket `i` of [`Stats::certain`] counts.
 fn tokens_of(i: usize) -> String {
     if i == 0 { "1".to_owned() } else { format!("{} to {}", 1 << i, (2 << i) - 1) }
-}
-
-/// What a session gave.
-struct Heard {
-    summary: Summary,
-    tokens: Vec<TokenRecord>,
-    words: Vec<Word>,
 }
 
 /// Ctrl-C: the first ends the audio, so that what was heard is printed; the second, or one while no audio is heard, ends the

@@ -103,22 +103,8 @@ impl Session {
     ///
     /// # Errors
     /// When the session has ended; its last event says why.
-    pub fn push_samples(&mut self, mut samples: &[f32]) -> Result<(), EngineError> {
-        while !samples.is_empty() {
-            let mut state = self.input.port.lock();
-            let taken = state.take_in(samples)?;
-            if taken > 0 {
-                self.input.port.bell.ring();
-            } else if state.events.is_empty() {
-                drop(self.input.port.wait(state));
-            } else {
-                // The engine may be waiting for this very reader.
-                self.output.early.extend(state.events.drain(..));
-                self.input.port.bell.ring();
-            }
-            samples = &samples[taken..];
-        }
-        Ok(())
+    pub fn push_samples(&mut self, samples: &[f32]) -> Result<(), EngineError> {
+        self.input.port.push(samples, Some(&mut self.output.early))
     }
 
     /// Ends the audio. What was heard is transcribed to its end.
@@ -148,18 +134,8 @@ impl AudioIn {
     ///
     /// # Errors
     /// When the session has ended, or its reader is gone.
-    pub fn push_samples(&self, mut samples: &[f32]) -> Result<(), EngineError> {
-        while !samples.is_empty() {
-            let mut state = self.port.lock();
-            let taken = state.take_in(samples)?;
-            if taken > 0 {
-                self.port.bell.ring();
-            } else {
-                drop(self.port.wait(state));
-            }
-            samples = &samples[taken..];
-        }
-        Ok(())
+    pub fn push_samples(&self, samples: &[f32]) -> Result<(), EngineError> {
+        self.port.push(samples, None)
     }
 
     /// Ends the audio.
@@ -193,7 +169,7 @@ impl Stopper {
 pub struct Events {
     port: Arc<Port>,
     /// Events that came while a push was waiting.
-    early: VecDeque<Result<Event, EngineError>>,
+    early: EventQueue,
     over: bool,
 }
 
@@ -248,26 +224,15 @@ pub(crate) struct Port {
     bell: Arc<Bell>,
 }
 
+type EventQueue = VecDeque<Result<Event, EngineError>>;
+
 #[derive(Default)]
 struct PortState {
     audio: Vec<f32>,
     finished: bool,
-    events: VecDeque<Result<Event, EngineError>>,
+    events: EventQueue,
     /// The last event is in the queue or was read, or nobody will read.
     ended: bool,
-}
-
-impl PortState {
-    /// Takes as many samples as there is room for.
-    fn take_in(&mut self, samples: &[f32]) -> Result<usize, EngineError> {
-        if self.ended || self.finished {
-            return Err(EngineError::Ended);
-        }
-        let room = AUDIO_QUEUE - self.audio.len();
-        let taken = samples.len().min(room);
-        self.audio.extend_from_slice(&samples[..taken]);
-        Ok(taken)
-    }
 }
 
 impl Port {
@@ -281,6 +246,29 @@ impl Port {
 
     fn wait<'a>(&self, state: MutexGuard<'a, PortState>) -> MutexGuard<'a, PortState> {
         self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the owner: queues samples, waiting while there is no room. Where the one who waits is also the one who reads, events go into
+    /// `early` meanwhile: the engine may be waiting for this very reader.
+    fn push(&self, mut samples: &[f32], mut early: Option<&mut EventQueue>) -> Result<(), EngineError> {
+        while !samples.is_empty() {
+            let mut state = self.lock();
+            if state.ended || state.finished {
+                return Err(EngineError::Ended);
+            }
+            let (now, later) = samples.split_at(samples.len().min(AUDIO_QUEUE - state.audio.len()));
+            state.audio.extend_from_slice(now);
+            samples = later;
+            match &mut early {
+                _ if !now.is_empty() => self.bell.ring(),
+                Some(early) if !state.events.is_empty() => {
+                    early.append(&mut state.events);
+                    self.bell.ring();
+                }
+                _ => drop(self.wait(state)),
+            }
+        }
+        Ok(())
     }
 
     /// No more audio will come.

@@ -9,6 +9,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use voxtral_audio::{AudioSource, Decoder, Error};
 
+#[path = "../../src/testing.rs"]
+pub mod testing;
+
 /// A file among those of this crate.
 pub fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -59,18 +62,6 @@ pub fn wav(tag: u16, channels: u16, bits: u16, rate: u32, size: u32, samples: &[
     file.extend_from_slice(&size.to_le_bytes());
     file.extend_from_slice(samples);
     file
-}
-
-/// Reproducible white noise within ±0.5.
-pub fn noise(samples: usize) -> Vec<f32> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
-    };
-    (0..samples).map(|_| next()).collect()
 }
 
 /// Amplitude of the sine of `hz` in `samples`.

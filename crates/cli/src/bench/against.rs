@@ -1,8 +1,9 @@
 //! Ratios to an earlier report.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::report::{Against, Ratios, Report, decimals};
+use super::report::{Against, Figures, Ratios, Report, decimals};
 use crate::output::say;
 
 /// Puts the ratios to `before` into `report`. Returns which is furthest past the limit, if one is.
@@ -22,20 +23,24 @@ pub(super) fn compare(
     if now != then {
         anyhow::bail!("{path} measured {then}, this run {now}: their times cannot be compared");
     }
+    let mut differs = BTreeSet::new();
+    let decoding = [before, &*report].map(|report| report.settings.decode.clone());
+    if decoding[0] != decoding[1] {
+        differs.insert(decoding.map(|decode| format!("with --decode {decode}")));
+    }
     let mut worst: Option<(f64, String)> = None;
     for measured in &mut report.backends {
         for figures in &mut measured.recordings {
             let audio = &figures.audio;
             let found = before.backends.iter().filter(|old| old.backend == measured.backend).find_map(|old| {
-                let same =
-                    |f: &&super::report::Figures| f.audio.path == audio.path && f.audio.duration_s == audio.duration_s;
+                let same = |f: &&Figures| f.audio.path == audio.path && f.audio.duration_s == audio.duration_s;
                 Some((old, old.recordings.iter().find(same)?))
             });
             let Some((old, then)) = found else {
                 anyhow::bail!("{path} has no figures of {} on {}", audio.path, measured.backend);
             };
             if old.device != measured.device {
-                say(&format!("{path} was measured on {}, this run on {}", old.device, measured.device));
+                differs.insert([&old.device, &measured.device].map(|device| format!("on {device}")));
             }
             let ratio = |now: f64, then: f64| decimals(now / then.max(1e-3));
             let ratios = Ratios {
@@ -57,6 +62,9 @@ pub(super) fn compare(
             }
             figures.against = Some(ratios);
         }
+    }
+    for [then, now] in differs {
+        say(&format!("{path} was measured {then}, this run {now}"));
     }
     report.against = Some(Against { path, max_slowdown });
     Ok(worst.map(|(_, sentence)| sentence))

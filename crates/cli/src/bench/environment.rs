@@ -5,6 +5,7 @@ use voxtral_cpu::Isa;
 use voxtral_cuda::CudaBackend;
 
 use crate::args::Setup;
+use crate::machine;
 
 /// The machine and the program.
 #[derive(Serialize, Deserialize)]
@@ -42,11 +43,11 @@ impl Environment {
     pub(super) fn now(setup: &Setup, with_gpu: bool) -> Self {
         let probe = || {
             let found = CudaBackend::probe(setup.device).ok()?;
-            let ((major, minor), driver) = (found.capability, found.driver_version);
+            let (major, minor) = found.capability;
             Some(Gpu {
                 name: found.name,
                 capability: format!("{major}.{minor}"),
-                driver: format!("{}.{}", driver / 1000, driver % 1000 / 10),
+                driver: machine::cuda_version(found.driver_version),
                 kernels: found.image.to_owned(),
                 memory_mb: found.total / 1_000_000,
             })
@@ -56,15 +57,10 @@ impl Environment {
             commit: env!("VOXTRAL_COMMIT").to_owned(),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             processor: voxtral_cpu::processor_name(),
-            threads: threads(),
+            threads: machine::threads(),
             isas: Isa::available().into_iter().map(|isa| isa.name().to_owned()).collect(),
             gpu: with_gpu.then(probe).flatten(),
             command: std::env::args().collect(),
         }
     }
-}
-
-/// Threads that the processor runs at once for this program.
-pub(super) fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

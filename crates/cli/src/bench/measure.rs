@@ -3,20 +3,19 @@
 use std::time::{Duration, Instant};
 
 use voxtral_cuda::CudaBackend;
-use voxtral_engine::{Engine, Event, Schedule, SessionOptions};
+use voxtral_engine::{Decoding, Engine, Event, Schedule};
 use voxtral_model::{Model, Tensor, TensorData};
 use voxtral_transcript::{Audio, Word};
 
 use super::clock::{Call, Clocked, Log};
-use super::environment::threads;
 use super::report::{Figures, Live, Measured, Memory, Percentiles, Settings, WordLatency, decimals};
 use crate::args::{Bench, Setup, name};
-use crate::recording::{Pace, Recording, fed_at};
-use crate::{backend, bandwidth, memory, model};
+use crate::recording::{Pace, Recording, fed_at, letters};
+use crate::{backend, machine, model};
 
 /// Measures one backend: a run to warm up, then each recording as often as it was asked for.
 pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> anyhow::Result<(Settings, Measured)> {
-    memory::forget_peak();
+    machine::forget_peak_rss();
     let start = Instant::now();
     let model = model::open(setup.model.as_deref(), true)?;
     let log = Log::default();
@@ -25,16 +24,10 @@ pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> 
     let load = start.elapsed();
 
     let delay = setup.delay.unwrap_or(model.tokenizer.default_delay());
-    let options = |pace, recording: &Recording| SessionOptions {
-        delay: Some(delay),
-        decoding: setup.decoding(),
-        stop_at_eos: false,
-        interval: if pace == Pace::Live { 1 } else { usize::MAX },
-        samples: (pace == Pace::AtOnce).then(|| recording.samples()),
-    };
+    let decoding = setup.decoding();
     let mut warm_start = Duration::ZERO;
     if let Some(first) = recordings.first() {
-        first.transcribe(&engine, options(Pace::AtOnce, first), Pace::AtOnce, |_, _| {})?;
+        first.hear(&engine, Some(delay), decoding)?;
         warm_start = log.take().iter().filter(|(call, _)| *call == Call::WarmStart).map(|(_, time)| *time).sum();
     }
     let schedule = Schedule {
@@ -49,16 +42,16 @@ pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> 
     for recording in recordings {
         let mut runs = Vec::new();
         for _ in 0..args.repeat {
-            runs.push(Run::of(recording, &engine, options(pace, recording), pace, &log, schedule.prompt_len())?);
+            runs.push(Run::of(recording, &engine, &schedule, decoding, pace, &log)?);
         }
         figures.push(sum_up(recording, &runs, pace, pass_bytes));
     }
-    let (peak_rss, device_bytes) = (memory::peak_rss_bytes(), engine.peak_device_bytes());
+    let (peak_rss, device_bytes) = (machine::peak_rss_bytes(), engine.peak_device_bytes());
     // What the model took is free again when memory itself is measured.
     drop(engine);
     let rate = match info.backend {
         "cuda" => CudaBackend::copy_rate(setup.device)?,
-        _ => bandwidth::read_rate(setup.threads.map_or_else(threads, usize::from)),
+        _ => machine::read_rate(setup.threads.map_or_else(machine::threads, usize::from)),
     };
     let settings = Settings {
         model: model.name.clone(),
@@ -99,16 +92,16 @@ impl Run {
     fn of(
         recording: &Recording,
         engine: &Engine,
-        options: SessionOptions,
+        schedule: &Schedule,
+        decoding: Decoding,
         pace: Pace,
         log: &Log,
-        prompt_len: usize,
     ) -> anyhow::Result<Self> {
         let start = Instant::now();
         let (mut tokens, mut text, mut words) = (0, String::new(), Vec::new());
         // How much of the text was out when.
         let mut shown = Vec::new();
-        let summary = recording.transcribe(engine, options, pace, |event, at| match event {
+        let summary = recording.transcribe(engine, Some(schedule.delay), decoding, pace, |event, at| match event {
             Event::Token { .. } => tokens += 1,
             Event::Text(more) => {
                 text += &more;
@@ -122,6 +115,7 @@ impl Run {
         let sum = |wanted: &dyn Fn(Call) -> bool| {
             calls.iter().filter(|(call, _)| wanted(*call)).map(|(_, time)| *time).sum::<Duration>()
         };
+        let prompt_len = schedule.prompt_len();
         let in_text = |call| matches!(call, Call::Decode { position } if position >= prompt_len);
         Ok(Self {
             audio_s: summary.audio_s,
@@ -134,11 +128,6 @@ impl Run {
             words: latencies(&words, &shown),
         })
     }
-}
-
-/// Characters that are no white space: what words and text have in common.
-fn letters(text: &str) -> usize {
-    text.chars().filter(|c| !c.is_whitespace()).count()
 }
 
 /// How long after its end was fed the last letter of each word was out.
@@ -174,8 +163,10 @@ fn sum_up(recording: &Recording, runs: &[Run], pace: Pace, pass_bytes: f64) -> F
         tokens_per_s: decimals((tokens * runs.len()) as f64 / decoding.as_secs_f64().max(1e-9)),
         reached_gb_s: decimals(pass_bytes / pass_ms.p50.max(1e-6) / 1e6),
         pass_ms,
-        live: (pace == Pace::Live)
-            .then(|| Live { latency_ms: Percentiles::of(words.iter().map(|word| word.latency_ms).collect()), words }),
+        live: (pace == Pace::Live).then(|| {
+            let latencies: Vec<f64> = words.iter().map(|word| word.latency_ms).collect();
+            Live { latency_ms: (!latencies.is_empty()).then(|| Percentiles::of(latencies)), words }
+        }),
         against: None,
     }
 }

@@ -13,12 +13,14 @@ mod report;
 
 use crate::args::{Bench, BenchFormat, Setup};
 use crate::backend;
-use crate::output::{Output, Unmet};
+use crate::input::spare;
+use crate::output::{Output, Unmet, unless_closed};
 use crate::recording::Recording;
 use environment::Environment;
 use report::Report;
 
 pub(crate) fn run(args: &Bench) -> anyhow::Result<()> {
+    spare(&args.files, args.output.as_deref());
     let before = args.against.as_deref().map(|path| anyhow::Ok((path, Report::read(path)?))).transpose()?;
     let recordings = Recording::all(&args.files)?;
     let mut output = Output::open(args.output.as_deref())?;
@@ -36,11 +38,12 @@ pub(crate) fn run(args: &Bench) -> anyhow::Result<()> {
     let past =
         before.map(|(path, before)| against::compare(&mut report, path, &before, args.max_slowdown)).transpose()?;
 
-    output.write(&match args.format {
+    let written = output.write(&match args.format {
         BenchFormat::Table => report.table(),
         BenchFormat::Json => serde_json::to_string(&report)? + "\n",
         BenchFormat::Csv => report.csv(),
-    })?;
+    });
+    unless_closed(written)?;
     output.finish()?;
     match past.flatten() {
         Some(past) => Err(Unmet(past).into()),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use voxtral_transcript::Audio;
 
 use super::environment::{Environment, Gpu};
+use crate::input::read_text;
 
 /// All that a benchmark found. Its JSON is described in `schemas/bench.schema.json`.
 #[derive(Serialize, Deserialize)]
@@ -83,7 +84,8 @@ pub(super) struct Figures {
 /// How long after it was heard each word was written.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Live {
-    pub latency_ms: Percentiles,
+    /// `None` where nothing was heard.
+    pub latency_ms: Option<Percentiles>,
     /// Of all runs.
     pub words: Vec<WordLatency>,
 }
@@ -137,7 +139,7 @@ pub(super) fn decimals(value: f64) -> f64 {
 impl Report {
     /// An earlier report.
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let text = read_text(path)?;
         serde_json::from_str(&text)
             .with_context(|| format!("{} is not what voxtral bench --format json writes", path.display()))
     }
@@ -204,7 +206,7 @@ impl Report {
     fn columns(&self, measured: &Measured, figures: &Figures) -> Vec<(&'static str, String)> {
         let (e, s) = (&self.environment, &self.settings);
         let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
-        let word = figures.live.as_ref().map(|live| live.latency_ms);
+        let word = figures.live.as_ref().and_then(|live| live.latency_ms);
         let ratios = figures.against.as_ref();
         vec![
             ("version", e.version.clone()),
@@ -264,12 +266,14 @@ impl Figures {
         let part = self.reached_gb_s / memory.rate_gb_s.max(1e-3) * 100.0;
         writeln!(out, "  weights     {:.1} GB/s in the median pass, {part:.0} % of the bandwidth", self.reached_gb_s)?;
         writeln!(out, "  tokens/s    {:.0}", self.tokens_per_s)?;
-        if let Some(Live { latency_ms: Percentiles { p50, p90, max, .. }, words }) = &self.live {
-            writeln!(
+        match &self.live {
+            None => {}
+            Some(Live { latency_ms: None, .. }) => writeln!(out, "  words       none")?,
+            Some(Live { latency_ms: Some(Percentiles { p50, p90, max, .. }), words }) => writeln!(
                 out,
                 "  words       p50 {p50:.0}, p90 {p90:.0}, at most {max:.0} ms after they were heard; {} words",
                 words.len()
-            )?;
+            )?,
         }
         if let Some(Ratios { total, encode, pass }) = self.against {
             writeln!(out, "  against     total {total:.2}, encoder {encode:.2}, median pass {pass:.2} times as long")?;

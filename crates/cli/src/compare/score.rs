@@ -6,6 +6,7 @@ use voxtral_transcript::score::{Edit, Errors, align, char_errors, mismatch_ratio
 use voxtral_transcript::{TokenRecord, Word};
 
 use super::sides::Transcript;
+use crate::recording::letters;
 
 /// Of one recording, or of all together.
 #[derive(Serialize)]
@@ -160,10 +161,6 @@ impl Divergence {
         let at_s = at_left.or_else(at_right).or_else(after);
         Some(Self { at_s, left: a.map(str::to_owned), right: b.map(str::to_owned) })
     }
-}
-
-fn letters(text: &str) -> usize {
-    text.chars().filter(|c| !c.is_whitespace()).count()
 }
 
 /// When the word ends that holds the letter after so many.

@@ -1,15 +1,15 @@
 //! The transcripts to compare: saved ones, references, or what the program writes now.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use voxtral_engine::{Engine, Event, SessionOptions};
+use voxtral_engine::Engine;
 use voxtral_transcript::{Report, TokenRecord, Word};
 
 use crate::args::{BackendChoice, Compare, Setup, name, usage};
-use crate::recording::{Pace, Recording};
+use crate::input::read_text;
+use crate::recording::{Heard, Recording};
 use crate::{backend, model};
 
 /// Two transcripts of each recording.
@@ -30,7 +30,7 @@ pub(super) struct Transcript {
 
 impl Sides {
     pub(super) fn gather(args: &Compare) -> anyhow::Result<Self> {
-        let sides = if let Some(refs) = &args.sides.refs {
+        if let Some(refs) = &args.sides.refs {
             Self::with_references(refs, &args.setup)
         } else if let Some(setups) = setups(args) {
             Self::with_each_other(setups, &Recording::all(&args.files)?)
@@ -42,24 +42,24 @@ impl Sides {
                 "what is to be compared? Name two JSON files, or one of --backends, --decodes, --isas, --precisions, --models, \
                  --refs",
             )
-        }?;
-        if sides.pairs.is_empty() {
-            anyhow::bail!("there is nothing to compare in {}", sides.names[0]);
         }
-        Ok(sides)
     }
 
     fn with_references(refs: &Path, setup: &Setup) -> anyhow::Result<Self> {
         let shown = refs.display();
-        let text = fs::read_to_string(refs).with_context(|| shown.to_string())?;
+        let text = read_text(refs)?;
         let folder = refs.parent().unwrap_or(Path::new(""));
         let (mut recordings, mut said) = (Vec::new(), Vec::new());
         for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()) {
-            let (audio, words) = line.split_once('\t').with_context(|| {
-                format!("{shown}, line {number}: expected a recording, a tab and what is said in it")
-            })?;
-            recordings.push(Recording::open(&folder.join(audio))?);
+            let at = || format!("{shown}, line {number}");
+            let parts = line.split_once('\t').filter(|(audio, _)| !audio.trim().is_empty());
+            let (audio, words) =
+                parts.context("expected a recording, a tab and what is said in it").with_context(at)?;
+            recordings.push(Recording::open(&folder.join(audio)).with_context(at)?);
             said.push(Transcript { text: words.trim().to_owned(), ..Transcript::default() });
+        }
+        if recordings.is_empty() {
+            anyhow::bail!("there is nothing to compare in {shown}");
         }
         let (device, heard) = transcribe(setup, &recordings)?;
         Ok(Self::of([shown.to_string(), device], recordings.into_iter().map(|r| r.name).collect(), [said, heard]))
@@ -80,10 +80,13 @@ impl Sides {
         let names = paths.map(|path| path.display().to_string());
         let read = |path: &PathBuf| {
             let shown = path.display();
-            let text = fs::read_to_string(path).with_context(|| shown.to_string())?;
-            Report::read_all(&text).with_context(|| format!("{shown} is not what voxtral --format json writes"))
+            Report::read_all(&read_text(path)?)
+                .with_context(|| format!("{shown} is not what voxtral --format json writes"))
         };
         let (left, right) = (read(paths[0])?, read(paths[1])?);
+        if left.is_empty() && right.is_empty() {
+            anyhow::bail!("there is nothing to compare in {}", names[0]);
+        }
         if left.len() != right.len() {
             anyhow::bail!(
                 "the numbers of transcripts differ: {} in {}, {} in {}",
@@ -144,19 +147,7 @@ fn transcribe(setup: &Setup, recordings: &[Recording]) -> anyhow::Result<(String
     let model = model::open(setup.model.as_deref(), true)?;
     let engine = Engine::new(&model, backend::to_measure(&model, setup)?)?;
     let one = |recording: &Recording| {
-        let options = SessionOptions {
-            delay: setup.delay,
-            decoding: setup.decoding(),
-            stop_at_eos: false,
-            interval: usize::MAX,
-            samples: Some(recording.samples()),
-        };
-        let (mut words, mut tokens) = (Vec::new(), Vec::new());
-        let summary = recording.transcribe(&engine, options, Pace::AtOnce, |event, _| match event {
-            Event::Token { id, logprob } => tokens.push(TokenRecord { id, logprob }),
-            Event::Word(word) => words.push(word),
-            Event::Text(_) | Event::Done(_) => {}
-        })?;
+        let Heard { summary, tokens, words } = recording.hear(&engine, setup.delay, setup.decoding())?;
         anyhow::Ok(Transcript { text: summary.text, words, tokens: Some(tokens) })
     };
     let transcripts = recordings.iter().map(one).collect::<Result<_, _>>()?;

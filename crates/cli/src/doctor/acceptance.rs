@@ -1,5 +1,6 @@
 //! `voxtral doctor --acceptance`: all that the program promises of a backend, with the user's own model and recording.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -7,45 +8,27 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use serde_json::{Value, json};
-use voxtral_audio::{AudioSource, SAMPLE_RATE};
+use serde_json::json;
+use voxtral_audio::SAMPLE_RATE;
 use voxtral_cuda::CudaBackend;
 use voxtral_engine::{Decoding, Engine, SessionOptions};
 use voxtral_model::BackendError;
 use voxtral_transcript::score::mismatch_ratio;
+use voxtral_transcript::{Report, TokenRecord};
 
 use super::Checks;
 use super::check::{Check, Status};
 use super::gpu::Gpu;
 use super::model::{self, Opened};
-use super::smoke::{self, Device, Heard, SAMPLE};
+use super::smoke::Device;
 use crate::args::Doctor;
+use crate::compare;
+use crate::recording::{Heard, Recording, SAMPLE};
 
-/// The most that the words of GPU and processor may differ, as [`mismatch_ratio`] counts.
-const MOST_MISMATCH: f64 = 0.005;
 const LOOKAHEAD: usize = 32;
 const SESSIONS: usize = 10;
 /// How far the driver's own count of free memory may be off: other programs use the GPU too.
 const MEMORY_NOISE: u64 = 64 << 20;
-
-/// What is transcribed: as its bytes are, and as the model hears it.
-pub(crate) struct Recording {
-    bytes: Vec<u8>,
-    samples: Vec<f32>,
-}
-
-impl Recording {
-    /// A file, or the built-in sample.
-    pub(crate) fn open(file: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(path) = file else {
-            let samples = smoke::samples_of(AudioSource::from_reader(SAMPLE, None)?)?;
-            return Ok(Self { bytes: SAMPLE.to_vec(), samples });
-        };
-        let open =
-            || anyhow::Ok(Self { bytes: fs::read(path)?, samples: smoke::samples_of(AudioSource::open(path)?)? });
-        open().with_context(|| path.display().to_string())
-    }
-}
 
 /// What every backend is asked to show.
 const ITEMS: [&str; 6] = ["load", "transcript", "timings", "parallel", "sessions", "stdin"];
@@ -57,9 +40,13 @@ pub(crate) fn run(
     gpu: &Gpu,
     checks: &mut Checks,
 ) -> anyhow::Result<()> {
+    let encoded = match &args.file {
+        Some(path) => Cow::Owned(fs::read(path).with_context(|| path.display().to_string())?),
+        None => Cow::Borrowed(SAMPLE),
+    };
     let mut show = |device: Device, why_not: Option<&str>| -> anyhow::Result<Option<Heard>> {
         let trial = match (opened, why_not) {
-            (Some(opened), None) => Ok(Trial { args, recording, opened, device }),
+            (Some(opened), None) => Ok(Trial { args, recording, encoded: &encoded, opened, device }),
             (None, _) => Err("there is no model to run"),
             (_, Some(why)) => Err(why),
         };
@@ -78,7 +65,7 @@ pub(crate) fn run(
         _ => Check::skipped("agreement", "it takes a transcript of the processor and one of the GPU"),
     })?;
     checks.add(match &cpu {
-        Some(heard) => verdict("fallback", fallback(args, recording, gpu, heard)),
+        Some(heard) => verdict("fallback", fallback(args, &encoded, gpu, heard)),
         None => Check::skipped("fallback", "it takes a transcript of the processor"),
     })
 }
@@ -96,6 +83,8 @@ fn failed(name: &'static str, found: impl Into<String>) -> Check {
 struct Trial<'a> {
     args: &'a Doctor,
     recording: &'a Recording,
+    /// The bytes of its file.
+    encoded: &'a [u8],
     opened: &'a Opened,
     device: Device,
 }
@@ -122,9 +111,8 @@ impl Trial<'_> {
         let (open, place) = (self.opened.took, start.elapsed());
         add(load(&engine, open, place))?;
 
-        let samples = &self.recording.samples;
         let start = Instant::now();
-        let heard = match smoke::transcribe(&engine, samples, Decoding::Sequential) {
+        let heard = match self.recording.hear(&engine, None, Decoding::Sequential) {
             Ok(heard) => heard,
             Err(error) => {
                 add(failed("transcript", format!("{error:#}")))?;
@@ -146,12 +134,12 @@ impl Trial<'_> {
     /// Guessing ahead gives the tokens of one a pass.
     fn parallel(&self, engine: &Engine, sequential: &Heard) -> anyhow::Result<Check> {
         let decoding = Decoding::Parallel { lookahead: LOOKAHEAD };
-        let parallel = smoke::transcribe(engine, &self.recording.samples, decoding)?;
+        let parallel = self.recording.hear(engine, None, decoding)?;
         let passes = [sequential, &parallel].map(|heard| heard.summary.stats.passes);
-        let differ = different(&sequential.ids, &parallel.ids);
+        let differ = different(&sequential.tokens, &parallel.tokens);
         let facts = json!({ "different_tokens": differ, "sequential_passes": passes[0], "parallel_passes": passes[1] });
         let found =
-            format!("{} tokens in {} passes one by one, in {} ahead", sequential.ids.len(), passes[0], passes[1]);
+            format!("{} tokens in {} passes one by one, in {} ahead", sequential.tokens.len(), passes[0], passes[1]);
         Ok(equal("parallel", differ, found).with(facts))
     }
 
@@ -204,10 +192,9 @@ impl Trial<'_> {
     fn stdin(&self, file: &Heard) -> anyhow::Result<Check> {
         let mut program = program(self.args)?;
         program.args(["--silent", "--backend", self.device.name()]);
-        let Answer { result, .. } = ask(program, &self.recording.bytes)?;
-        let ids = ids_of(&result)?;
-        let differ = different(&file.ids, &ids);
-        let found = format!("{} tokens from the file, {} from the pipe", file.ids.len(), ids.len());
+        let Answer { tokens, .. } = ask(program, self.encoded)?;
+        let differ = different(&file.tokens, &tokens);
+        let found = format!("{} tokens from the file, {} from the pipe", file.tokens.len(), tokens.len());
         Ok(equal("stdin", differ, found).with(json!({ "different_tokens": differ })))
     }
 }
@@ -226,7 +213,7 @@ fn load(engine: &Engine, open: Duration, place: Duration) -> Check {
 
 fn transcript(heard: &Heard) -> Check {
     let text = &heard.summary.text;
-    let facts = json!({ "text": text, "tokens": heard.ids.len() });
+    let facts = json!({ "text": text, "tokens": heard.tokens.len() });
     let words = text.split_whitespace().count();
     let check = if text.is_empty() {
         Check::bad(
@@ -260,13 +247,14 @@ fn timings(heard: &Heard, total: Duration) -> Check {
 /// The GPU hears what the processor hears.
 fn agreement(cpu: &Heard, cuda: &Heard) -> Check {
     let mismatch = mismatch_ratio(&cpu.summary.text, &cuda.summary.text);
-    let differ = different(&cpu.ids, &cuda.ids);
-    let facts = json!({ "mismatch_ratio": mismatch, "most_mismatch": MOST_MISMATCH, "different_tokens": differ });
+    let differ = different(&cpu.tokens, &cuda.tokens);
+    let facts = json!({ "mismatch_ratio": mismatch, "most_mismatch": compare::TOLERANCE, "different_tokens": differ });
     let found = format!(
-        "the words of GPU and processor differ by {mismatch:.4}, {MOST_MISMATCH} at the most; {differ} of {} tokens differ",
-        cpu.ids.len()
+        "the words of GPU and processor differ by {mismatch:.4}, {} at the most; {differ} of {} tokens differ",
+        compare::TOLERANCE,
+        cpu.tokens.len()
     );
-    let check = if mismatch <= MOST_MISMATCH {
+    let check = if mismatch <= compare::TOLERANCE {
         Check::ok("agreement", found)
     } else {
         let remedy = "take the real model: random weights decide by a hair, which no two ways of rounding do alike; else please \
@@ -277,11 +265,11 @@ fn agreement(cpu: &Heard, cuda: &Heard) -> Check {
 }
 
 /// Where no GPU can be used, the program says so and runs on the processor.
-fn fallback(args: &Doctor, recording: &Recording, gpu: &Gpu, cpu: &Heard) -> anyhow::Result<Check> {
+fn fallback(args: &Doctor, encoded: &[u8], gpu: &Gpu, cpu: &Heard) -> anyhow::Result<Check> {
     let mut program = program(args)?;
     program.args(["--backend", "auto"]).env("CUDA_VISIBLE_DEVICES", "-1");
-    let Answer { result, stderr } = ask(program, &recording.bytes)?;
-    let (backend, differ) = (&result["backend"], different(&cpu.ids, &ids_of(&result)?));
+    let Answer { backend, tokens, stderr } = ask(program, encoded)?;
+    let differ = different(&cpu.tokens, &tokens);
     let said =
         stderr.lines().find_map(|line| Some(&line[line.find("running on the processor")?..])).unwrap_or_default();
     let facts = json!({ "backend": backend, "different_tokens": differ, "said": said });
@@ -293,8 +281,8 @@ fn fallback(args: &Doctor, recording: &Recording, gpu: &Gpu, cpu: &Heard) -> any
 }
 
 /// Tokens that differ, those that only one has included.
-fn different(a: &[u32], b: &[u32]) -> usize {
-    a.iter().zip(b).filter(|(a, b)| a != b).count() + a.len().abs_diff(b.len())
+fn different(a: &[TokenRecord], b: &[TokenRecord]) -> usize {
+    a.iter().zip(b).filter(|(a, b)| a.id != b.id).count() + a.len().abs_diff(b.len())
 }
 
 fn equal(name: &'static str, differ: usize, found: String) -> Check {
@@ -314,7 +302,8 @@ fn program(args: &Doctor) -> anyhow::Result<Command> {
 
 /// What a program answered.
 struct Answer {
-    result: Value,
+    backend: String,
+    tokens: Vec<TokenRecord>,
     stderr: String,
 }
 
@@ -330,14 +319,9 @@ fn ask(mut program: Command, input: &[u8]) -> anyhow::Result<Answer> {
     })?;
     let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     anyhow::ensure!(output.status.success(), "the program ended with {}: {stderr}", output.status);
-    let result = serde_json::from_slice(&output.stdout).context("the program did not answer in JSON")?;
-    Ok(Answer { result, stderr })
-}
-
-fn ids_of(result: &Value) -> anyhow::Result<Vec<u32>> {
-    let tokens = result["tokens"].as_array().context("the program's answer has no tokens")?;
-    let ids = tokens.iter().map(|token| token["id"].as_u64().and_then(|id| u32::try_from(id).ok()));
-    ids.collect::<Option<_>>().context("the program's answer has a token without an id")
+    let report: Report = serde_json::from_slice(&output.stdout).context("the program did not answer in JSON")?;
+    let tokens = report.tokens.context("the program's answer has no tokens")?;
+    Ok(Answer { backend: report.backend, tokens, stderr })
 }
 
 fn ms(time: Duration) -> f64 {
@@ -350,9 +334,9 @@ mod tests {
 
     #[test]
     fn tokens_that_only_one_side_has_differ() {
-        assert_eq!(different(&[1, 2, 3], &[1, 2, 3]), 0);
-        assert_eq!(different(&[1, 2, 3], &[1, 9]), 2);
-        assert_eq!(different(&[], &[4]), 1);
+        let tokens = |ids: &[u32]| ids.iter().map(|&id| TokenRecord { id, logprob: 0.0 }).collect::<Vec<_>>();
+        let differ = |a: &[u32], b: &[u32]| different(&tokens(a), &tokens(b));
+        assert_eq!((differ(&[1, 2, 3], &[1, 2, 3]), differ(&[1, 2, 3], &[1, 9]), differ(&[], &[4])), (0, 2, 1));
         assert_eq!(equal("stdin", 2, "x".into()).status, Status::Failure);
     }
 }

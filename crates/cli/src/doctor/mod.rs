@@ -13,26 +13,28 @@ mod system;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::args::{BackendChoice, Doctor};
-use crate::output::{Output, Unmet};
-use acceptance::Recording;
+use crate::args::{Doctor, name};
+use crate::input::spare;
+use crate::output::{Output, Unmet, unless_closed};
+use crate::recording::Recording;
 use check::{Check, Status};
 use gpu::Gpu;
 use smoke::Device;
 use system::Host;
 
 pub(crate) fn run(args: &Doctor) -> anyhow::Result<()> {
+    spare(&args.file, args.output.as_deref());
     let file = args.output.as_deref().map(|path| Output::open(Some(path))).transpose()?;
-    let recording = if args.acceptance { Some(Recording::open(args.file.as_deref())?) } else { None };
+    let recording = match &args.file {
+        Some(path) => Some(Recording::open(path)?),
+        None => args.acceptance.then(Recording::sample).transpose()?,
+    };
     let mut checks = Checks { all: Vec::new(), printed: !args.json, output: Output::open(None)? };
     examine(args, recording.as_ref(), &mut checks)?;
 
     let report = json_of(args, &checks)? + "\n";
-    if args.json {
-        checks.output.write(&report)?;
-    } else {
-        checks.output.write(&checks.conclusion())?;
-    }
+    let last = if args.json { report.clone() } else { checks.conclusion() };
+    unless_closed(checks.output.write(&last))?;
     if let Some(mut file) = file {
         file.write(&report)?;
         file.finish()?;
@@ -79,7 +81,7 @@ struct Checks {
 impl Checks {
     fn add(&mut self, check: Check) -> anyhow::Result<()> {
         if self.printed {
-            self.output.write(&check.to_string())?;
+            unless_closed(self.output.write(&check.to_string()))?;
         }
         self.all.push(check);
         Ok(())
@@ -110,16 +112,11 @@ fn json_of(args: &Doctor, checks: &Checks) -> serde_json::Result<String> {
         asked: Value,
         checks: &'a [Check],
     }
-    let backend = match args.backend {
-        BackendChoice::Auto => "auto",
-        BackendChoice::Cpu => "cpu",
-        BackendChoice::Cuda => "cuda",
-    };
     serde_json::to_string_pretty(&Report {
         version: env!("CARGO_PKG_VERSION"),
         status: checks.worst(),
         asked: json!({
-            "model": model::folder(args), "backend": backend, "device": args.device, "acceptance": args.acceptance,
+            "model": model::folder(args), "backend": name(args.backend), "device": args.device, "acceptance": args.acceptance,
         }),
         checks: &checks.all,
     })

@@ -13,6 +13,7 @@ use super::check::{Check, Status, size};
 use super::gpu::Gpu;
 use super::system::Host;
 use crate::args::{BackendChoice, Doctor};
+use crate::model;
 
 /// An opened model.
 pub(crate) struct Opened {
@@ -23,7 +24,7 @@ pub(crate) struct Opened {
 
 /// The folder that was named, if it is one.
 pub(crate) fn folder(args: &Doctor) -> Option<&Path> {
-    args.model.as_deref().filter(|dir| *dir != Path::new("digits"))
+    model::folder(args.model.as_deref())
 }
 
 /// Opens the model; says what is wrong with it, or where it fits.

@@ -1,23 +1,18 @@
 //! What a backend makes of the built-in sample, and how fast its memory is.
 
-use std::thread;
 use std::time::Instant;
 
 use serde_json::json;
-use voxtral_audio::AudioSource;
 use voxtral_cpu::{CpuBackend, CpuOptions};
 use voxtral_cuda::{CudaBackend, CudaOptions};
-use voxtral_engine::{Decoding, Engine, Event, SessionOptions, Summary};
+use voxtral_engine::{Decoding, Engine};
 use voxtral_model::{Model, ModelConfig, TOKEN_MS};
 use voxtral_transcript::score::word_errors;
 
 use super::check::{Check, Status};
 use super::gpu::Gpu;
-use crate::bandwidth;
-
-/// Somebody saying digits, and which.
-pub(crate) const SAMPLE: &[u8] = include_bytes!("../../../../samples/digits.wav");
-const SAMPLE_WORDS: &str = "four seven one one nine zero two six three five eight";
+use crate::machine;
+use crate::recording::{Recording, SAMPLE_WORDS};
 
 /// What computes.
 #[derive(Clone, Copy)]
@@ -45,54 +40,18 @@ impl Device {
     }
 }
 
-/// What a session gave.
-pub(crate) struct Heard {
-    pub ids: Vec<u32>,
-    pub summary: Summary,
-}
-
-/// A recording through a session, as `voxtral FILE` does it.
-pub(crate) fn transcribe(engine: &Engine, samples: &[f32], decoding: Decoding) -> anyhow::Result<Heard> {
-    let options = SessionOptions {
-        decoding,
-        interval: usize::MAX,
-        samples: Some(samples.len() as u64),
-        ..SessionOptions::default()
-    };
-    let mut session = engine.session(options)?;
-    session.push_samples(samples)?;
-    session.finish();
-    let mut ids = Vec::new();
-    while let Some(event) = session.next_event() {
-        match event? {
-            Event::Token { id, .. } => ids.push(id),
-            Event::Done(summary) => return Ok(Heard { ids, summary }),
-            Event::Text(_) | Event::Word(_) => {}
-        }
-    }
-    anyhow::bail!("the engine ended without a result")
-}
-
-/// All of a recording, as the model hears it.
-pub(crate) fn samples_of(mut source: AudioSource) -> anyhow::Result<Vec<f32>> {
-    let mut samples = Vec::new();
-    while let Some(block) = source.next_block()? {
-        samples.extend_from_slice(block);
-    }
-    Ok(samples)
-}
-
 /// The built-in model on the built-in sample, whose words are known.
 pub(crate) fn sample(device: Device) -> Check {
     let start = Instant::now();
-    let heard = || -> anyhow::Result<Heard> {
+    let heard = || {
         let engine = device.engine(&Model::digits())?;
-        transcribe(&engine, &samples_of(AudioSource::from_reader(SAMPLE, None)?)?, Decoding::Auto)
+        Recording::sample()?.hear(&engine, None, Decoding::Auto)
     };
     let report = "this should not happen: please report it, with what `voxtral doctor --json` prints";
     let check = match heard() {
         Err(error) => Check::bad("sample", Status::Failure, format!("{error:#}"), report),
-        Ok(Heard { summary, .. }) => {
+        Ok(heard) => {
+            let summary = heard.summary;
             let errors = word_errors(SAMPLE_WORDS, &summary.text).total();
             let facts = json!({ "text": summary.text, "word_errors": errors, "audio_s": summary.audio_s });
             let check = if errors == 0 {
@@ -111,7 +70,7 @@ pub(crate) fn sample(device: Device) -> Check {
 /// How fast weights can be read, and how long a step of the full-size model takes at the least.
 pub(crate) fn speed(device: Device, gpu: &Gpu) -> Check {
     let rate = match device {
-        Device::Cpu => bandwidth::read_rate(thread::available_parallelism().map_or(1, usize::from)),
+        Device::Cpu => machine::read_rate(machine::threads()),
         Device::Cuda(ordinal) => match CudaBackend::copy_rate(ordinal) {
             Ok(rate) => rate,
             Err(error) => {

@@ -1,7 +1,6 @@
 //! The operating system, the processor, its memory, disks, and where sound can come from.
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -12,30 +11,11 @@ use voxtral_cpu::{CpuBackend, Isa};
 use voxtral_model::ModelConfig;
 
 use super::check::{Check, Status, size};
+use crate::machine;
+use crate::wsl::{self, Wsl};
 
 /// What a disk should have left after a download.
 const DISK_RESERVE: u64 = 1_000_000_000;
-
-/// Linux on Windows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wsl {
-    /// Translates system calls; has no GPU.
-    V1,
-    /// A virtual machine with a kernel of its own.
-    V2,
-}
-
-impl Wsl {
-    /// From `/proc/version` and `/proc/sys/kernel/osrelease`.
-    fn told_by(version: &str, osrelease: &str) -> Option<Self> {
-        let both = format!("{version} {osrelease}").to_lowercase();
-        match both.contains("microsoft") {
-            false => None,
-            true if both.contains("wsl2") || both.contains("microsoft-standard") => Some(Self::V2),
-            true => Some(Self::V1),
-        }
-    }
-}
 
 /// A mounted file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,12 +31,6 @@ impl Disk {
     fn of<'a>(disks: &'a [Self], path: &Path) -> Option<&'a Self> {
         let above = disks.iter().filter(|disk| path.starts_with(&disk.mount));
         above.max_by_key(|disk| disk.mount.components().count())
-    }
-
-    /// Whether it is a drive of Windows, each of whose reads goes through the border between the two systems.
-    fn is_of_windows(&self, wsl: Option<Wsl>) -> bool {
-        let kind = self.kind.as_str();
-        wsl.is_some() && (matches!(kind, "9p" | "drvfs") || kind == "virtiofs" && self.mount.starts_with("/mnt"))
     }
 }
 
@@ -78,18 +52,13 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn look() -> Self {
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
         let disks = Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing().with_storage());
         let disks = disks.iter().flatten().map(|disk| Disk {
             mount: disk.mount_point().to_owned(),
             kind: disk.file_system().to_string_lossy().into_owned(),
             free: disk.available_space(),
         });
-        Self {
-            wsl: Wsl::told_by(&read("/proc/version"), &read("/proc/sys/kernel/osrelease")),
-            memory: Memory::of_the_process(),
-            disks: disks.collect(),
-        }
+        Self { wsl: Wsl::detect(), memory: Memory::of_the_process(), disks: disks.collect() }
     }
 }
 
@@ -100,14 +69,21 @@ impl Memory {
         let pid = Pid::from_u32(std::process::id());
         system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, ProcessRefreshKind::nothing());
         let (total, available) = (system.total_memory(), system.available_memory());
-        Some(match system.process(pid).and_then(|process| process.cgroup_limits()) {
+        let group = system.process(pid).and_then(|process| process.cgroup_limits());
+        Self::within(total, available, group.map(|group| (group.total_memory, group.rss)))
+    }
+
+    /// Of a machine, and of a control group's limit and what is resident in it.
+    fn within(total: u64, available: u64, group: Option<(u64, u64)>) -> Option<Self> {
+        match group {
+            // Without /proc all is 0.
+            _ if total == 0 => None,
             // What a group has cached it can have back, so only what is resident counts as taken.
-            Some(group) if group.total_memory < total => {
-                let left = group.total_memory.saturating_sub(group.rss);
-                Self { total: group.total_memory, available: available.min(left) }
+            Some((limit, resident)) if limit < total => {
+                Some(Self { total: limit, available: available.min(limit.saturating_sub(resident)) })
             }
-            _ => Self { total, available },
-        })
+            _ => Some(Self { total, available }),
+        }
     }
 }
 
@@ -131,7 +107,7 @@ pub(crate) fn operating_system(host: &Host) -> Check {
 }
 
 pub(crate) fn processor() -> Check {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = machine::threads();
     let (name, isa) = (voxtral_cpu::processor_name(), Isa::detect());
     let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
     let found = format!("{name}, {cores} threads, kernels {} (of {})", isa.name(), available.join(", "));
@@ -192,14 +168,15 @@ pub(crate) fn disk(host: &Host, model: Option<&Path>) -> Check {
     let Some(disk) = Disk::of(&host.disks, &place).filter(|_| place.exists()) else {
         return Check::skipped("disk", format!("the system does not tell where {} is", place.display()));
     };
+    let on_windows = wsl::windows_drive(&place).is_some();
     let facts = json!({
         "path": place, "mount": disk.mount, "file_system": disk.kind, "free_bytes": disk.free,
-        "windows_drive": disk.is_of_windows(host.wsl),
+        "windows_drive": on_windows,
     });
     let (mount, kind) = (disk.mount.display(), &disk.kind);
     let found = format!("{} free on {mount} ({kind}), where {} is", size(disk.free), place.display());
     let download = full_size_bytes() + DISK_RESERVE;
-    let check = if disk.is_of_windows(host.wsl) {
+    let check = if on_windows {
         let found = format!("{found}: a drive of Windows, slow to read from WSL");
         let remedy = "keep the model in WSL's own file system: `cp -r` its folder to ~/models";
         Check::bad("disk", Status::Warning, found, remedy)
@@ -251,32 +228,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn linux_on_windows_is_told_from_linux() {
-        let wsl2 = "Linux version 5.15.167.4-microsoft-standard-WSL2 (root@f9c826d3017f) (gcc (GCC) 11.2.0) #1 SMP";
-        assert_eq!(Wsl::told_by(wsl2, "5.15.167.4-microsoft-standard-WSL2\n"), Some(Wsl::V2));
-        assert_eq!(Wsl::told_by("Linux version 4.19.104-microsoft-standard (oe@oe)", ""), Some(Wsl::V2));
-        assert_eq!(Wsl::told_by("Linux version 6.6.36 (me@pc)", "6.6.36-Microsoft-custom-WSL2"), Some(Wsl::V2));
-        let wsl1 = "Linux version 4.4.0-19041-Microsoft (Microsoft@Microsoft.com) (gcc version 5.4.0 (GCC) )";
-        assert_eq!(Wsl::told_by(wsl1, "4.4.0-19041-Microsoft\n"), Some(Wsl::V1));
-        assert_eq!(
-            Wsl::told_by("Linux version 6.1.0-28-amd64 (debian-kernel@lists.debian.org)", "6.1.0-28-amd64"),
-            None
-        );
-        assert_eq!(Wsl::told_by("", ""), None);
-    }
-
-    #[test]
     fn a_path_is_on_the_nearest_disk_above_it() {
         let disk = |mount: &str, kind: &str| Disk { mount: mount.into(), kind: kind.into(), free: 1 };
-        let disks = [disk("/", "ext4"), disk("/mnt/c", "9p"), disk("/mnt/wsl", "tmpfs"), disk("/mnt/v", "virtiofs")];
+        let disks = [disk("/", "ext4"), disk("/mnt/c", "9p"), disk("/mnt/wsl", "tmpfs")];
         let kind = |path: &str| Disk::of(&disks, Path::new(path)).map(|disk| disk.kind.as_str());
         assert_eq!(kind("/mnt/c/models"), Some("9p"));
         assert_eq!(kind("/mnt/company"), Some("ext4"));
         assert_eq!(kind("/home/me/models"), Some("ext4"));
         assert_eq!(kind("relative"), None);
-        let slow = |path: &str, wsl| Disk::of(&disks, Path::new(path)).is_some_and(|disk| disk.is_of_windows(wsl));
-        assert!(slow("/mnt/c/models", Some(Wsl::V2)) && slow("/mnt/v/x", Some(Wsl::V2)));
-        assert!(!slow("/home/me", Some(Wsl::V2)) && !slow("/mnt/c/models", None));
+    }
+
+    #[test]
+    fn memory_is_what_the_process_may_have() {
+        let memory = |total, available, group| Memory::within(total, available, group).map(|m| (m.total, m.available));
+        assert_eq!(memory(16, 9, None), Some((16, 9)));
+        assert_eq!(memory(16, 9, Some((8, 3))), Some((8, 5)));
+        assert_eq!(memory(16, 2, Some((8, 3))), Some((8, 2)));
+        assert_eq!(memory(16, 9, Some((u64::MAX, 3))), Some((16, 9)));
+        // A system that does not tell is not one without memory.
+        assert_eq!(memory(0, 0, None), None);
     }
 
     #[test]

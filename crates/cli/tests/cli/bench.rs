@@ -80,6 +80,19 @@ fn live_words_come_after_they_were_heard() {
 }
 
 #[test]
+fn where_nothing_is_said_there_is_no_latency() {
+    let dir = tempfile::tempdir().unwrap();
+    let silence = dir.path().join("silence.wav");
+    write_wav(&silence, 16_000, 1, &[0; 8_000]);
+    let args = ["--live", "--repeat", "1", silence.to_str().unwrap()];
+    let report = json(&args);
+    let figures = &report["backends"][0]["recordings"][0];
+    assert_eq!(figures["live"], serde_json::json!({ "latency_ms": null, "words": [] }));
+    let table = bench(&[&["--backend", "cpu"], &args[..]].concat(), 0).0;
+    assert!(table.contains("\n  first text  none\n") && table.contains("\n  words       none\n"), "{table}");
+}
+
+#[test]
 fn a_slowed_kernel_is_noticed() {
     if Isa::detect() == Isa::PORTABLE {
         eprintln!("skipped: this processor has no faster instructions than the portable ones");
@@ -98,6 +111,8 @@ fn a_slowed_kernel_is_noticed() {
     let against = ["--against", &before, "--max-slowdown", "4", "--format", "json"];
     let same: Value = serde_json::from_str(&run(&against, 0).0).unwrap();
     let (slow, said) = run(&[&against[..], &["--isa", "scalar", "--threads", "1"]].concat(), 3);
+    let told = said.lines().filter(|line| line.contains(" was measured on ")).count();
+    assert_eq!(told, 1, "{said}");
     let slow: Value = serde_json::from_str(&slow).unwrap();
     for report in [&same, &slow] {
         follows_schema(report, "bench.schema.json");

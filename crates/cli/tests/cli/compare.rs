@@ -154,7 +154,8 @@ fn files_that_are_no_transcripts_are_told() {
 fn references_score_a_folder() {
     let saved = Saved(tempfile::tempdir().unwrap());
     fs::copy(root().join("samples/digits.wav"), saved.path("a.wav")).unwrap();
-    let refs = saved.write("refs.tsv", &format!("a.wav\t{DIGITS}\n\na.wav\t{DIGITS}\n"));
+    // As an editor of Windows saves it.
+    let refs = saved.write("refs.tsv", &format!("\u{feff}a.wav\t{DIGITS}\n\na.wav\t{DIGITS}\n"));
     let report = compare(&["--backend", "cpu", "--refs", &refs, "--max-wer", "0"], 0).0;
     assert_eq!(report["total"]["wer"]["reference"], 22);
     assert_eq!((&report["limits"]["tolerance"], &report["total"]["tokens"]), (&Value::Null, &Value::Null));
@@ -170,9 +171,12 @@ fn references_score_a_folder() {
         eprintln!("skipped: {} is absent", eval.display());
     }
 
-    let said = fails(&["--refs", &saved.write("none.tsv", "a.wav four\n")], 1);
-    assert!(said.contains("none.tsv, line 1: expected a recording, a tab and what is said in it"), "{said}");
-    assert!(fails(&["--refs", &saved.write("lost.tsv", "b.wav\tfour\n")], 1).contains("b.wav: No such file"));
+    for line in ["a.wav four\n", "\tfour\n"] {
+        let said = fails(&["--refs", &saved.write("none.tsv", line)], 1);
+        assert!(said.contains("none.tsv, line 1: expected a recording, a tab and what is said in it"), "{said}");
+    }
+    let said = fails(&["--refs", &saved.write("lost.tsv", "\nb.wav\tfour\n")], 1);
+    assert!(said.contains("lost.tsv, line 2: ") && said.contains("b.wav: No such file"), "{said}");
     assert!(fails(&["--refs", &saved.write("blank.tsv", "\n")], 1).contains("there is nothing to compare in "));
 }
 
@@ -209,6 +213,9 @@ fn what_to_compare_has_to_be_said() {
     assert!(fails(&["--isas", "auto,avx2,avx512"], 2).contains("--isas takes two"));
     assert!(fails(&["--isas", "auto,scalar", "--decodes", "auto,parallel"], 2).contains("cannot be used with"));
     assert!(fails(&["--refs", "a.tsv", "samples/digits.wav"], 2).contains("cannot be used with"));
+    // A reference has no log-probabilities.
+    assert!(fails(&["--refs", "a.tsv", "--max-drift", "1"], 2).contains("cannot be used with"));
+    assert!(fails(&[], 2).contains("\nUsage: voxtral compare "));
     assert!(fails(&["a.json", "b.json", "--tolerance=-1"], 2).contains("is not a number from 0 up"));
     let said = fails(&["--precisions", "f32,auto", "nowhere.wav"], 1);
     assert!(said.contains("nowhere.wav: No such file"), "{said}");

@@ -8,15 +8,12 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
+const SCHEMA: &str = "doctor.schema.json";
+
 fn doctor() -> Command {
     let mut doctor = voxtral();
     doctor.arg("doctor").env("CUDA_VISIBLE_DEVICES", "-1");
     doctor
-}
-
-fn schema() -> jsonschema::Validator {
-    let schema = fs::read(root().join("schemas/doctor.schema.json")).unwrap();
-    jsonschema::draft202012::new(&serde_json::from_slice(&schema).unwrap()).unwrap()
 }
 
 /// The report of a run, which must follow the schema and end with this code.
@@ -30,8 +27,7 @@ fn report(mut doctor: Command, args: &[impl AsRef<OsStr>], code: i32) -> Value {
         "{said}"
     );
     let report: Value = serde_json::from_slice(&run.stdout).unwrap();
-    let errors: Vec<_> = schema().iter_errors(&report).map(|e| format!("{}: {e}", e.instance_path())).collect();
-    assert!(errors.is_empty(), "{errors:#?} in {report:#}");
+    follows_schema(&report, SCHEMA);
     report
 }
 
@@ -154,7 +150,7 @@ fn what_is_typed_wrong_is_no_finding() {
 #[test]
 fn the_schema_refuses_what_is_no_report() {
     let whole = report(doctor(), &["--backend", "cuda"], 3);
-    let schema = schema();
+    let schema = schema_of(SCHEMA);
     type Break = fn(&mut Value);
     let breaks: [(&str, Break); 6] = [
         ("no status", |report| _ = report.as_object_mut().unwrap().remove("status")),

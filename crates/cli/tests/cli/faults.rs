@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::*;
@@ -368,6 +368,55 @@ fn a_file_is_replaced_when_all_is_well_and_only_then() {
         assert_eq!(fs::read_to_string(&target).unwrap(), format!("{DIGITS}\n"));
         assert!(out.is_symlink(), "what a link leads to is replaced, not the link");
     }
+}
+
+#[test]
+fn the_only_recording_is_looked_for_before_the_model_is_opened() {
+    let says = |args: &[&str], what: &str| {
+        let run = voxtral().args(["-d", "no/model"]).args(args).assert().code(1).stdout("");
+        run.stderr(predicates::str::starts_with(format!("voxtral: {what}: ")));
+    };
+    says(&["nowhere.wav"], "nowhere.wav");
+    says(&["crates"], "crates");
+    says(&["README.md"], "README.md");
+    says(&["nowhere.wav", "samples/digits.wav"], "no/model");
+}
+
+/// Standard output that nobody reads.
+#[cfg(unix)]
+fn closed_pipe() -> std::process::Stdio {
+    std::io::pipe().unwrap().1.into()
+}
+
+#[test]
+#[cfg(unix)]
+fn a_result_is_told_though_nobody_reads_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let whole = json_of(&["samples/digits.wav"], "");
+    fs::write(path("a.json"), whole.to_string()).unwrap();
+    fs::write(path("b.json"), whole.to_string().replace("eight", "nine")).unwrap();
+    let code = |args: &[&str]| {
+        program().args(args).env("CUDA_VISIBLE_DEVICES", "-1").stdout(closed_pipe()).status().unwrap().code()
+    };
+    assert_eq!(code(&["compare", &path("a.json"), &path("a.json")]), Some(0));
+    assert_eq!(code(&["compare", &path("a.json"), &path("b.json")]), Some(3));
+    assert_eq!(code(&["bench", "--backend", "cpu", "--repeat", "1"]), Some(0));
+    assert_eq!(code(&["doctor", "--backend", "cuda", "-o", &path("report.json")]), Some(3));
+    let report: Value = serde_json::from_slice(&fs::read(path("report.json")).unwrap()).unwrap();
+    assert_eq!(report["status"], "failure");
+}
+
+#[test]
+fn no_recording_is_replaced_by_what_is_said_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let talk = dir.path().join("talk.wav");
+    fs::write(&talk, digits_wav()).unwrap();
+    for command in [&["bench"][..], &["compare", "--isas", "auto,portable"], &["doctor", "--acceptance"]] {
+        let run = voxtral().args(command).arg(&talk).arg("-o").arg(&talk).assert().code(2).stdout("");
+        run.stderr(predicates::str::contains("is an input, and --output would replace it"));
+    }
+    assert_eq!(fs::read(&talk).unwrap(), digits_wav());
 }
 
 #[test]

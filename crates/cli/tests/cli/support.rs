@@ -97,12 +97,17 @@ pub fn copy_of(model: &str) -> TempDir {
     copy_of_folder(&format!("goldens/{model}"))
 }
 
+/// A schema of `schemas/`.
+pub fn schema_of(name: &str) -> jsonschema::Validator {
+    let schema = fs::read_to_string(root().join("schemas").join(name)).unwrap();
+    jsonschema::validator_for(&serde_json::from_str(&schema).unwrap()).unwrap()
+}
+
 /// Holds JSON to a schema of `schemas/`.
 #[track_caller]
 pub fn follows_schema(json: &Value, schema: &str) {
-    let schema = fs::read_to_string(root().join("schemas").join(schema)).unwrap();
-    let schema = jsonschema::validator_for(&serde_json::from_str(&schema).unwrap()).unwrap();
-    let errors: Vec<String> = schema.iter_errors(json).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    let errors: Vec<String> =
+        schema_of(schema).iter_errors(json).map(|e| format!("{}: {e}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{errors:?} in {json}");
 }
 

@@ -1,16 +1,39 @@
-//! How fast the processor reads its memory, which is what bounds a step of the decoder.
+//! What the machine gives the program: threads, memory, and how fast that is.
 
+use std::fs;
 use std::hint::black_box;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// More than caches hold.
+/// What is read to measure memory: more than caches hold.
 const BYTES: usize = 512 << 20;
 /// Others who use memory leave some of them alone.
 const ROUNDS: usize = 20;
 
-/// Bytes a second that so many threads together read from memory, the best of the rounds.
+/// Threads that the processor runs at once for this program.
+pub(crate) fn threads() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A version of CUDA as people write it; the driver says 12040 for 12.4.
+pub(crate) fn cuda_version(version: u32) -> String {
+    format!("{}.{}", version / 1000, version % 1000 / 10)
+}
+
+/// The most memory that was ever resident, in bytes; 0 where the system does not tell.
+pub(crate) fn peak_rss_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.and_then(|peak| peak.trim().strip_suffix(" kB")?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Forgets the peak, so that it is that of what follows; where the system cannot, it stays.
+pub(crate) fn forget_peak_rss() {
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
+/// Bytes a second that so many threads together read from memory, the best of the rounds: what bounds a step of the decoder.
 pub(crate) fn read_rate(threads: usize) -> f64 {
     let threads = threads.max(1);
     let words = BYTES / size_of::<u64>() / threads;
