@@ -1,14 +1,68 @@
 //! Sessions over the CPU backend: what does not matter, and what must not be lost.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
 use proptest::prelude::*;
 use voxtral_cpu::{CpuBackend, CpuOptions, Precision};
 use voxtral_engine::{Decoding, Engine, EngineError, Event, Session, SessionOptions, Summary};
 use voxtral_model::testing::{array, cases, golden, ids};
-use voxtral_model::{Delay, Model, ModelConfig};
+use voxtral_model::{
+    Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig, Prediction, Stage, StreamId,
+};
+
+fn cpu(model: &Model) -> CpuBackend {
+    let options = CpuOptions { threads: 1, precision: Precision::F32, ..CpuOptions::default() };
+    CpuBackend::new(model, options).unwrap()
+}
 
 fn engine(model: &Model) -> Engine {
-    let options = CpuOptions { threads: 1, precision: Precision::F32, ..CpuOptions::default() };
-    Engine::new(model, Box::new(CpuBackend::new(model, options).unwrap())).unwrap()
+    Engine::new(model, Box::new(cpu(model))).unwrap()
+}
+
+/// The processor, whose encoded values are counted and which fails when it is told to.
+struct Watched {
+    cpu: CpuBackend,
+    encoded: Arc<AtomicUsize>,
+    fails: Arc<AtomicBool>,
+}
+
+impl Watched {
+    fn works(&self) -> Result<(), BackendError> {
+        let what = "it was told to fail".to_owned();
+        if self.fails.load(Relaxed) { Err(BackendError::Device { device: "a GPU".to_owned(), what }) } else { Ok(()) }
+    }
+}
+
+impl Backend for Watched {
+    fn info(&self) -> BackendInfo {
+        self.cpu.info()
+    }
+
+    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
+        self.works().and_then(|()| self.cpu.open(delay, positions))
+    }
+
+    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError> {
+        self.works().and_then(|()| self.cpu.fork(of, positions))
+    }
+
+    fn close(&mut self, stream: StreamId) {
+        self.cpu.close(stream);
+    }
+
+    fn encode(&mut self, batch: &[EncodeSpan<'_>]) -> Result<(), BackendError> {
+        self.encoded.fetch_add(batch.iter().map(|span| span.mel.len()).sum(), Relaxed);
+        self.works().and_then(|()| self.cpu.encode(batch))
+    }
+
+    fn decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), BackendError> {
+        self.works().and_then(|()| self.cpu.decode(batch, out))
+    }
+
+    fn inspect(&mut self, stage: Stage) -> Result<Vec<f32>, BackendError> {
+        self.cpu.inspect(stage)
+    }
 }
 
 fn delay(tokens: u32) -> Option<Delay> {
@@ -88,6 +142,54 @@ fn every_80_ms_is_one_token_and_end_of_sequence_ends_nothing() {
         assert_eq!(tokens.len(), samples.div_ceil(1280) + 10, "{samples} samples");
         assert_eq!(summary.audio_s, samples as f64 / 16_000.0);
         assert_eq!(summary.stats.positions, samples.div_ceil(1280) + 32 + 6 + 10, "{samples} samples");
+    }
+}
+
+#[test]
+fn audio_is_encoded_once_whatever_the_interval() {
+    let model = Model::digits();
+    let encoded = Arc::new(AtomicUsize::new(0));
+    let watched = Watched { cpu: cpu(&model), encoded: encoded.clone(), fails: Arc::default() };
+    let engine = Engine::new(&model, Box::new(watched)).unwrap();
+    let samples = noise(50_000, 9);
+    let token = model.config.frames_per_token() * model.config.audio.mel_bins;
+    let run = |interval: usize, chunk: usize| {
+        encoded.store(0, Relaxed);
+        let options = SessionOptions { interval, ..SessionOptions::default() };
+        let positions = run(&engine, &samples, chunk, options).1.stats.positions;
+        (encoded.load(Relaxed), positions)
+    };
+    let (first, positions) = run(0, samples.len());
+    assert!((positions * token..=(positions + 1) * token).contains(&first), "{first} values, {positions} positions");
+    // What every stream begins with is known from now on.
+    let (values, _) = run(0, samples.len());
+    assert!(values < first, "{values} of {first} values");
+    for (interval, chunk) in [(0, 777), (1, 1280), (6, 8000), (6, 16_000), (13, 4096)] {
+        assert_eq!(run(interval, chunk), (values, positions), "intervals of {interval} tokens, pieces of {chunk}");
+    }
+}
+
+#[test]
+fn a_device_that_fails_ends_sessions_with_an_error() {
+    let model = Model::digits();
+    for early in [false, true] {
+        let fails = Arc::new(AtomicBool::new(early));
+        let watched = Watched { cpu: cpu(&model), encoded: Arc::default(), fails: fails.clone() };
+        let engine = Engine::new(&model, Box::new(watched)).unwrap();
+        let mut sessions = [(); 2].map(|()| engine.session(SessionOptions::default()).unwrap());
+        for session in &mut sessions {
+            // It may have failed already, here and below.
+            let _ = session.push_samples(&noise(16_000, 4));
+            while !early && !matches!(session.next_event(), Some(Ok(Event::Token { .. }))) {}
+        }
+        fails.store(true, Relaxed);
+        for mut session in sessions {
+            let _ = session.push_samples(&noise(16_000, 5));
+            session.finish();
+            let last = std::iter::from_fn(|| session.next_event()).last();
+            let told = matches!(&last, Some(Err(EngineError::Backend(what))) if what.contains("told to fail"));
+            assert!(told, "{last:?}");
+        }
     }
 }
 
