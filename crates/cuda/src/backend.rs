@@ -27,6 +27,8 @@ const RESERVE: usize = 64 << 20;
 pub struct CudaOptions {
     /// Which GPU, in the driver's order (`CUDA_VISIBLE_DEVICES` applies).
     pub device: usize,
+    /// Let the driver compile the kernels from PTX even where compiled ones fit: the way that GPUs to come take, for tests of it.
+    pub force_ptx: bool,
 }
 
 /// The model on one NVIDIA GPU.
@@ -116,7 +118,7 @@ impl CudaBackend {
     /// When there is no such GPU, the model does not fit it with such a stream, or the driver fails.
     pub fn new(model: &Model, options: &CudaOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, BackendError> {
         let Model { config, weights, .. } = model;
-        let (device, image) = open_device(options.device)?;
+        let (device, image) = open_device(options.device, options.force_ptx)?;
         let plan = plan(model)?;
         let begun = Instant::now();
         let name = device.name.clone();

@@ -8,7 +8,7 @@ use voxtral_model::conformance::{self, Terms};
 use voxtral_model::{Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig, Prediction, Stage};
 
 use crate::Check;
-use crate::gpu::{Gpu, rng};
+use crate::gpu::{Gpu, force_ptx, rng};
 use crate::reference;
 
 pub const CHECKS: &[Check] = &[
@@ -21,7 +21,8 @@ pub const CHECKS: &[Check] = &[
 ];
 
 pub fn backend(model: &Model) -> CudaBackend {
-    CudaBackend::new(model, &CudaOptions::default(), &mut |_, _| ()).expect("the model fits")
+    let options = CudaOptions { force_ptx: force_ptx(), ..CudaOptions::default() };
+    CudaBackend::new(model, &options, &mut |_, _| ()).expect("the model fits")
 }
 
 fn worst(what: &str, got: &[f32], want: &[Vec<f32>], allowed: f32) -> Result<(), String> {
