@@ -53,7 +53,8 @@ fn nothing_to_measure() -> Unmet {
 
 fn cuda(model: &Model, setup: &Setup, silent: bool) -> Result<CudaBackend, BackendError> {
     let mut progress = Progress::new("loading", !silent);
-    CudaBackend::new(model, &CudaOptions { device: setup.device }, &mut |done, total| progress.show(done, total))
+    let options = CudaOptions { device: setup.device, ..CudaOptions::default() };
+    CudaBackend::new(model, &options, &mut |done, total| progress.show(done, total))
 }
 
 fn cpu(model: &Model, setup: &Setup) -> anyhow::Result<Box<dyn Backend>> {

@@ -25,7 +25,7 @@ struct Row {
     u32 unused;
 };
 
-// Rows of one stream, consecutive positions, and the keys that they meet: the work of one block in attention.
+// Rows of one stream, consecutive positions, and the keys that they meet: what a block of attention works on at a time.
 struct Item {
     u64 kv;             // as the rows have it
     u32 row;            // the first
@@ -55,8 +55,10 @@ struct Counts {
     u32 tokens;
 };
 
-// A kernel of a chain may start while its predecessor still runs, up to `wait_for_previous`, which returns when everything before it
-// is done and visible. Every block calls both, so that "everything before" reaches back through the whole chain.
+// A kernel of a chain may start while its predecessor still runs: as soon as each block of that has called `let_next_start` or left.
+// `wait_for_previous` returns when the predecessor has ended and what it wrote is visible. At least one block of every kernel waits, and
+// a kernel ends with its last block, so that "has ended" reaches back through the whole chain. A block that has nothing to do may leave
+// without either.
 DEVICE void let_next_start() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
@@ -79,20 +81,12 @@ DEVICE u32 pack(float lo, float hi) {
 DEVICE u16 to_bf16(float v) { return (u16)pack(v, 0.f); }
 DEVICE float low(u32 pair) { return __uint_as_float(pair << 16); }
 DEVICE float high(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
-DEVICE float from_bf16(u16 v) { return __uint_as_float((u32)v << 16); }
 
 // c[16 x 8] += a[16 x 16] b[16 x 8]. With g = lane / 4 and t = lane % 4: a0 holds row g, k 2t and 2t+1; a1 row g+8; a2 and a3 the same
 // rows, k 2t+8 and 2t+9; b0 column g, k 2t and 2t+1; b1 k 2t+8 and 2t+9; c0 and c1 row g, columns 2t and 2t+1; c2 and c3 row g+8.
 DEVICE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
-// A weight: read once in a pass, so it should not push anything out of the first-level cache.
-DEVICE uint4 load_weight(const u16* p) {
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p));
-    return v;
 }
 
 // Where element (row, k) of a weight lies: fragments of 16 rows by 32 k, fragments of the same rows one after the other. The halves of a

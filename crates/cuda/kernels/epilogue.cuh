@@ -109,8 +109,8 @@ template <u32 MODE, u32 N, class Pairs> DEVICE void store_pairs(const Product& p
     for (u32 i = 0; i < N; i++) store<MODE>(p, way[i], f, pair[i]);
 }
 
-// N pairs of outputs f and f + 1 of a part, pairs(i) being the i-th, of different rows; its row exists even where it is not live. What they meet is
-// loaded for all before the first is stored: otherwise each would wait for the one before.
+// N pairs of outputs f and f + 1 of a part, pairs(i) being the i-th, of different rows; its row exists even where it is not live. What
+// they meet is loaded for all before the first is stored: otherwise each would wait for the one before.
 template <u32 N, class Pairs> DEVICE void store_pairs(const Product& p, u32 part, u32 f, Pairs pairs) {
     switch (p.mode) {
     case STORE: return store_pairs<STORE, N>(p, part, f, pairs);

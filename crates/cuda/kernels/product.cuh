@@ -2,8 +2,8 @@
 //
 // w bf16 [n, k] in fragments, x bf16 [rows, k], sums f32. The order of additions of an output depends on w's shape alone, never on the
 // number of rows: k is cut into `parts` and these into `slices`, all of them runs of 32-wide chunks; a slice is one chain of mma
-// instructions, two a chunk; the slices of a part are then added first to last. Parts are different blocks' and stay apart: add_rms_norm adds
-// them. Weights are the 16-row operand and activations the 8-column one, so that a few rows waste little.
+// instructions, two a chunk; the slices of a part are then added first to last. Parts are different blocks' and stay apart:
+// add_rms_norm adds them. Weights are the 16-row operand and activations the 8-column one, so that a few rows waste little.
 //
 // Here is what the kernels of both kinds share: product_stream.cuh for a few rows, product_tile.cuh for many.
 

@@ -1,11 +1,14 @@
 // Products of a few rows.
 //
-// product_<rows>: up to so many rows by tiles of 384 / slices outputs. A block of 8 warps walks over the tiles of one part; each warp takes 48
-// outputs and one slice. Weights travel through a ring of three chunks (3 KB each) a warp in shared memory, across the ends of tiles, and
-// start before the previous kernel has ended. A lane reads what it fetched itself, so the ring needs no barrier: it is what registers would
-// be, were there enough of them. x comes from the caches, three chunks ahead. One block a processor; product_8 takes less than half of it, so
-// that the next product's rings fill while this one ends. Grid: blocks by parts. Moves 2 n k bytes of weights and, from the caches, 2 rows k
-// for each tile: tiles of 48 outputs rather than 16 for that, and as many more bytes on their way in a step.
+// product_<rows>: up to so many rows by tiles of 384 / slices outputs. A block of 8 warps walks over the tiles of one part; each warp takes
+// 48 outputs and one slice. Weights travel through a ring of three chunks (3 KB each) a warp in shared memory, across the ends of tiles.
+// A lane reads what it fetched itself, so the ring needs no barrier: it is what registers would be, were there enough of them. x comes
+// from the caches, three chunks ahead. Moves 2 n k bytes of weights and, from the caches, 2 rows k for each tile: tiles of 48 outputs
+// rather than 16 for that, and as many more bytes on their way in a step.
+//
+// Grid: blocks, one a processor at the most, by parts. Shared memory: 72 KB of rings and 26 KB of sums. The rings fill before the previous
+// kernel has ended. product_8 takes less than half of a processor, so that the next product's rings fill while this one ends; product_32
+// shares its processor with nobody.
 //
 // Measured on an H200, a decode pass of one row at 2304 positions: weights in registers, four chunks ahead, three blocks a processor 2.33 ms;
 // rings of 8 KB and tiles of 16 outputs 2.34, of 9 KB and 48 outputs 2.21. Asking the second-level cache for 16 KB a warp ahead made it slower.

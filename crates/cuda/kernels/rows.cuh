@@ -1,4 +1,6 @@
-// The small kernels that work on one row at a time. src/kernels.rs holds the launchers, tests/gpu.rs the twins.
+// The small kernels that work on one row at a time, a block each. src/kernels.rs holds the launchers, tests/gpu/twins.rs the twins.
+//
+// All let the next kernel start at once. Only add_rms_norm reads something before the previous one has ended: its weights and the table.
 
 struct RowWork {
     u64 in;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use voxtral_model::{
     AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, Model,
-    ModelConfig, Prediction, Stage, StreamId, Weights, ada_scales,
+    ModelConfig, Prediction, Stage, StreamId, TOKEN_MS, Weights, ada_scales,
 };
 
 use crate::device::{DeviceReport, copy_rate, device_error, open_device, supported};
@@ -20,13 +20,15 @@ use crate::table::{Cut, Table};
 use crate::weights::{DeviceWeights, Plan};
 
 /// What the driver keeps for the recorded passes and the loaded kernels; a stream must leave it free.
-const RESERVE: u64 = 64 << 20;
+const RESERVE: usize = 64 << 20;
 
 /// How to run.
 #[derive(Clone, Debug, Default)]
 pub struct CudaOptions {
     /// Which GPU, in the driver's order (`CUDA_VISIBLE_DEVICES` applies).
     pub device: usize,
+    /// Let the driver compile the kernels from PTX even where compiled ones fit: the way that GPUs to come take, for tests of it.
+    pub force_ptx: bool,
 }
 
 /// The model on one NVIDIA GPU.
@@ -55,6 +57,32 @@ pub struct CudaBackend {
     device: Arc<Device>,
 }
 
+/// Where a model's weights will lie, if the kernels can run it.
+fn plan(model: &Model) -> Result<Plan, BackendError> {
+    let Model { config, weights, .. } = model;
+    supported(config).and_then(|()| Plan::new(config, weights)).map_err(BackendError::Unsupported)
+}
+
+/// Device memory that a model takes without streams.
+fn fixed_bytes(config: &ModelConfig, plan: &Plan) -> usize {
+    plan.bytes() + Scratch::bytes_for(config) + Kernels::SCRATCH_BYTES
+}
+
+/// What must be free for `fixed` bytes, a stream of `positions` with the scales of its delay, and the driver.
+fn with_stream(config: &ModelConfig, fixed: usize, positions: usize) -> u64 {
+    let scales = config.decoder.layers * config.decoder.dim * size_of::<f32>();
+    (fixed + Shape::new(config, positions).bytes() + scales + RESERVE) as u64
+}
+
+/// Refuses what needs more memory than is free.
+fn fits(device: &str, needed: u64, free: u64) -> Result<(), BackendError> {
+    if needed > free { Err(out_of_memory(device, needed, free)) } else { Ok(()) }
+}
+
+fn out_of_memory(device: &str, needed: u64, free: u64) -> BackendError {
+    BackendError::OutOfMemory { device: device.to_owned(), needed: needed / 1_000_000, free: free / 1_000_000 }
+}
+
 impl CudaBackend {
     /// Looks at a GPU without putting anything on it.
     ///
@@ -72,38 +100,32 @@ impl CudaBackend {
         copy_rate(device)
     }
 
-    /// Device memory that a model takes before its first stream is opened, and that one stream of `positions` adds.
+    /// Positions of the shortest stream that is worth a model's loading: a minute of audio.
+    pub const LEAST_POSITIONS: usize = 60_000 / TOKEN_MS as usize;
+
+    /// Device memory that must be free for a model and its first stream, of `positions`; what the driver keeps for itself is part of it.
     ///
     /// # Errors
     /// When the weights do not fit the configuration or the kernels.
-    pub fn needs(model: &Model, positions: usize) -> Result<(u64, u64), BackendError> {
-        let Model { config, weights, .. } = model;
-        let plan = supported(config).and_then(|()| Plan::new(config, weights)).map_err(BackendError::Unsupported)?;
-        let fixed = plan.bytes() + Scratch::bytes_for(config) + Kernels::SCRATCH_BYTES;
-        Ok((fixed as u64, Shape::new(config, positions).bytes() as u64))
+    pub fn needs(model: &Model, positions: usize) -> Result<u64, BackendError> {
+        Ok(with_stream(&model.config, fixed_bytes(&model.config, &plan(model)?), positions))
     }
 
-    /// Puts a model on a GPU: checks that it fits before the first byte moves, uploads it (`progress(done, total)` in bytes), records
-    /// the passes.
+    /// Puts a model on a GPU: checks that it and a stream of [`Self::LEAST_POSITIONS`] fit before the first byte moves, uploads it
+    /// (`progress(done, total)` in bytes), records the passes.
     ///
     /// # Errors
-    /// When there is no such GPU, the model does not fit it, or the driver fails.
+    /// When there is no such GPU, the model does not fit it with such a stream, or the driver fails.
     pub fn new(model: &Model, options: &CudaOptions, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, BackendError> {
         let Model { config, weights, .. } = model;
-        let (device, image) = open_device(options.device)?;
-        let plan = supported(config).and_then(|()| Plan::new(config, weights)).map_err(BackendError::Unsupported)?;
+        let (device, image) = open_device(options.device, options.force_ptx)?;
+        let plan = plan(model)?;
         let begun = Instant::now();
         let name = device.name.clone();
         let fail = |e: DriverError| device_error(&name, &e);
         let (free, _) = device.memory().map_err(fail)?;
-        let needed = (plan.bytes() + Scratch::bytes_for(config) + Kernels::SCRATCH_BYTES) as u64;
-        if needed + RESERVE > free {
-            return Err(BackendError::OutOfMemory {
-                device: name,
-                needed: (needed + RESERVE) / 1_000_000,
-                free: free / 1_000_000,
-            });
-        }
+        let fixed = fixed_bytes(config, &plan);
+        fits(&name, with_stream(config, fixed, Self::LEAST_POSITIONS), free)?;
         let mut backend = Self::load(config, weights, &device, image, plan, progress).map_err(fail)?;
         backend.record().map_err(fail)?;
         let driver = device.driver_version;
@@ -113,7 +135,7 @@ impl CudaBackend {
             driver / 1000,
             driver % 1000 / 10,
             image.name,
-            needed / 1_000_000,
+            fixed / 1_000_000,
             begun.elapsed().as_millis()
         );
         Ok(backend)
@@ -210,16 +232,11 @@ impl CudaBackend {
 
     fn new_stream(&mut self, positions: usize, ada: Arc<Buffer>) -> Result<State, BackendError> {
         let bytes = Shape::new(&self.config, positions).bytes();
+        let (name, needed) = (&self.device.name, (bytes + RESERVE) as u64);
         let (free, _) = self.device.memory().map_err(|e| self.error(e))?;
-        let out_of_memory = || {
-            let (device, needed) = (self.device.name.clone(), (bytes as u64 + RESERVE) / 1_000_000);
-            BackendError::OutOfMemory { device, needed, free: free / 1_000_000 }
-        };
-        if bytes as u64 + RESERVE > free {
-            return Err(out_of_memory());
-        }
+        fits(name, needed, free)?;
         let buffer = Buffer::new(&self.device, bytes)
-            .map_err(|e| if e.is_out_of_memory() { out_of_memory() } else { self.error(e) })?;
+            .map_err(|e| if e.is_out_of_memory() { out_of_memory(name, needed, free) } else { self.error(e) })?;
         // Zeros, because a key that is masked is multiplied by 0, which would not undo what is no number.
         self.stream.zero(&buffer).map_err(|e| self.error(e))?;
         Ok(State::new(&self.config, positions, ada, buffer))
@@ -450,15 +467,9 @@ impl Backend for CudaBackend {
             return Ok(());
         }
         self.device.bind().map_err(|e| self.error(e))?;
-        let mut done = self.run_decode(batch, out).map_err(|e| self.error(e));
-        if out.iter().any(|p| !p.logprob.is_finite() || p.id as usize >= self.config.vocab) {
-            let what = "a prediction is not a number: the weights or the audio are damaged".to_owned();
-            done = Err(BackendError::Device { device: self.device.name.clone(), what });
-        }
-        if done.is_err() {
-            out.clear();
+        if let Err(error) = self.run_decode(batch, out) {
             self.mark_broken(batch.iter().map(|span| span.stream));
-            return done;
+            return Err(self.error(error));
         }
         for span in batch {
             if let Some(state) = self.streams.get_mut(&span.stream) {
@@ -486,5 +497,23 @@ impl Drop for CudaBackend {
         // Work in flight uses what is about to be freed. Errors have been reported by the call that met them.
         let _ = self.device.bind();
         let _ = self.stream.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_the_weights_but_for_no_minute_of_audio_is_refused() {
+        let model = Model::digits();
+        let fixed = fixed_bytes(&model.config, &plan(&model).unwrap());
+        let least = CudaBackend::needs(&model, CudaBackend::LEAST_POSITIONS).unwrap();
+        let minute = Shape::new(&model.config, 750).bytes();
+        assert!(least > (fixed + minute + RESERVE) as u64, "{least} bytes");
+        assert!(least <= CudaBackend::needs(&model, usize::MAX).unwrap());
+        assert!(fits("a GPU", least, least).is_ok());
+        let refused = fits("a GPU", least, least - 1).unwrap_err();
+        assert!(matches!(&refused, BackendError::OutOfMemory { device, .. } if device == "a GPU"), "{refused}");
     }
 }

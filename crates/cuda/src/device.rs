@@ -5,7 +5,7 @@ use std::sync::Arc;
 use voxtral_model::{BackendError, ModelConfig};
 
 use crate::driver::{Buffer, Device, DriverError, Event, Stream};
-use crate::images::{FORCE_PTX, Image, choose};
+use crate::images::{Image, choose};
 use crate::kernels::{MAX_DIM, MAX_HEAD_DIM};
 use crate::table::MAX_GROUP;
 
@@ -28,7 +28,7 @@ pub struct DeviceReport {
 
 impl DeviceReport {
     pub(crate) fn of(ordinal: usize) -> Result<Self, BackendError> {
-        let (device, image) = open_device(ordinal)?;
+        let (device, image) = open_device(ordinal, false)?;
         let (free, total) = device.memory().map_err(|e| device_error(&device.name, &e))?;
         let (capability, driver_version) = (device.capability, device.driver_version);
         Ok(Self { name: device.name.clone(), capability, driver_version, free, total, image: image.name })
@@ -36,13 +36,12 @@ impl DeviceReport {
 }
 
 /// Opens a GPU and picks the kernels that it takes.
-pub(crate) fn open_device(ordinal: usize) -> Result<(Arc<Device>, Image), BackendError> {
+pub(crate) fn open_device(ordinal: usize, force_ptx: bool) -> Result<(Arc<Device>, Image), BackendError> {
     let device = Device::open(ordinal).map_err(|e| match e {
         DriverError::Call { .. } => device_error(&format!("CUDA device {ordinal}"), &e),
         e => BackendError::Unsupported(e.to_string()),
     })?;
     let (major, minor) = device.capability;
-    let force_ptx = std::env::var_os(FORCE_PTX).is_some_and(|v| v == "1");
     let image = choose(device.capability, force_ptx).ok_or_else(|| {
         let name = &device.name;
         BackendError::Unsupported(format!("{name} has compute capability {major}.{minor}; 8.0 (Ampere) is the least"))
@@ -57,7 +56,7 @@ pub(crate) fn copy_rate(ordinal: usize) -> Result<f64, BackendError> {
     const COPIES: usize = 16;
     const ROUNDS: usize = 7;
 
-    let (device, _) = open_device(ordinal)?;
+    let (device, _) = open_device(ordinal, false)?;
     let seconds = || -> Result<f64, DriverError> {
         let stream = Stream::new(&device)?;
         let (from, to) = (Buffer::new(&device, BYTES)?, Buffer::new(&device, BYTES)?);

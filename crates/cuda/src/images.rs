@@ -39,10 +39,8 @@ pub const IMAGES: [Image; 7] = [
     image!("compute_80", "compute_80.ptx"),
 ];
 
-/// Set, it makes the driver compile the PTX even where a cubin fits: a test of the path that future GPUs take.
-pub const FORCE_PTX: &str = "VOXTRAL_FORCE_PTX";
-
-/// The image for a compute capability: the newest cubin of its generation that is not newer than it, else PTX; nothing below 8.0.
+/// The image for a compute capability: the newest cubin of its generation that is not newer than it, else (or if forced) PTX; nothing
+/// below 8.0.
 pub fn choose((major, minor): (u32, u32), force_ptx: bool) -> Option<Image> {
     let cubin = match (major, minor) {
         (0..=7, _) => return None,

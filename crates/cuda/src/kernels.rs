@@ -6,7 +6,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::driver::{Buffer, Device, DriverError, Function, Module, Stream};
 use crate::images::Image;
-use crate::table::{Cut, KEY_CHUNK, MAX_GROUP};
+use crate::table::{Cut, KEY_CHUNK, MAX_GROUP, queries};
 
 type Result<T> = std::result::Result<T, DriverError>;
 
@@ -58,14 +58,21 @@ pub enum Mode {
     Audio = 4,
     /// Queries turned to bf16, keys and values into the ring.
     Qkv = 5,
-    /// Best output of each 128.
+    /// Best output of each [`TILE_OUTPUTS`].
     Head = 6,
 }
 
-/// Widest head, and the widest row that `add_rms_norm` holds.
+/// Widest head of attention.
 pub const MAX_HEAD_DIM: usize = 128;
-/// See [`MAX_HEAD_DIM`].
+
+/// Widest row that `add_rms_norm` holds.
 pub const MAX_DIM: usize = 4096;
+
+/// Columns of k that a product takes at once; weights and what they meet are padded to it.
+pub const CHUNK: usize = 32;
+
+/// Outputs of a tile of `product_tile`, to which weights are padded, and of which the head leaves the best.
+pub const TILE_OUTPUTS: usize = 128;
 
 /// Parameters of the product kernels; see kernels/epilogue.cuh.
 #[repr(C)]
@@ -141,14 +148,17 @@ pub struct RowWork {
     pub k: u32,
 }
 
-/// The most parts of k.
+/// The most parts of k that [`parts`] gives.
 pub const MAX_PARTS: usize = 2;
+
+/// The most slices of a part, the warps of a block.
+const MAX_SLICES: usize = 8;
 
 /// Into how many parts of k, for different blocks, a product is cut whose result `add_rms_norm` adds to the residual stream: few outputs
 /// need the parallelism. Only the weight's shape decides, here and in [`slices`], so that a row's sums never depend on its company.
 pub fn parts(n: usize, k: usize) -> usize {
     let wanted = if (2048..4096).contains(&n) { MAX_PARTS } else { 1 };
-    at_most(wanted, k.div_ceil(32))
+    at_most(wanted, k.div_ceil(CHUNK))
 }
 
 /// Into how many slices, for the warps of a block, each of `parts` parts of k is cut.
@@ -156,9 +166,9 @@ pub fn slices(n: usize, k: usize, parts: usize) -> usize {
     let wanted = match n {
         65536.. => 1,
         _ if k < 2048 => 4,
-        _ => 8,
+        _ => MAX_SLICES,
     };
-    at_most(wanted, k.div_ceil(32) / parts)
+    at_most(wanted, k.div_ceil(CHUNK) / parts)
 }
 
 /// `wanted`, a power of two, or a smaller one.
@@ -166,17 +176,16 @@ fn at_most(wanted: usize, chunks: usize) -> usize {
     wanted.min(1 << chunks.ilog2())
 }
 
-/// The most rows of a streaming product kernel.
-const STREAM_ROWS: [usize; 2] = [8, 32];
+/// The most rows of each streaming product kernel.
+pub const STREAM_ROWS: [usize; 2] = [8, 32];
 
 /// Their 8 warps: outputs of a tile where a part of k is in one slice, and the rings in shared memory.
 const STREAM_OUTPUTS: u32 = 8 * 3 * 16;
 const STREAM_BYTES: u32 = 8 * 3 * 3 * 1024;
 
-/// `product_tile`: rows and outputs of a tile, shared memory of its three stages.
+/// Rows of a tile of `product_tile`, and shared memory of its three stages of two chunks.
 const TILE_ROWS: usize = 64;
-const TILE_OUTPUTS: usize = 128;
-const TILE_BYTES: u32 = 3 * 2 * 64 * (TILE_ROWS + TILE_OUTPUTS) as u32;
+const TILE_BYTES: u32 = (3 * 2 * CHUNK * 2 * (TILE_ROWS + TILE_OUTPUTS)) as u32;
 
 /// A product of no more tiles than this is cut into its slices, a block each: so few would leave much of a large GPU idle.
 const SLICED_TILES: usize = 128;
@@ -192,8 +201,8 @@ fn attention_blocks(head_dim: u32, few: bool) -> u32 {
 
 /// Shared memory of `attention_<head_dim>` or `attention_few_<head_dim>`: keys, values, queries and scores.
 fn attention_bytes(head_dim: usize, few: bool) -> u32 {
-    let (stages, queries, scores) = if few { (1, 16, 16 * (KEY_CHUNK + 8) * 4) } else { (2, 64, 0) };
-    ((2 * stages * KEY_CHUNK + queries) * (head_dim + 8) * 2 + scores) as u32
+    let (stages, scores) = if few { (1, queries(few) * (KEY_CHUNK + 8) * 4) } else { (2, 0) };
+    ((2 * stages * KEY_CHUNK + queries(few)) * (head_dim + 8) * 2 + scores) as u32
 }
 
 /// Loaded kernels.
@@ -217,7 +226,7 @@ pub struct Kernels {
 
 impl Kernels {
     /// Device memory for the sums of single slices.
-    pub const SCRATCH_BYTES: usize = SLICED_TILES * 8 * TILE_ROWS * TILE_OUTPUTS * 4;
+    pub const SCRATCH_BYTES: usize = SLICED_TILES * MAX_SLICES * TILE_ROWS * TILE_OUTPUTS * 4;
 
     /// Loads `image`; `overlap` launches each kernel before its predecessor has ended, where the image can.
     pub fn load(device: &Arc<Device>, image: Image, overlap: bool) -> Result<Self> {
@@ -258,8 +267,10 @@ impl Kernels {
 
     /// `out = w x`, up to `max_rows` rows (as many as `count` says at run time).
     pub fn product(&self, stream: &Stream, p: Product, max_rows: usize) -> Result<()> {
-        assert!(p.k.is_multiple_of(32) && p.n.is_multiple_of(2) && p.slices.is_power_of_two() && p.slices <= 8);
-        assert!(p.parts > 0 && p.parts * p.slices <= p.k / 32 && (p.mode != Mode::Head as u32 || p.slices == 1));
+        let chunks = p.k / CHUNK as u32;
+        assert!(p.k == chunks * CHUNK as u32 && p.n.is_multiple_of(2));
+        assert!(p.slices.is_power_of_two() && p.slices <= MAX_SLICES as u32 && p.parts > 0);
+        assert!(p.parts * p.slices <= chunks && (p.mode != Mode::Head as u32 || p.slices == 1));
         assert!(p.parts == 1 || p.mode == Mode::Store as u32);
         let Some(which) = STREAM_ROWS.iter().position(|rows| max_rows <= *rows) else {
             return self.tiles(stream, p, max_rows);

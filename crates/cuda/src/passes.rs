@@ -4,7 +4,7 @@
 use voxtral_model::{MAX_DECODE_ROWS, ModelConfig, TransformerConfig};
 
 use crate::driver::{DriverError, Stream};
-use crate::kernels::{Attention, Kernels, Mode, Product, RowWork};
+use crate::kernels::{Attention, Kernels, Mode, Product, RowWork, STREAM_ROWS, TILE_OUTPUTS};
 use crate::scratch::{Scratch, StackScratch};
 use crate::table::{Counts, Cut};
 use crate::weights::{Layer, Matrix, Places};
@@ -12,7 +12,7 @@ use crate::weights::{Layer, Matrix, Places};
 type Result<T> = std::result::Result<T, DriverError>;
 
 /// Rows of a decode pass that share a recording.
-pub const DECODE_BUCKETS: [usize; 4] = [8, 32, 64, MAX_DECODE_ROWS];
+pub const DECODE_BUCKETS: [usize; 4] = [STREAM_ROWS[0], STREAM_ROWS[1], 64, MAX_DECODE_ROWS];
 
 /// Most tokens of an encode pass: enough tiles for every processor of a large GPU. A stream's ring holds so many beyond its window.
 pub const MAX_ENCODE_TOKENS: usize = 256;
@@ -125,7 +125,7 @@ impl Passes<'_> {
         let norm = self.layers(&stack, &w.decoder, s.decoder.x)?;
         let norm = RowWork { weight: w.decoder_norm, ..norm };
         self.kernels.add_rms_norm(self.stream, norm, max_rows)?;
-        let tiles = w.embedding.n.div_ceil(128);
+        let tiles = w.embedding.n.div_ceil(TILE_OUTPUTS as u32);
         self.head(Mode::Head, s.best, tiles, max_rows)?;
         let best = RowWork { input: s.best, out: s.predictions, counts: table, dim: tiles, ..RowWork::default() };
         self.kernels.best_of_row(self.stream, best, max_rows)

@@ -1,12 +1,12 @@
 //! What a pass writes on its way, allocated once: one buffer for every intermediate result, each of its own width, so that the zeros
-//! that pad a row to a multiple of 32 stay zeros.
+//! that pad a row to whole chunks stay zeros.
 
 use std::sync::Arc;
 
 use voxtral_model::{MAX_DECODE_ROWS, ModelConfig, TransformerConfig};
 
 use crate::driver::{Buffer, Device, DriverError, Stream};
-use crate::kernels::MAX_PARTS;
+use crate::kernels::{CHUNK, MAX_PARTS, TILE_OUTPUTS};
 use crate::passes::{DECODE_BUCKETS, ENCODE_BUCKETS, MAX_ENCODE_TOKENS};
 use crate::table::{Cut, Layout};
 
@@ -60,7 +60,7 @@ pub struct Scratch {
     pub partial: u64,
     /// Their maxima and sums.
     pub norms: u64,
-    /// Head product, 16 bytes per row and 128 ids.
+    /// Head product, 16 bytes per row and tile of ids.
     pub best: u64,
     /// (id, log-probability) of each row.
     pub predictions: u64,
@@ -72,7 +72,7 @@ pub struct Scratch {
 }
 
 fn padded(width: usize) -> usize {
-    width.next_multiple_of(32)
+    width.next_multiple_of(CHUNK)
 }
 
 /// Hands out offsets, then addresses.
@@ -130,7 +130,7 @@ impl Scratch {
         let adapted = a.take(tokens * padded(dec.dim) * 2);
         let partial = a.take((items[0] * enc.q_dim()).max(items[1] * dec.q_dim()) * 4);
         let norms = a.take((items[0] * enc.heads).max(items[1] * dec.heads) * 8);
-        let best = a.take(rows * c.vocab.div_ceil(128) * 16);
+        let best = a.take(rows * c.vocab.div_ceil(TILE_OUTPUTS) * 16);
         let predictions = a.take(rows * 8);
         let tables = layouts.map(|layout| a.take(layout.bytes));
         let finish = move |buffer| Self {

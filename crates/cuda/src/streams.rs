@@ -1,8 +1,8 @@
 //! One speaker's state on the device.
 //!
-//! Rings are indexed by absolute position modulo their length, which is a multiple of 32 (a chunk of keys wraps once at most) and at least
-//! the window plus the longest span, so that a span that is decoded again finds its whole window. A stream that will end is given
-//! no more than its positions need.
+//! Rings are indexed by absolute position modulo their length, which is at least the window plus the longest span, so that a span that
+//! is decoded again finds its whole window. A stream that will end is given no more than its positions need. Lengths are multiples of
+//! half a chunk of keys, so that a chunk, which attention copies whole, wraps once at most: a ring shorter than a chunk never turns.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use voxtral_model::{AUDIO_WINDOW, MAX_DECODE_ROWS, ModelConfig, TransformerConfi
 
 use crate::driver::{Buffer, DriverError, Stream};
 use crate::passes::MAX_ENCODE_TOKENS;
-use crate::table::{Row, Span};
+use crate::table::{KEY_CHUNK, Row, Span};
 
 /// Sizes of a stream's parts, which lie one after the other in one allocation: decoder ring, encoder ring, audio embeddings, carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Shape {
 }
 
 fn ring(window: usize, span: usize, positions: usize) -> usize {
-    (window + span).min(positions.max(1)).next_multiple_of(32)
+    (window + span).min(positions.max(1)).next_multiple_of(KEY_CHUNK / 2)
 }
 
 /// Bytes of one slot of one layer: its key, or its value.

@@ -3,14 +3,21 @@
 use bytemuck::{Pod, Zeroable};
 use voxtral_model::TransformerConfig;
 
+use crate::kernels::STREAM_ROWS;
+
 /// Keys that attention takes at once, at absolute positions (`CHUNK` in kernels/attention.cuh).
 pub const KEY_CHUNK: usize = 64;
 
 /// Keys whose chunks attention joins before it joins them with others.
 const KEY_RUN: usize = 256;
 
-/// Most query heads that share a key head.
-pub const MAX_GROUP: usize = 16;
+/// Queries of an item: many share their keys, a `few` have nobody to share with.
+pub const fn queries(few: bool) -> usize {
+    if few { 16 } else { 64 }
+}
+
+/// Most query heads that share a key head: an item holds those of one row at least.
+pub const MAX_GROUP: usize = queries(true);
 
 /// How attention shares the rows of a pass out. Results do not depend on `max_rows`, which says which kernel works and on how much at once.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +31,7 @@ pub struct Cut {
 }
 
 impl Cut {
-    const FEW_ROWS: usize = 8;
+    const FEW_ROWS: usize = STREAM_ROWS[0];
     /// An item is a chunk of keys where there are no more than this, so that there are enough of them, else a run.
     const FEW_KEYS: usize = 512;
 
@@ -33,14 +40,14 @@ impl Cut {
         Self { group: c.heads / c.kv_heads, window: c.window, max_rows }
     }
 
-    /// Whether the rows are too few to share their keys: then an item is of 16 queries, else of 64.
+    /// Whether the rows are too few to share their keys.
     pub fn few(&self) -> bool {
         self.max_rows <= Self::FEW_ROWS
     }
 
     /// Most rows of an item.
     fn rows(&self) -> usize {
-        if self.few() { 16 / self.group } else { 64 / self.group }
+        queries(self.few()) / self.group
     }
 
     /// Keys of an item, where a tile of rows sees so many.
@@ -50,8 +57,8 @@ impl Cut {
 
     /// Most partial results of a row, and most items of a tile of rows.
     pub fn partials(&self) -> usize {
-        // A tile of rows sees up to 63 keys more than one row, and the first item begins before its first key.
-        let most = |seen: usize| (seen + 64).div_ceil(self.keys(seen)) + 1;
+        // Each further row of a tile sees one more key, and the first item begins before the first key.
+        let most = |seen: usize| (seen + queries(false)).div_ceil(self.keys(seen)) + 1;
         most(self.window).max(most(self.window.min(Self::FEW_KEYS)))
     }
 }
@@ -143,10 +150,6 @@ pub struct Counts {
 /// Where the parts of a table lie, in bytes: counts, rows, token rows (encoder), spans (encoder), items.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
-    /// Room for rows.
-    pub max_rows: usize,
-    /// Room for items.
-    pub max_items: usize,
     /// Offset of the rows.
     pub rows: usize,
     /// Offset of the token rows.
@@ -166,7 +169,7 @@ impl Layout {
         let tokens = rows + max_rows * size_of::<Row>();
         let spans = tokens + max_tokens * size_of::<Row>();
         let items = spans + max_tokens * size_of::<Span>();
-        Self { max_rows, max_items, rows, tokens, spans, items, bytes: items + max_items * size_of::<Item>() }
+        Self { rows, tokens, spans, items, bytes: items + max_items * size_of::<Item>() }
     }
 }
 
@@ -273,7 +276,7 @@ mod tests {
                 assert!((items[0].key0 as usize).is_multiple_of(KEY_CHUNK));
                 assert!(items[0].key0 as usize <= (row.position as usize + 1).saturating_sub(window));
                 assert!(items.last().unwrap().key1 > row.position);
-                assert!(items.iter().all(|item| item.rows * group as u32 <= if cut.few() { 16 } else { 64 }));
+                assert!(items.iter().all(|item| item.rows as usize * group <= queries(cut.few())));
             }
         }
     }

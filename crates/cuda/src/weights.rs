@@ -2,8 +2,9 @@
 //!
 //! Products read bf16 matrices in fragments of 16 rows by 32 columns, each 1 KB, the fragments of 16 rows one after the other: what a
 //! warp reads at once is then contiguous. Rows are padded with zeros to a multiple of 32 columns, matrices to a multiple of 128 rows
-//! (the released model needs no padding); checkpoints in F16 or F32 are rounded to bf16 on the way. What a product wants beside each other is put beside each other
-//! here: q, k and v above one another, gate and up row by row in turn, the taps of a convolution outside its channels.
+//! (the released model needs no padding); checkpoints in F16 or F32 are rounded to bf16 on the way. What a product wants beside each
+//! other is put beside each other here: q, k and v above one another, gate and up row by row in turn, the taps of a convolution outside
+//! its channels.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use half::bf16;
 use voxtral_model::{LayerWeights, Linear, ModelConfig, Rope, Tensor, TensorData, TransformerConfig, Weights};
 
 use crate::driver::{Buffer, Device, DriverError, Stream, Upload};
-use crate::kernels::{parts, slices};
+use crate::kernels::{CHUNK, TILE_OUTPUTS, parts, slices};
 
 const ALIGN: usize = 256;
 const STAGES: usize = 4;
@@ -26,7 +27,7 @@ pub struct Matrix {
     pub bias: u64,
     /// Outputs.
     pub n: u32,
-    /// Inputs, rounded up to 32.
+    /// Inputs, rounded up to a [`CHUNK`].
     pub k: u32,
     /// How k is cut.
     pub parts: u32,
@@ -93,10 +94,8 @@ enum Source {
     Values(Vec<f32>),
 }
 
-/// Rows of a fragment.
+/// Rows of a fragment; its columns are a [`CHUNK`].
 const GROUP: usize = 16;
-/// Columns of a fragment.
-const CHUNK: usize = 32;
 
 /// Where in a fragment the elements 2 `pair` and 2 `pair` + 1 of a row lie, in pairs: twin of `weight_at` in kernels/common.cuh.
 fn pair_at(row: usize, pair: usize) -> usize {
@@ -137,7 +136,7 @@ impl Plan {
         let joined = config.downsample * enc.dim;
         let adapter = [b.stacked(&[(adapter0, dec.dim)], joined)?, b.stacked(&[(adapter1, dec.dim)], dec.dim)?];
         let embedding = Linear { weight: weights.embedding.clone(), bias: None };
-        // The head picks the best of 128 outputs in one block, which must have all of k.
+        // The head picks the best of a tile's outputs in one block, which must have all of k.
         let embedding = Matrix { slices: 1, ..b.stacked(&[(&embedding, config.vocab)], dec.dim)? };
         let decoder = weights.decoder.iter().map(|l| b.layer(dec, l)).collect::<Result<_, _>>()?;
         let decoder_norm = b.vector(&weights.decoder_norm, dec.dim)?;
@@ -245,7 +244,7 @@ impl Builder {
     fn matrix(&mut self, n: usize, k: usize, bias: Option<Vec<f32>>, source: Source) -> Matrix {
         let k = k.next_multiple_of(CHUNK);
         let job = Job { offset: 0, rows: n, groups: n.div_ceil(GROUP), group_bytes: GROUP * k * 2, source };
-        let w = self.place(n.next_multiple_of(128) * k * 2, job);
+        let w = self.place(n.next_multiple_of(TILE_OUTPUTS) * k * 2, job);
         let bias = bias.map_or(0, |bias| self.values(bias));
         Matrix { w, bias, n: n as u32, k: k as u32, parts: 1, slices: slices(n, k, 1) as u32 }
     }

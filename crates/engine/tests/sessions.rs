@@ -1,5 +1,8 @@
 //! Sessions over the CPU backend: what does not matter, and what must not be lost.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
 use proptest::prelude::*;
 use voxtral_cpu::{CpuBackend, CpuOptions, Precision};
 use voxtral_engine::{Decoding, Engine, EngineError, Event, Session, SessionOptions, Summary};
@@ -8,9 +11,68 @@ use voxtral_model::{
     Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig, Prediction, Stage, StreamId,
 };
 
-fn engine(model: &Model) -> Engine {
+fn cpu(model: &Model) -> CpuBackend {
     let options = CpuOptions { threads: 1, precision: Precision::F32, ..CpuOptions::default() };
-    Engine::new(model, Box::new(CpuBackend::new(model, options).unwrap())).unwrap()
+    CpuBackend::new(model, options).unwrap()
+}
+
+fn engine(model: &Model) -> Engine {
+    Engine::new(model, Box::new(cpu(model))).unwrap()
+}
+
+/// The processor, whose encoded values are counted, which holds a byte for each open stream and fails when it is told to.
+struct Watched {
+    cpu: CpuBackend,
+    open: u64,
+    encoded: Arc<AtomicUsize>,
+    fails: Arc<AtomicBool>,
+}
+
+impl Watched {
+    fn new(model: &Model) -> Self {
+        Self { cpu: cpu(model), open: 0, encoded: Arc::default(), fails: Arc::default() }
+    }
+
+    fn works(&self) -> Result<(), BackendError> {
+        let what = "it was told to fail".to_owned();
+        if self.fails.load(Relaxed) { Err(BackendError::Device { device: "a GPU".to_owned(), what }) } else { Ok(()) }
+    }
+}
+
+impl Backend for Watched {
+    fn info(&self) -> BackendInfo {
+        BackendInfo { device_bytes: self.open, ..self.cpu.info() }
+    }
+
+    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
+        self.works()?;
+        self.open += 1;
+        self.cpu.open(delay, positions)
+    }
+
+    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError> {
+        self.works()?;
+        self.open += 1;
+        self.cpu.fork(of, positions)
+    }
+
+    fn close(&mut self, stream: StreamId) {
+        self.open -= 1;
+        self.cpu.close(stream);
+    }
+
+    fn encode(&mut self, batch: &[EncodeSpan<'_>]) -> Result<(), BackendError> {
+        self.encoded.fetch_add(batch.iter().map(|span| span.mel.len()).sum(), Relaxed);
+        self.works().and_then(|()| self.cpu.encode(batch))
+    }
+
+    fn decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), BackendError> {
+        self.works().and_then(|()| self.cpu.decode(batch, out))
+    }
+
+    fn inspect(&mut self, stage: Stage) -> Result<Vec<f32>, BackendError> {
+        self.cpu.inspect(stage)
+    }
 }
 
 fn delay(tokens: u32) -> Option<Delay> {
@@ -90,6 +152,54 @@ fn every_80_ms_is_one_token_and_end_of_sequence_ends_nothing() {
         assert_eq!(tokens.len(), samples.div_ceil(1280) + 10, "{samples} samples");
         assert_eq!(summary.audio_s, samples as f64 / 16_000.0);
         assert_eq!(summary.stats.positions, samples.div_ceil(1280) + 32 + 6 + 10, "{samples} samples");
+    }
+}
+
+#[test]
+fn audio_is_encoded_once_whatever_the_interval() {
+    let model = Model::digits();
+    let encoded = Arc::new(AtomicUsize::new(0));
+    let watched = Watched { encoded: encoded.clone(), ..Watched::new(&model) };
+    let engine = Engine::new(&model, Box::new(watched)).unwrap();
+    let samples = noise(50_000, 9);
+    let token = model.config.frames_per_token() * model.config.audio.mel_bins;
+    let run = |interval: usize, chunk: usize| {
+        encoded.store(0, Relaxed);
+        let options = SessionOptions { interval, ..SessionOptions::default() };
+        let positions = run(&engine, &samples, chunk, options).1.stats.positions;
+        (encoded.load(Relaxed), positions)
+    };
+    let (first, positions) = run(0, samples.len());
+    assert!((positions * token..=(positions + 1) * token).contains(&first), "{first} values, {positions} positions");
+    // What every stream begins with is known from now on.
+    let (values, _) = run(0, samples.len());
+    assert!(values < first, "{values} of {first} values");
+    for (interval, chunk) in [(0, 777), (1, 1280), (6, 8000), (6, 16_000), (13, 4096)] {
+        assert_eq!(run(interval, chunk), (values, positions), "intervals of {interval} tokens, pieces of {chunk}");
+    }
+}
+
+#[test]
+fn a_device_that_fails_ends_sessions_with_an_error() {
+    let model = Model::digits();
+    for early in [false, true] {
+        let fails = Arc::new(AtomicBool::new(early));
+        let watched = Watched { fails: fails.clone(), ..Watched::new(&model) };
+        let engine = Engine::new(&model, Box::new(watched)).unwrap();
+        let mut sessions = [(); 2].map(|()| engine.session(SessionOptions::default()).unwrap());
+        for session in &mut sessions {
+            // It may have failed already, here and below.
+            let _ = session.push_samples(&noise(16_000, 4));
+            while !early && !matches!(session.next_event(), Some(Ok(Event::Token { .. }))) {}
+        }
+        fails.store(true, Relaxed);
+        for mut session in sessions {
+            let _ = session.push_samples(&noise(16_000, 5));
+            session.finish();
+            let last = std::iter::from_fn(|| session.next_event()).last();
+            let told = matches!(&last, Some(Err(EngineError::Backend(what))) if what.contains("told to fail"));
+            assert!(told, "{last:?}");
+        }
     }
 }
 
@@ -180,47 +290,10 @@ fn endings() {
 }
 
 /// A few layers of odd shapes, whose windows wrap.
-/// A backend whose device holds a byte for each open stream.
-struct Counted(CpuBackend, u64);
-
-impl Backend for Counted {
-    fn info(&self) -> BackendInfo {
-        BackendInfo { device_bytes: self.1, ..self.0.info() }
-    }
-
-    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
-        self.1 += 1;
-        self.0.open(delay, positions)
-    }
-
-    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError> {
-        self.1 += 1;
-        self.0.fork(of, positions)
-    }
-
-    fn close(&mut self, stream: StreamId) {
-        self.1 -= 1;
-        self.0.close(stream);
-    }
-
-    fn encode(&mut self, batch: &[EncodeSpan<'_>]) -> Result<(), BackendError> {
-        self.0.encode(batch)
-    }
-
-    fn decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), BackendError> {
-        self.0.decode(batch, out)
-    }
-
-    fn inspect(&mut self, stage: Stage) -> Result<Vec<f32>, BackendError> {
-        self.0.inspect(stage)
-    }
-}
-
 #[test]
 fn the_peak_of_device_memory_outlives_the_sessions() {
     let model = Model::digits();
-    let backend = Counted(CpuBackend::new(&model, CpuOptions::default()).unwrap(), 0);
-    let engine = Engine::new(&model, Box::new(backend)).unwrap();
+    let engine = Engine::new(&model, Box::new(Watched::new(&model))).unwrap();
     for _ in 0..2 {
         run(&engine, &noise(1280, 1), 1280, SessionOptions::default());
     }

@@ -44,6 +44,7 @@ pub fn run(make: Make<'_>, terms: &Terms) {
     chunks_do_not_matter(make, terms);
     spans_do_not_matter(make, terms);
     company_does_not_matter(make, terms);
+    delays_do_not_mix(make, terms);
     decoding_again_overwrites(make, terms);
     forks_are_equal_and_independent(make, terms);
     room_does_not_matter(make, terms);
@@ -149,6 +150,24 @@ pub fn company_does_not_matter(make: Make<'_>, terms: &Terms) {
         }
         for ((delay, expected), got) in delays.iter().zip(&expected).zip(&rows) {
             bench.same(&format!("the stream with a delay of {delay} tokens among others"), expected, got);
+        }
+    });
+}
+
+/// A stream has its own delay, whichever a backend was asked for before.
+pub fn delays_do_not_mix(make: Make<'_>, terms: &Terms) {
+    let property = "delays do not mix";
+    on_each_model(property, make, terms, |bench| {
+        let scripts = [1, 6, 30].map(|delay| Script::new(bench, delay, 20, 11));
+        // By backends that have known no other delay.
+        let expected = scripts
+            .each_ref()
+            .map(|script| Bench::new(property, make(bench.model), bench.model, terms).reference(script));
+        for i in [0, 1, 2, 1, 0] {
+            let got = bench.reference(&scripts[i]);
+            bench.same(&format!("a delay of {}", scripts[i].delay), &expected[i], &got);
+            let other = &expected[(i + 1) % 3];
+            assert!(got[0].logits != other[0].logits, "{}: another delay has no effect", bench.label);
         }
     });
 }

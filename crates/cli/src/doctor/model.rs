@@ -54,10 +54,11 @@ enum Fit {
 }
 
 impl Fit {
-    fn of((fixed, stream): (u64, u64), memory: u64) -> Self {
+    /// Of a model that needs at least so much, and so much more for a stream without an end.
+    fn of((least, more): (u64, u64), memory: u64) -> Self {
         match memory {
-            _ if fixed + stream <= memory => Self::Whole,
-            _ if fixed <= memory => Self::Partly,
+            _ if least + more <= memory => Self::Whole,
+            _ if least <= memory => Self::Partly,
             _ => Self::No,
         }
     }
@@ -69,7 +70,8 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &Opened) -> Check {
     let bytes_each = if types.contains(&"f32") { 4 } else { 2 };
     let cpu_needs = (parameters * bytes_each, CpuBackend::stream_bytes(config, usize::MAX));
     let cpu_fit = host.memory.map_or(Fit::Whole, |memory| Fit::of(cpu_needs, memory.total));
-    let gpu_needs = CudaBackend::needs(&opened.model, usize::MAX);
+    let gpu_needs = CudaBackend::needs(&opened.model, CudaBackend::LEAST_POSITIONS)
+        .and_then(|least| Ok((least, CudaBackend::needs(&opened.model, usize::MAX)? - least)));
     let gpu_fit = gpu.usable.as_ref().ok().map(|report| match &gpu_needs {
         Ok(needs) => Fit::of(*needs, report.free),
         Err(_) => Fit::No,
@@ -78,7 +80,7 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &Opened) -> Check {
         "name": opened.model.name, "folder": folder(args), "files": folder(args).map(files),
         "parameters": parameters, "types": types, "open_ms": opened.took.as_millis() as u64,
         "cpu_needs_bytes": cpu_needs.0 + cpu_needs.1, "fits_cpu": cpu_fit == Fit::Whole,
-        "gpu_needs_bytes": gpu_needs.as_ref().ok().map(|(fixed, stream)| fixed + stream),
+        "gpu_needs_bytes": gpu_needs.as_ref().ok().map(|(least, more)| least + more),
         "fits_gpu": gpu_fit.map(|fit| fit == Fit::Whole),
     });
 
@@ -90,7 +92,7 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &Opened) -> Check {
     let mut found = format!("{what}: {million:.1} million parameters, {types}; with a stream without an end it takes ");
     found += &format!("{} on the processor", size(cpu_needs.0 + cpu_needs.1));
     found += &match &gpu_needs {
-        Ok((fixed, stream)) => format!(", {} on a GPU", size(fixed + stream)),
+        Ok((least, more)) => format!(", {} on a GPU", size(least + more)),
         Err(why) => format!("; on a GPU it cannot run: {why}"),
     };
     let bad = |status, what: &str, remedy: &str| Check::bad("model", status, format!("{found}: {what}"), remedy);

@@ -32,9 +32,10 @@ impl Device {
     pub(crate) fn engine(self, model: &Model) -> anyhow::Result<Engine> {
         let engine = match self {
             Self::Cpu => Engine::new(model, Box::new(CpuBackend::new(model, CpuOptions::default())?))?,
-            Self::Cuda(device) => {
-                Engine::new(model, Box::new(CudaBackend::new(model, &CudaOptions { device }, &mut |_, _| {})?))?
-            }
+            Self::Cuda(device) => Engine::new(
+                model,
+                Box::new(CudaBackend::new(model, &CudaOptions { device, ..CudaOptions::default() }, &mut |_, _| {})?),
+            )?,
         };
         Ok(engine)
     }

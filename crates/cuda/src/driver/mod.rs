@@ -142,8 +142,6 @@ pub struct Device {
     pub capability: (u32, u32),
     /// Multiprocessors.
     pub processors: u32,
-    /// Shared memory that a block can ask for, bytes.
-    pub shared_per_block: u32,
     /// CUDA version of the driver: 12080 is 12.8.
     pub driver_version: u32,
 }
@@ -159,13 +157,12 @@ impl Device {
         probe()?;
         let (mut raw, mut context, mut count, mut version) = (0, std::ptr::null_mut(), 0, 0);
         let mut name = [0; 256];
-        let mut attributes = [0; 4];
+        let mut attributes = [0; 3];
         use sys::CUdevice_attribute as A;
         let wanted = [
             A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
             A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
             A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
-            A::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
         ];
         // SAFETY: `probe` found every symbol and initialised the driver; all pointers are to locals of the right type and length.
         unsafe {
@@ -182,14 +179,13 @@ impl Device {
             driver!(cuDevicePrimaryCtxRetain(&mut context, raw))?;
         }
         let name: Vec<u8> = name.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
-        let [major, minor, processors, shared_per_block] = attributes.map(|v: i32| v as u32);
+        let [major, minor, processors] = attributes.map(|v: i32| v as u32);
         let device = Self {
             context,
             raw,
             name: String::from_utf8_lossy(&name).into_owned(),
             capability: (major, minor),
             processors,
-            shared_per_block,
             driver_version: version as u32,
         };
         device.bind()?;

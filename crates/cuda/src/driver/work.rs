@@ -238,10 +238,12 @@ impl Stream {
         unsafe { driver!(cuGraphLaunch(graph.exec, self.raw)) }
     }
 
-    /// Queues a copy within the device; the ranges do not overlap.
+    /// Queues a copy within the device, between ranges that do not overlap.
     pub fn copy(&self, to: &Buffer, at: usize, from: &Buffer, from_at: usize, bytes: usize) -> Result<()> {
-        // SAFETY: both ranges lie inside their allocations.
-        unsafe { driver!(cuMemcpyDtoDAsync_v2(to.range(at, bytes), from.range(from_at, bytes), bytes, self.raw)) }
+        let (to, from) = (to.range(at, bytes), from.range(from_at, bytes));
+        assert!(to.abs_diff(from) >= bytes as u64, "a copy onto itself");
+        // SAFETY: both ranges lie inside their allocations and apart from each other.
+        unsafe { driver!(cuMemcpyDtoDAsync_v2(to, from, bytes, self.raw)) }
     }
 
     /// Queues filling a whole buffer with zeros.

@@ -4,16 +4,18 @@ use std::time::Instant;
 
 use voxtral_cuda::CudaBackend;
 use voxtral_cuda::driver::Event;
-use voxtral_cuda::kernels::{Attention, Mode, Product, RowWork, parts, slices};
-use voxtral_cuda::table::{Counts, Cut, Layout, Row, Table};
-use voxtral_model::{AUDIO_WINDOW, Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig};
+use voxtral_cuda::kernels::{Mode, Product, RowWork, parts, slices};
+use voxtral_cuda::table::{Counts, Row, Table};
+use voxtral_model::{Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig};
 
 use crate::gpu::{Gpu, random, rng};
 use crate::model::backend;
+use crate::twins_attention::{Call, Shape};
 
 pub fn run(gpu: &Gpu) {
     products(gpu);
-    small_kernels(gpu);
+    norms(gpu);
+    attention(gpu);
     model();
 }
 
@@ -99,7 +101,7 @@ fn products(gpu: &Gpu) {
     }
 }
 
-fn small_kernels(gpu: &Gpu) {
+fn norms(gpu: &Gpu) {
     for (name, dim, rows) in
         [("add_rms_norm 3072", 3072, 1), ("add_rms_norm 3072", 3072, 32), ("add_rms_norm 1280", 1280, 256)]
     {
@@ -114,7 +116,11 @@ fn small_kernels(gpu: &Gpu) {
         let us = time(gpu, 100, 5, |_| gpu.kernels.add_rms_norm(&gpu.stream, p, rows).expect("launched"));
         println!("{name}, {rows} rows: {us:.2} us");
     }
-    let (decoder, encoder) = ((4, 8, 128, 8192), (1, 32, 64, 750));
+}
+
+fn attention(gpu: &Gpu) {
+    let decoder = Shape { group: 4, kv_heads: 8, head_dim: 128, window: 8192 };
+    let encoder = Shape { group: 1, kv_heads: 32, head_dim: 64, window: 750 };
     let cases: [(_, usize, usize); 12] = [
         (decoder, 128, 1),
         (decoder, 2304, 1),
@@ -129,41 +135,15 @@ fn small_kernels(gpu: &Gpu) {
         (encoder, 2000, 256),
         (encoder, 2000, 1024),
     ];
-    for ((group, kv_heads, head_dim, window), context, rows) in cases {
-        let (kv_dim, q_dim) = (kv_heads * head_dim, group * kv_heads * head_dim);
+    for (shape, context, rows) in cases {
+        let Shape { group, kv_heads, head_dim, .. } = shape;
         let ring = (context + rows).next_multiple_of(32);
-        let kv = gpu.put_bf16(&random(&mut rng(1), 2 * ring * kv_dim, 1.0));
-        let q = gpu.put_bf16(&random(&mut rng(2), rows * q_dim, 1.0));
-        let mut table = Table::default();
+        let kv = gpu.put_bf16(&random(&mut rng(1), 2 * ring * shape.kv_dim(), 1.0));
         let row = |p: usize| Row { kv: kv.address(), ring: ring as u32, position: p as u32, ..Row::default() };
-        let cut = Cut { group, window, max_rows: rows };
+        let (cut, mut table) = (shape.cut(rows), Table::default());
         table.push((context..context + rows).map(row), cut);
-        let layout = Layout::new(rows, 0, table.items.len());
-        let mut bytes = vec![0u64; layout.bytes.div_ceil(8)];
-        table.write(&layout, bytemuck::cast_slice_mut(&mut bytes));
-        let table = gpu.put(&bytes);
-        let partials = rows * cut.partials();
-        let (out, partial, norms) =
-            (gpu.poison(rows * q_dim * 2), gpu.poison(partials * q_dim * 4), gpu.poison(partials * q_dim));
-        let p = Attention {
-            q: q.address(),
-            out: out.address(),
-            partial: partial.address(),
-            norms: norms.address(),
-            rows: table.address() + layout.rows as u64,
-            items: table.address() + layout.items as u64,
-            counts: table.address(),
-            ldq: q_dim as u32,
-            ldo: q_dim as u32,
-            group: group as u32,
-            kv_heads: kv_heads as u32,
-            head_dim: head_dim as u32,
-            window: window as u32,
-            layer: 0,
-            scale: 0.1,
-            ..Attention::default()
-        };
-        let us = time(gpu, 20, 5, |_| gpu.kernels.attention(&gpu.stream, p, cut).expect("launched"));
+        let call = Call::new(gpu, shape, cut, &table, &random(&mut rng(2), rows * shape.q_dim(), 1.0), 0);
+        let us = time(gpu, 20, 5, |_| gpu.kernels.attention(&gpu.stream, call.parameters, cut).expect("launched"));
         println!("attention {kv_heads} x {group} heads of {head_dim}, {rows} rows at {context}: {us:.1} us");
     }
 }
@@ -243,7 +223,7 @@ fn model() {
     let stream = backend.open(delay, 4096).expect("memory");
     let mut live = Vec::new();
     let mut out = Vec::new();
-    for position in 0..800.min(2 * AUDIO_WINDOW) {
+    for position in 0..800 {
         let begun = Instant::now();
         backend.encode(&[EncodeSpan { stream, mel: &mel[..len] }]).expect("encoded");
         let encoded = begun.elapsed().as_secs_f64() * 1e3;

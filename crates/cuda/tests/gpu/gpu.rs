@@ -6,23 +6,28 @@ use bytemuck::Pod;
 use half::bf16;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use voxtral_cuda::driver::{Buffer, Device, Download, Stream, Upload};
-use voxtral_cuda::images::{FORCE_PTX, choose};
+use voxtral_cuda::images::{Image, choose};
 use voxtral_cuda::kernels::Kernels;
 
 pub struct Gpu {
     pub kernels: Kernels,
     pub stream: Stream,
     pub device: Arc<Device>,
+    pub image: Image,
+}
+
+/// Whether this run is to check the kernels that the driver compiles.
+pub fn force_ptx() -> bool {
+    std::env::var_os("VOXTRAL_FORCE_PTX").is_some()
 }
 
 impl Gpu {
     pub fn open() -> Self {
         let device = Device::open(0).expect("probed");
         let stream = Stream::new(&device).expect("a stream");
-        let force_ptx = std::env::var_os(FORCE_PTX).is_some_and(|v| v == "1");
-        let image = choose(device.capability, force_ptx).expect("probed");
+        let image = choose(device.capability, force_ptx()).expect("probed");
         let kernels = Kernels::load(&device, image, true).expect("kernels");
-        Self { kernels, stream, device }
+        Self { kernels, stream, device, image }
     }
 
     pub fn put<T: Pod>(&self, values: &[T]) -> Buffer {

@@ -5,22 +5,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rand::Rng;
 use voxtral_cuda::{CudaBackend, CudaOptions};
 use voxtral_model::conformance::{self, Terms};
-use voxtral_model::{Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig, Stage};
+use voxtral_model::{Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig, Prediction, Stage};
 
 use crate::Check;
-use crate::gpu::{Gpu, rng};
+use crate::gpu::{Gpu, force_ptx, rng};
 use crate::reference;
 
 pub const CHECKS: &[Check] = &[
     ("model: every stage of digits as in plain f32", digits),
     ("model: every stage of odd shapes as in plain f32", odd_shapes),
     ("model: conformance", conforms),
+    ("model: it takes the memory that was announced", announced),
     ("model: a thousand streams leave nothing behind", no_leak),
     ("model: what does not fit is refused before it is tried", too_large),
 ];
 
 pub fn backend(model: &Model) -> CudaBackend {
-    CudaBackend::new(model, &CudaOptions::default(), &mut |_, _| ()).expect("the model fits")
+    let options = CudaOptions { force_ptx: force_ptx(), ..CudaOptions::default() };
+    CudaBackend::new(model, &options, &mut |_, _| ()).expect("the model fits")
 }
 
 fn worst(what: &str, got: &[f32], want: &[Vec<f32>], allowed: f32) -> Result<(), String> {
@@ -107,6 +109,26 @@ fn conforms(_: &Gpu) -> Result<(), String> {
         .map_err(|what| what.downcast_ref::<String>().cloned().unwrap_or_else(|| "a property does not hold".to_owned()))
 }
 
+fn announced(gpu: &Gpu) -> Result<(), String> {
+    let model = Model::digits();
+    let words = |e| format!("{e}");
+    let free = || gpu.device.memory().map(|(free, _)| free).map_err(|e| e.to_string());
+    let before = free()?;
+    let mut backend = backend(&model);
+    for positions in [CudaBackend::LEAST_POSITIONS, usize::MAX] {
+        let needs = CudaBackend::needs(&model, positions).map_err(words)?;
+        let stream = backend.open(Delay::from_ms(480).expect("a known delay"), positions).map_err(words)?;
+        let (taken, info) = (before.saturating_sub(free()?), backend.info().device_bytes);
+        println!("        {positions} positions: {needs} bytes announced, {info} counted, {taken} taken");
+        // The rest is for the driver.
+        if info > needs || taken > needs {
+            return Err(format!("{positions} positions: {needs} bytes announced, {info} counted, {taken} taken"));
+        }
+        backend.close(stream);
+    }
+    Ok(())
+}
+
 fn no_leak(gpu: &Gpu) -> Result<(), String> {
     let model = Model::digits();
     let mut backend = backend(&model);
@@ -114,19 +136,23 @@ fn no_leak(gpu: &Gpu) -> Result<(), String> {
     let delay = Delay::from_ms(480).expect("a known delay");
     let mel = vec![0.5; 4 * model.config.frames_per_token() * model.config.audio.mel_bins];
     let free = |_: &mut CudaBackend| gpu.device.memory().map(|(free, _)| free).map_err(|e| e.to_string());
-    let turn = |backend: &mut CudaBackend, i: usize| -> Result<(), String> {
+    let turn = |backend: &mut CudaBackend, i: usize| -> Result<Vec<Prediction>, String> {
+        let mut predictions = Vec::new();
         let stream = backend.open(delay, 10 + i % 7 * 100).map_err(words)?;
         backend.encode(&[EncodeSpan { stream, mel: &mel }]).map_err(words)?;
-        backend.decode(&[DecodeSpan { stream, position: 0, ids: &[1, 32, 32] }], &mut Vec::new()).map_err(words)?;
+        backend.decode(&[DecodeSpan { stream, position: 0, ids: &[1, 32, 32] }], &mut predictions).map_err(words)?;
         let fork = backend.fork(stream, 600).map_err(words)?;
         backend.close(stream);
         backend.close(fork);
-        Ok(())
+        Ok(predictions)
     };
-    turn(&mut backend, 6)?;
+    let first = turn(&mut backend, 6)?;
     let (before, info) = (free(&mut backend)?, backend.info());
     for i in 0..1000 {
-        turn(&mut backend, i)?;
+        // Recorded passes know no stream's memory, which is another each time.
+        if turn(&mut backend, i)? != first {
+            return Err(format!("stream {i} came to something else"));
+        }
     }
     let after = free(&mut backend)?;
     let same = before == after && info == backend.info();

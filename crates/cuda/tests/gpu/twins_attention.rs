@@ -1,6 +1,7 @@
 //! Attention against a scalar twin.
 
 use rand::Rng;
+use voxtral_cuda::driver::Buffer;
 use voxtral_cuda::kernels::Attention;
 use voxtral_cuda::table::{Cut, Layout, Row, Table};
 
@@ -14,11 +15,66 @@ pub const CHECKS: &[Check] = &[
 ];
 
 #[derive(Clone, Copy)]
-struct Shape {
-    group: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    window: usize,
+pub struct Shape {
+    pub group: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub window: usize,
+}
+
+impl Shape {
+    pub fn q_dim(&self) -> usize {
+        self.group * self.kv_dim()
+    }
+
+    pub fn kv_dim(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Of a pass over so many rows.
+    pub fn cut(&self, max_rows: usize) -> Cut {
+        Cut { group: self.group, window: self.window, max_rows }
+    }
+}
+
+/// A launch over a table, and the memory that it works on.
+pub struct Call {
+    pub parameters: Attention,
+    pub out: Buffer,
+    _memory: [Buffer; 4],
+}
+
+impl Call {
+    /// Over `table`, which was cut by `cut` and whose rows ask `queries`, in one layer of their rings.
+    pub fn new(gpu: &Gpu, s: Shape, cut: Cut, table: &Table, queries: &[f32], layer: usize) -> Self {
+        let rows = table.rows.len();
+        let layout = Layout::new(rows, 0, table.items.len());
+        let mut bytes = vec![0u64; layout.bytes.div_ceil(8)];
+        table.write(&layout, bytemuck::cast_slice_mut(&mut bytes));
+        let partials = rows * cut.partials();
+        let (table, q, out) = (gpu.put(&bytes), gpu.put_bf16(queries), gpu.poison(rows * s.q_dim() * 2));
+        let partial = gpu.poison(partials * s.q_dim() * 4);
+        let norms = gpu.poison(partials * s.group * s.kv_heads * 8);
+        let parameters = Attention {
+            q: q.address(),
+            out: out.address(),
+            partial: partial.address(),
+            norms: norms.address(),
+            rows: table.address() + layout.rows as u64,
+            items: table.address() + layout.items as u64,
+            counts: table.address(),
+            ldq: s.q_dim() as u32,
+            ldo: s.q_dim() as u32,
+            group: s.group as u32,
+            kv_heads: s.kv_heads as u32,
+            head_dim: s.head_dim as u32,
+            window: s.window as u32,
+            layer: layer as u32,
+            scale: std::f32::consts::LOG2_E / (s.head_dim as f32).sqrt(),
+            ..Attention::default()
+        };
+        Self { parameters, out, _memory: [table, q, partial, norms] }
+    }
 }
 
 /// Keys and values of every absolute position, and queries; a ring is filled from them as decoding would.
@@ -32,24 +88,16 @@ struct Case {
 impl Case {
     fn new(s: Shape, positions: usize, seed: u64) -> Self {
         let rng = &mut rng(seed);
-        let (kv, q) = (s.kv_heads * s.head_dim, s.group * s.kv_heads * s.head_dim);
+        let (kv, q) = (s.kv_dim(), s.q_dim());
         let (keys, values) = (random(rng, positions * kv, 1.0), random(rng, positions * kv, 1.0));
         Self { s, keys, values, queries: random(rng, positions * q, 2.0) }
     }
 
-    fn q_dim(&self) -> usize {
-        self.s.group * self.s.kv_heads * self.s.head_dim
-    }
-
-    fn kv_dim(&self) -> usize {
-        self.s.kv_heads * self.s.head_dim
-    }
-
     /// Runs spans (first position, rows, ring), each its own stream.
     fn run(&self, gpu: &Gpu, spans: &[(usize, usize, usize)]) -> Result<Vec<f32>, String> {
-        let (s, kv_dim, q_dim) = (self.s, self.kv_dim(), self.q_dim());
+        let (kv_dim, q_dim) = (self.s.kv_dim(), self.s.q_dim());
         let (layer, layers) = (1, 2);
-        let cut = Cut { group: s.group, window: s.window, max_rows: spans.iter().map(|span| span.1).sum() };
+        let cut = self.s.cut(spans.iter().map(|span| span.1).sum());
         let mut table = Table::default();
         let mut rings = Vec::new();
         let mut q = Vec::new();
@@ -67,38 +115,10 @@ impl Case {
             table.push((first..first + rows).map(row), cut);
             rings.push(kv);
         }
-        let rows = table.rows.len();
-        let layout = Layout::new(rows, 0, table.items.len());
-        let mut bytes = vec![0u64; layout.bytes.div_ceil(8)];
-        table.write(&layout, bytemuck::cast_slice_mut(&mut bytes));
-        let (table, q) = (gpu.put(&bytes), gpu.put_bf16(&q));
-        let partials = rows * cut.partials();
-        let (out, partial, norms) = (
-            gpu.poison(rows * q_dim * 2),
-            gpu.poison(partials * q_dim * 4),
-            gpu.poison(partials * s.group * s.kv_heads * 8),
-        );
-        let p = Attention {
-            q: q.address(),
-            out: out.address(),
-            partial: partial.address(),
-            norms: norms.address(),
-            rows: table.address() + layout.rows as u64,
-            items: table.address() + layout.items as u64,
-            counts: table.address(),
-            ldq: q_dim as u32,
-            ldo: q_dim as u32,
-            group: s.group as u32,
-            kv_heads: s.kv_heads as u32,
-            head_dim: s.head_dim as u32,
-            window: s.window as u32,
-            layer: layer as u32,
-            scale: std::f32::consts::LOG2_E / (s.head_dim as f32).sqrt(),
-            ..Attention::default()
-        };
-        gpu.kernels.attention(&gpu.stream, p, cut).map_err(|e| e.to_string())?;
+        let call = Call::new(gpu, self.s, cut, &table, &q, layer);
+        gpu.kernels.attention(&gpu.stream, call.parameters, cut).map_err(|e| e.to_string())?;
         gpu.stream.wait().map_err(|e| e.to_string())?;
-        Ok(gpu.get_bf16(&out, rows * q_dim))
+        Ok(gpu.get_bf16(&call.out, q.len()))
     }
 
     /// The twin of one row, and for each output the sum of |p v|, which bounds what rounding p to bf16 does.
@@ -106,9 +126,9 @@ impl Case {
         let Shape { group, head_dim, window, .. } = self.s;
         let seen = (position + 1).saturating_sub(window)..position + 1;
         let mut out = Vec::new();
-        for (head, q) in self.queries[position * self.q_dim()..][..self.q_dim()].chunks(head_dim).enumerate() {
+        for (head, q) in self.queries[position * self.s.q_dim()..][..self.s.q_dim()].chunks(head_dim).enumerate() {
             let of = |from: &'_ [f32], key: usize| {
-                from[key * self.kv_dim() + head / group * head_dim..][..head_dim].to_vec()
+                from[key * self.s.kv_dim() + head / group * head_dim..][..head_dim].to_vec()
             };
             let dot = |key| of(&self.keys, key).iter().zip(q).map(|(&k, &q)| f64::from(k) * f64::from(q)).sum::<f64>();
             let scores: Vec<f64> = seen.clone().map(|key| dot(key) / (head_dim as f64).sqrt()).collect();
@@ -130,7 +150,7 @@ impl Case {
     fn check(&self, gpu: &Gpu, spans: &[(usize, usize, usize)], what: &str) -> Result<(), String> {
         let got = self.run(gpu, spans)?;
         let positions = spans.iter().flat_map(|&(first, rows, _)| first..first + rows);
-        for (position, got) in positions.zip(got.chunks(self.q_dim())) {
+        for (position, got) in positions.zip(got.chunks(self.s.q_dim())) {
             let (want, size) = self.twin(position);
             let rounding = |i: usize| size[i] / 256.0 + want[i].abs() / 256.0 + 1e-5;
             close(&format!("{what}, position {position}"), got, &want, rounding)?;
@@ -181,7 +201,7 @@ fn bits(gpu: &Gpu) -> Result<(), String> {
         for _ in 0..8 {
             let r = rng.random_range(0..rows);
             let alone = case.run(gpu, &[(77, 2, 160), (first + r, 1, ring + 64)])?;
-            let width = case.q_dim();
+            let width = case.s.q_dim();
             same(
                 &format!("head_dim {head_dim}, window {window}, row {r}"),
                 &alone[2 * width..],

@@ -19,6 +19,7 @@ enum Fault {
     FeelsChunks,
     FeelsSpans,
     FeelsCompany,
+    KeepsFirstDelay,
     KeepsFirstId,
     ForgetsInFork,
     FeelsRoom,
@@ -45,6 +46,7 @@ struct Fake {
     config: ModelConfig,
     streams: HashMap<StreamId, Stream>,
     opened: u64,
+    first_delay: Option<Delay>,
     embeddings: Vec<f32>,
     logits: Vec<f32>,
 }
@@ -83,6 +85,8 @@ impl Backend for Fake {
     }
 
     fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
+        let first = *self.first_delay.get_or_insert(delay);
+        let delay = if self.fault == Fault::KeepsFirstDelay { first } else { delay };
         Ok(self.add(Stream { delay, positions, audio: vec![], embeddings: vec![], ids: vec![] }))
     }
 
@@ -178,7 +182,8 @@ const TERMS: Terms = Terms { tolerance: 0.0, head_dims: &[16, 24] };
 fn fake(fault: Fault) -> impl Fn(&Model) -> Box<dyn Backend> {
     move |model| {
         let config = model.config.clone();
-        Box::new(Fake { fault, config, streams: HashMap::new(), opened: 0, embeddings: vec![], logits: vec![] })
+        let (streams, embeddings, logits) = (HashMap::new(), vec![], vec![]);
+        Box::new(Fake { fault, config, streams, opened: 0, first_delay: None, embeddings, logits })
     }
 }
 
@@ -191,10 +196,11 @@ fn a_backend_that_keeps_the_contract_passes() {
 #[test]
 fn every_broken_promise_is_found_by_its_property() {
     type Property = fn(Make<'_>, &Terms);
-    let cases: [(Fault, Property); 11] = [
+    let cases: [(Fault, Property); 12] = [
         (Fault::FeelsChunks, chunks_do_not_matter),
         (Fault::FeelsSpans, spans_do_not_matter),
         (Fault::FeelsCompany, company_does_not_matter),
+        (Fault::KeepsFirstDelay, delays_do_not_mix),
         (Fault::KeepsFirstId, decoding_again_overwrites),
         (Fault::ForgetsInFork, forks_are_equal_and_independent),
         (Fault::FeelsRoom, room_does_not_matter),
