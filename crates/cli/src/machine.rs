@@ -16,11 +16,6 @@ pub(crate) fn threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// A version of CUDA as people write it; the driver says 12040 for 12.4.
-pub(crate) fn cuda_version(version: u32) -> String {
-    format!("{}.{}", version / 1000, version % 1000 / 10)
-}
-
 /// The most memory that was ever resident, in bytes; 0 where the system does not tell.
 pub(crate) fn peak_rss_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -119,6 +119,11 @@ impl Recording {
     }
 }
 
+/// A time in milliseconds, as figures have it.
+pub(crate) fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
 /// When live audio up to `seconds` has been fed.
 pub(crate) fn fed_at(seconds: f64) -> Duration {
     PIECE * (seconds / PIECE.as_secs_f64()).ceil() as u32

@@ -14,7 +14,7 @@ use voxtral_transcript::{Audio, Report, TokenRecord};
 use crate::args::{Format, Transcribe};
 use crate::input::Input;
 use crate::output::{Output, complain};
-use crate::recording::Heard;
+use crate::recording::{Heard, ms};
 use crate::{backend, machine, model};
 
 pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
@@ -155,7 +155,6 @@ impl Job<'_> {
     fn report(&self, input: &Input, heard: Heard, load: Duration, total: Duration) -> anyhow::Result<String> {
         let info = self.engine.info();
         let Heard { summary, tokens, words } = heard;
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
         let report = Report {
             model: self.model.to_owned(),
             backend: info.backend.to_owned(),

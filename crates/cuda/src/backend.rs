@@ -128,12 +128,10 @@ impl CudaBackend {
         fits(&name, with_stream(config, fixed, Self::LEAST_POSITIONS), free)?;
         let mut backend = Self::load(config, weights, &device, image, plan, progress).map_err(fail)?;
         backend.record().map_err(fail)?;
-        let driver = device.driver_version;
         let (major, minor) = device.capability;
         tracing::info!(
-            "{name}: compute capability {major}.{minor}, driver of CUDA {}.{}, kernels {}, {} MB on the device, ready in {} ms",
-            driver / 1000,
-            driver % 1000 / 10,
+            "{name}: compute capability {major}.{minor}, driver of CUDA {}, kernels {}, {} MB on the device, ready in {} ms",
+            device.cuda_version,
             image.name,
             fixed / 1_000_000,
             begun.elapsed().as_millis()

@@ -16,8 +16,8 @@ pub struct DeviceReport {
     pub name: String,
     /// Compute capability, major and minor.
     pub capability: (u32, u32),
-    /// CUDA version of the driver: 12080 is 12.8.
-    pub driver_version: u32,
+    /// The CUDA version of its driver, such as 12.8.
+    pub cuda_version: String,
     /// Free device memory, bytes.
     pub free: u64,
     /// Device memory, bytes.
@@ -30,8 +30,8 @@ impl DeviceReport {
     pub(crate) fn of(ordinal: usize) -> Result<Self, BackendError> {
         let (device, image) = open_device(ordinal, false)?;
         let (free, total) = device.memory().map_err(|e| device_error(&device.name, &e))?;
-        let (capability, driver_version) = (device.capability, device.driver_version);
-        Ok(Self { name: device.name.clone(), capability, driver_version, free, total, image: image.name })
+        let (name, cuda_version) = (device.name.clone(), device.cuda_version.clone());
+        Ok(Self { name, capability: device.capability, cuda_version, free, total, image: image.name })
     }
 }
 

@@ -54,11 +54,11 @@ impl Engine {
     pub fn new(model: &Model, backend: Box<dyn Backend>) -> Result<Self, EngineError> {
         let bell = Arc::new(Bell::default());
         let info = backend.info();
-        let peak_device_bytes = info.device_bytes;
+        let (encode_tokens, peak_device_bytes) = (info.encode_tokens, info.device_bytes);
         let state = InboxState { opened: Vec::new(), closing: false, info, peak_device_bytes };
         let inbox = Arc::new(Inbox { state: Mutex::new(state), bell });
         let scheduler = Scheduler {
-            encode_tokens: backend.info().encode_tokens,
+            encode_tokens,
             backend,
             model: ModelParts::new(model),
             inbox: Arc::clone(&inbox),

@@ -47,7 +47,7 @@ impl Environment {
             Some(Gpu {
                 name: found.name,
                 capability: format!("{major}.{minor}"),
-                driver: machine::cuda_version(found.driver_version),
+                driver: found.cuda_version,
                 kernels: found.image.to_owned(),
                 memory_mb: found.total / 1_000_000,
             })

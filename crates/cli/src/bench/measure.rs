@@ -172,7 +172,7 @@ fn sum_up(recording: &Recording, runs: &[Run], pace: Pace, pass_bytes: f64) -> F
 }
 
 fn ms(time: Duration) -> f64 {
-    decimals(time.as_secs_f64() * 1e3)
+    decimals(crate::recording::ms(time))
 }
 
 /// Bytes of weights that a pass of the decoder reads: its matrices and the output projection.

@@ -23,7 +23,7 @@ use super::model::{self, Opened};
 use super::smoke::Device;
 use crate::args::Doctor;
 use crate::compare;
-use crate::recording::{Heard, Recording, SAMPLE};
+use crate::recording::{Heard, Recording, SAMPLE, ms};
 
 const LOOKAHEAD: usize = 32;
 const SESSIONS: usize = 10;
@@ -322,10 +322,6 @@ fn ask(mut program: Command, input: &[u8]) -> anyhow::Result<Answer> {
     let report: Report = serde_json::from_slice(&output.stdout).context("the program did not answer in JSON")?;
     let tokens = report.tokens.context("the program's answer has no tokens")?;
     Ok(Answer { backend: report.backend, tokens, stderr })
-}
-
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]

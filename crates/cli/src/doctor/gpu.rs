@@ -10,7 +10,6 @@ use voxtral_cuda::{CudaBackend, DeviceReport};
 
 use super::check::{Check, Status, size};
 use crate::args::{BackendChoice, Doctor};
-use crate::machine;
 use crate::wsl::Wsl;
 
 /// Where the driver's library lies where the loader's list of folders is not asked: distributions, WSL, the toolkit.
@@ -100,7 +99,7 @@ pub(crate) fn driver(gpu: &Gpu, wsl: Option<Wsl>, args: &Doctor) -> Check {
     if args.backend == BackendChoice::Cpu {
         return Check::skipped("driver", "not asked for: --backend cpu");
     }
-    let cuda = gpu.usable.as_ref().ok().map(|report| machine::cuda_version(report.driver_version));
+    let cuda = gpu.usable.as_ref().ok().map(|report| &report.cuda_version);
     let kernel = fs::read_to_string("/sys/module/nvidia/version").ok().map(|version| version.trim().to_owned());
     let facts = json!({
         "loaded": gpu.loaded, "present": gpu.present, "cuda_version": cuda, "kernel_module_version": kernel,

@@ -30,7 +30,7 @@ pub(crate) fn folder(args: &Doctor) -> Option<&Path> {
 /// Opens the model; says what is wrong with it, or where it fits.
 pub(crate) fn open(args: &Doctor, host: &Host, gpu: &Gpu) -> (Option<Opened>, Check) {
     let start = Instant::now();
-    let model = match folder(args).map_or_else(|| Ok(Model::digits()), Model::open) {
+    let model = match model::load(args.model.as_deref()) {
         Ok(model) => model,
         Err(error) => {
             let remedy =

@@ -142,8 +142,8 @@ pub struct Device {
     pub capability: (u32, u32),
     /// Multiprocessors.
     pub processors: u32,
-    /// CUDA version of the driver: 12080 is 12.8.
-    pub driver_version: u32,
+    /// The CUDA version of the driver, such as 12.8.
+    pub cuda_version: String,
 }
 
 // SAFETY: a context may be current in any number of threads, and the driver's functions are thread-safe.
@@ -186,7 +186,8 @@ impl Device {
             name: String::from_utf8_lossy(&name).into_owned(),
             capability: (major, minor),
             processors,
-            driver_version: version as u32,
+            // The driver says 12080.
+            cuda_version: format!("{}.{}", version / 1000, version % 1000 / 10),
         };
         device.bind()?;
         Ok(Arc::new(device))

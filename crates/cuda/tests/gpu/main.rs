@@ -31,8 +31,8 @@ fn main() -> ExitCode {
     let (major, minor) = report.capability;
     let gpu = gpu::Gpu::open();
     println!(
-        "{}, compute capability {major}.{minor}, driver {}, kernels {}",
-        report.name, report.driver_version, gpu.image.name
+        "{}, compute capability {major}.{minor}, driver of CUDA {}, kernels {}",
+        report.name, report.cuda_version, gpu.image.name
     );
     let mut failed = 0;
     let filter = arguments.iter().find(|a| !a.starts_with('-'));
