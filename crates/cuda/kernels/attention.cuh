@@ -60,6 +60,12 @@ struct Join {
     float max, keep, add;
     __device__ __forceinline__ Join(float mine, float other) : max(fmaxf(mine, other)), keep(weight_of(mine, max)), add(weight_of(other, max)) {}
     __device__ __forceinline__ float operator()(float mine, float other) const { return __fmaf_rn(other, add, __fmul_rn(mine, keep)); }
+    __device__ __forceinline__ void add_to(float (&mine)[4], const float4& other) const {
+        mine[0] = (*this)(mine[0], other.x);
+        mine[1] = (*this)(mine[1], other.y);
+        mine[2] = (*this)(mine[2], other.z);
+        mine[3] = (*this)(mine[3], other.w);
+    }
 };
 
 // Four 8 x 8 matrices; lane i names row i % 8 of matrix i / 8. A thread gets elements 2t and 2t + 1 of row g of each.
@@ -133,10 +139,7 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
             if (q < 16 * TILES && (HD == 8 * ACROSS || across < HD)) *(uint4*)(query + q * LD + across) = held[i];
         }
         float max_g = -INFINITY, max_g8 = -INFINITY, norm_g = 0.f, norm_g8 = 0.f, o[MINE][2][4];
-#pragma unroll
-        for (int i = 0; i < MINE; i++)
-#pragma unroll
-            for (int c = 0; c < 4; c++) o[i][0][c] = o[i][1][c] = 0.f;
+        clear(o);
 
         u32 stage = 0;                                                  // in bytes
         for (u32 key0 = item.key0; key0 < item.key1; key0 += CHUNK) {
@@ -297,10 +300,7 @@ KERNEL __launch_bounds__(256) attention_combine(const __grid_constant__ Attentio
             const Join join(max, n[k].x);
             max = join.max;
             norm = join(norm, n[k].y);
-            sum[0] = join(sum[0], v[k].x);
-            sum[1] = join(sum[1], v[k].y);
-            sum[2] = join(sum[2], v[k].z);
-            sum[3] = join(sum[3], v[k].w);
+            join.add_to(sum, v[k]);
             if (--left && first + k + 1 < row.partials) continue;
             const float keep = weight_of(max, top);
             all = __fmaf_rn(norm, keep, all);
@@ -351,10 +351,7 @@ KERNEL __launch_bounds__(512) attention_combine_few(const __grid_constant__ Atte
                 const Join join(max, n[i].x);
                 max = join.max;
                 norm = join(norm, n[i].y);
-                sum[0] = join(sum[0], v[i].x);
-                sum[1] = join(sum[1], v[i].y);
-                sum[2] = join(sum[2], v[i].z);
-                sum[3] = join(sum[3], v[i].w);
+                join.add_to(sum, v[i]);
             }
         }
         if (lane == 0) {

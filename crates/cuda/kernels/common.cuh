@@ -97,6 +97,16 @@ DEVICE u64 weight_at(u32 row, u32 k, u32 width) {
     return (u64)(row / 16) * 16 * width + k / 32 * 512 + half * 256 + lane * 8 + reg * 2 + k % 2;
 }
 
+// Zeros for `mma` to add to.
+template <int ROWS, int COLUMNS> DEVICE void clear(float (&sums)[ROWS][COLUMNS][4]) {
+#pragma unroll
+    for (int i = 0; i < ROWS; i++)
+#pragma unroll
+        for (int j = 0; j < COLUMNS; j++)
+#pragma unroll
+            for (int c = 0; c < 4; c++) sums[i][j][c] = 0.f;
+}
+
 DEVICE float gelu(float v) { return 0.5f * v * (1.f + erff(v * 0.70710678118654752f)); }
 DEVICE float silu(float v) { return __fdividef(v, 1.f + __expf(-v)); }
 

@@ -62,12 +62,7 @@ template <int TR> DEVICE void product_stream(const Product& p) {
     u32 turn = 0;
     for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         float sum[TF][TR][4];
-#pragma unroll
-        for (int m = 0; m < TF; m++)
-#pragma unroll
-            for (int n = 0; n < TR; n++)
-#pragma unroll
-                for (int c = 0; c < 4; c++) sum[m][n][c] = 0.f;
+        clear(sum);
         for (u32 chunk = start; chunk < end; chunk += RING) {
             const u32 next = chunk + RING < end ? chunk + RING : start;
 #pragma unroll

@@ -91,23 +91,13 @@ KERNEL __launch_bounds__(128, 2) product_tile(const __grid_constant__ Product p)
             for (int j = 0; j < TR; j++) b[c][j] = *(const uint4*)(my_x[c] + stage + 1024 * j);
     };
     float total[TF][TR][4];
-#pragma unroll
-    for (int i = 0; i < TF; i++)
-#pragma unroll
-        for (int j = 0; j < TR; j++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) total[i][j][e] = 0.f;
+    clear(total);
     fetch_wait<STAGES - 1>();
     __syncthreads();
     load(0, 0);
     for (u32 slice = first, stage = 0; slice < last; slice++) {
         float sum[TF][TR][4];
-#pragma unroll
-        for (int i = 0; i < TF; i++)
-#pragma unroll
-            for (int j = 0; j < TR; j++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) sum[i][j][e] = 0.f;
+        clear(sum);
         for (u32 chunk = slice_start(p, slice), end = slice_start(p, slice + 1); chunk < end; chunk += 2) {
             const u32 next = stage == (STAGES - 1) * STAGE ? 0 : stage + STAGE;
 #pragma unroll
