@@ -12,11 +12,11 @@ use crate::gpu::{Gpu, random, rng};
 use crate::model::backend;
 use crate::twins_attention::{Call, Shape};
 
-pub fn run(gpu: &Gpu) {
-    products(gpu);
-    norms(gpu);
-    attention(gpu);
-    model();
+/// The figures whose names hold `filter`.
+pub fn run(gpu: &Gpu, filter: &str) {
+    let all: [(_, fn(&Gpu)); 4] =
+        [("products", products), ("norms", norms), ("attention", attention), ("passes", passes)];
+    all.iter().filter(|(name, _)| name.contains(filter)).for_each(|(_, measure)| measure(gpu));
 }
 
 fn median(mut times: Vec<f64>) -> f64 {
@@ -148,7 +148,7 @@ fn attention(gpu: &Gpu) {
     }
 }
 
-fn model() {
+fn passes(_: &Gpu) {
     let config = ModelConfig::released();
     let begun = Instant::now();
     let model = Model::synthetic(&config, 1).expect("the released dimensions");
