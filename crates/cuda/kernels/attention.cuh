@@ -17,11 +17,11 @@
 // Both leave partial results, f32 sums [.., heads, head_dim] and (maximum, sum) [.., heads], for attention_combine and
 // attention_combine_few.
 //
-// Grid: blocks, which walk over the items, by key heads; 128 threads. Shared memory: keys and values of two chunks and 64 queries, 85 KB for
-// heads of 128, or of one chunk, 16 queries and their scores, 43 KB (src/kernels.rs, `attention_bytes`).
+// Grid: key heads by blocks, which walk over the items: the blocks with work come first and spread over all processors; 128 threads. Shared
+// memory: keys and values of two chunks and 64 queries, 85 KB for heads of 128, or of one chunk, 16 queries and their scores, 43 KB
+// (src/kernels.rs, `attention_bytes`).
 // The keys of earlier passes are on their way before the product that makes queries and new keys has ended. The next kernel may start
-// when this one works, not before: its blocks would crowd on the processors that have room first. Measured on an H200, a decode pass of one
-// row at 2304 positions: 2.36 to 3.0 ms, by chance, if it may start at once, 2.44 so, before kernels divided memory alike.
+// when this one works, not before: where two products fit a processor, they would crowd on those that have room first.
 
 struct Attention {
     u64 q;              // bf16 [rows, ldq]
@@ -93,7 +93,7 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
     u16* query = (u16*)shared + 2 * STAGES * CHUNK * LD;
     float* scores = (float*)(query + 16 * TILES * LD);                  // [16 TILES][SCORES_LD], if warps share a tile
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, tile = warp / WAYS, part = warp % WAYS;
-    const u32 kv_head = blockIdx.y, heads = p.kv_heads * p.group, kv_dim = p.kv_heads * HD;
+    const u32 kv_head = blockIdx.x, heads = p.kv_heads * p.group, kv_dim = p.kv_heads * HD;
     const u32 query_g = tile * 16 + g, query_g8 = query_g + 8, down = threadIdx.x / ACROSS, across = threadIdx.x % ACROSS * 8;
     const u32 keys = (u32)__cvta_generic_to_shared(shared), values = keys + CHUNK_BYTES, to = (down * LD + across) * 2;
     const u32 a_at = (u32)__cvta_generic_to_shared(query) + ((tile * 16 + lane % 16) * LD + lane / 16 * 8) * 2;
@@ -102,7 +102,7 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
     float* score = scores + query_g * SCORES_LD + 2 * t;
     // The table was there before the pass. A block without work leaves at once.
     const u32 work = ((const Counts*)p.counts)->items;
-    for (u32 w = blockIdx.x; w < work; w += gridDim.x) {
+    for (u32 w = blockIdx.y; w < work; w += gridDim.y) {
         const Item item = ((const Item*)p.items)[w];
         const u32 used = item.rows * p.group, ring = item.ring, position = item.position;
         const u16* key = (const u16*)item.kv + (u64)2 * p.layer * ring * kv_dim + kv_head * HD + across;
@@ -270,30 +270,34 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
 }
 
 // out = a row's runs, weighted by their maxima and added first to last; `row.run` partial results make a run, `row.skip` fewer the first.
-// Grid: rows by 1024 elements, four a thread.
+// Grid: 1024 elements, four a thread, by rows.
 KERNEL __launch_bounds__(256) attention_combine(const __grid_constant__ Attention p) {
-    const u32 r = blockIdx.x, heads = p.kv_heads * p.group, i = (blockIdx.y * 256 + threadIdx.x) * 4;
+    const u32 r = blockIdx.y, heads = p.kv_heads * p.group, i = (blockIdx.x * 256 + threadIdx.x) * 4;
     const Row row = ((const Row*)p.rows)[r];
     if (r >= ((const Counts*)p.counts)->rows || i >= heads * p.head_dim) return;
     const float2* norms = (const float2*)p.norms + (u64)row.partial * heads + i / p.head_dim;
     const float* sums = (const float*)p.partial + (u64)row.partial * heads * p.head_dim + i;
     wait_for_previous();
     let_next_start();
-    float top = -INFINITY, all = 0.f, total[4] = {0.f, 0.f, 0.f, 0.f};
-    for (u32 first = 0; first < row.partials; first += 8)              // eight loads travel together, here and below
-#pragma unroll
-        for (u32 k = 0; k < 8; k++) top = fmaxf(top, norms[(u64)min(first + k, row.partials - 1) * heads].x);
-    float max = -INFINITY, norm = 0.f, sum[4] = {0.f, 0.f, 0.f, 0.f};
-    u32 left = row.run - row.skip;
-    for (u32 first = 0; first < row.partials; first += 8) {
-        float2 n[8];
-        float4 v[8];
+    float2 n[8];
+    float4 v[8];
+    auto load = [&](u32 first) {                                        // eight loads travel together, here and below
 #pragma unroll
         for (u32 k = 0; k < 8; k++) {
             const u32 at = min(first + k, row.partials - 1);
             n[k] = norms[(u64)at * heads];
             v[k] = *(const float4*)(sums + (u64)at * heads * p.head_dim);
         }
+    };
+    load(0);
+    float top = -INFINITY, all = 0.f, total[4] = {0.f, 0.f, 0.f, 0.f};
+    for (u32 first = 0; first < row.partials; first += 8)
+#pragma unroll
+        for (u32 k = 0; k < 8; k++) top = fmaxf(top, norms[(u64)min(first + k, row.partials - 1) * heads].x);
+    float max = -INFINITY, norm = 0.f, sum[4] = {0.f, 0.f, 0.f, 0.f};
+    u32 left = row.run - row.skip;
+    for (u32 first = 0; first < row.partials; first += 8) {
+        if (first) load(first);
 #pragma unroll
         for (u32 k = 0; k < 8; k++) {
             if (first + k >= row.partials) break;
@@ -318,10 +322,10 @@ KERNEL __launch_bounds__(256) attention_combine(const __grid_constant__ Attentio
     *(uint2*)((u16*)p.out + (u64)r * p.ldo + i) = make_uint2(lo, hi);
 }
 
-// The same, sooner: a run a warp. Grid: rows by heads.
+// The same, sooner: a run a warp. Grid: heads by rows.
 KERNEL __launch_bounds__(512) attention_combine_few(const __grid_constant__ Attention p) {
     __shared__ float sums[16][128], maxima[16], norms[16];
-    const u32 r = blockIdx.x, head = blockIdx.y, heads = p.kv_heads * p.group, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const u32 r = blockIdx.y, head = blockIdx.x, heads = p.kv_heads * p.group, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const Row row = ((const Row*)p.rows)[r];
     if (r >= ((const Counts*)p.counts)->rows) return;
     const float2* chunk_norms = (const float2*)p.norms + (u64)row.partial * heads + head;

@@ -22,7 +22,7 @@ struct Row {
     u32 partials;       // how many
     u32 run;            // so many of them make a run of 256 keys
     u32 skip;           // so many fewer make the first run, whose first keys the row does not see
-    u32 unused;
+    u32 slot;           // position % ring
 };
 
 // Rows of one stream, consecutive positions, and the keys that they meet: what a block of attention works on at a time.
@@ -105,6 +105,13 @@ template <int ROWS, int COLUMNS> DEVICE void clear(float (&sums)[ROWS][COLUMNS][
         for (int j = 0; j < COLUMNS; j++)
 #pragma unroll
             for (int c = 0; c < 4; c++) sums[i][j][c] = 0.f;
+}
+
+DEVICE void add(float4& sum, const float4& v) {
+    sum.x += v.x;
+    sum.y += v.y;
+    sum.z += v.z;
+    sum.w += v.w;
 }
 
 DEVICE float gelu(float v) { return 0.5f * v * (1.f + erff(v * 0.70710678118654752f)); }

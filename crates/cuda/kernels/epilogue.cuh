@@ -42,9 +42,9 @@ struct Product {
     u32 unused;         // so that there is no padding
 };
 
-// Two neighbouring outputs of a row; nothing is written where `live` is false.
+// Outputs f and f + 1 of a row; nothing is written where `live` is false, but row and f exist even there.
 struct Pair {
-    u32 row;
+    u32 row, f;
     float y0, y1;
     bool live;
 };
@@ -69,23 +69,24 @@ template <u32 MODE> DEVICE Way way_out(const Product& p, u32 part, u32 row, u32 
         const Row& r = ((const Row*)p.rows)[row];
         const bool query = f < p.q_dim, value = f >= p.q_dim + p.kv_dim;
         const u32 of = query ? f : value ? f - p.q_dim - p.kv_dim : f - p.q_dim;
-        const u64 slot = (u64)(2 * p.layer + value) * r.ring + r.position % r.ring;
+        const u64 slot = (u64)(2 * p.layer + value) * r.ring + r.slot;
         way.turn = ((const float2*)p.turns)[row * (p.head_dim / 2) + of % p.head_dim / 2];
         way.to = query ? p.out + at * 2 : r.kv + (slot * p.kv_dim + of) * 2;
     }
     return way;
 }
 
-template <u32 MODE> DEVICE void store(const Product& p, const Way& way, u32 f, const Pair& pair) {
+// Fused as written, so that all kernels give the same bits.
+template <u32 MODE> DEVICE void store(const Product& p, const Way& way, const Pair& pair) {
     float y0 = pair.y0 + way.bias.x, y1 = pair.y1 + way.bias.y;
-    if (MODE == SILU_MUL) y0 = silu(y0) * y1;
+    if (MODE == SILU_MUL) y0 = __fmul_rn(silu(y0), y1);
     if (MODE == GELU || MODE == GELU_F32) {
         y0 = gelu(y0);
         y1 = gelu(y1);
     }
-    if (MODE == QKV && f < p.q_dim + p.kv_dim) {
-        const float y = y0 * way.turn.x - y1 * way.turn.y;
-        y1 = y1 * way.turn.x + y0 * way.turn.y;
+    if (MODE == QKV && pair.f < p.q_dim + p.kv_dim) {
+        const float y = __fmaf_rn(-y1, way.turn.y, __fmul_rn(y0, way.turn.x));
+        y1 = __fmaf_rn(y0, way.turn.y, __fmul_rn(y1, way.turn.x));
         y0 = y;
     }
     if (!pair.live) return;
@@ -97,33 +98,37 @@ template <u32 MODE> DEVICE void store(const Product& p, const Way& way, u32 f, c
         *(float2*)way.to = make_float2(y0, y1);
 }
 
-template <u32 MODE, u32 N, class Pairs> DEVICE void store_pairs(const Product& p, u32 part, u32 f, Pairs pairs) {
+// N pairs of a part, pairs(i) being the i-th. What they meet is loaded for all before the first is stored: otherwise each would wait for
+// the one before.
+template <u32 MODE, u32 N, class Pairs> DEVICE void store_pairs(const Product& p, u32 part, Pairs pairs) {
     Pair pair[N];
     Way way[N];
 #pragma unroll
     for (u32 i = 0; i < N; i++) {
         pair[i] = pairs(i);
-        way[i] = way_out<MODE>(p, part, pair[i].row, f);
+        way[i] = way_out<MODE>(p, part, pair[i].row, pair[i].f);
     }
 #pragma unroll
-    for (u32 i = 0; i < N; i++) store<MODE>(p, way[i], f, pair[i]);
+    for (u32 i = 0; i < N; i++) store<MODE>(p, way[i], pair[i]);
 }
 
-// N pairs of outputs f and f + 1 of a part, pairs(i) being the i-th, of different rows; its row exists even where it is not live. What
-// they meet is loaded for all before the first is stored: otherwise each would wait for the one before.
-template <u32 N, class Pairs> DEVICE void store_pairs(const Product& p, u32 part, u32 f, Pairs pairs) {
+template <u32 N, class Pairs> DEVICE void store_pairs(const Product& p, u32 part, Pairs pairs) {
     switch (p.mode) {
-    case STORE: return store_pairs<STORE, N>(p, part, f, pairs);
-    case SILU_MUL: return store_pairs<SILU_MUL, N>(p, part, f, pairs);
-    case GELU: return store_pairs<GELU, N>(p, part, f, pairs);
-    case GELU_F32: return store_pairs<GELU_F32, N>(p, part, f, pairs);
-    case AUDIO: return store_pairs<AUDIO, N>(p, part, f, pairs);
-    case QKV: return store_pairs<QKV, N>(p, part, f, pairs);
+    case STORE: return store_pairs<STORE, N>(p, part, pairs);
+    case SILU_MUL: return store_pairs<SILU_MUL, N>(p, part, pairs);
+    case GELU: return store_pairs<GELU, N>(p, part, pairs);
+    case GELU_F32: return store_pairs<GELU_F32, N>(p, part, pairs);
+    case AUDIO: return store_pairs<AUDIO, N>(p, part, pairs);
+    case QKV: return store_pairs<QKV, N>(p, part, pairs);
     }
 }
 
-DEVICE void store_pair(const Product& p, u32 part, u32 row, u32 f, float y0, float y1) {
-    store_pairs<1>(p, part, f, [&](u32) { return Pair{row, y0, y1, true}; });
+// Outputs f to f + 3 of a row, the last two only if there are so many.
+DEVICE void store_four(const Product& p, u32 part, u32 row, u32 f, const float4& y) {
+    store_pairs<2>(p, part, [&](u32 i) {
+        const bool live = f + 2 * i < p.n;
+        return Pair{row, live ? f + 2 * i : f, i ? y.z : y.x, i ? y.w : y.y, live};
+    });
 }
 
 // The larger; of equals the lower index.

@@ -7,8 +7,11 @@
 //
 // Here is what the kernels of both kinds share: product_stream.cuh for a few rows, product_tile.cuh for many.
 
+// The power of two that the number of slices is: shifts where divisions would come before the first copy.
+DEVICE u32 slice_bits(const Product& p) { return 31 - __clz(p.slices); }
+
 // The first chunk of a slice, counted over all parts.
-DEVICE u32 slice_start(const Product& p, u32 slice) { return p.k / 32 * slice / (p.parts * p.slices); }
+DEVICE u32 slice_start(const Product& p, u32 slice) { return p.k / 32 * slice / p.parts >> slice_bits(p); }
 
 // One of a chunk's two instructions. Which k meets which slot of an instruction does not matter as long as both operands agree, so a
 // lane takes eight consecutive elements of its row, `b`: the first four for one instruction, the others for the second. `a` is the

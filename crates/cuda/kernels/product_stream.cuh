@@ -1,123 +1,171 @@
 // Products of a few rows.
 //
 // product_<rows>: up to so many rows by tiles of 384 / slices outputs. A block of 8 warps walks over the tiles of one part; each warp takes
-// 48 outputs and one slice. Weights travel through a ring of three chunks (3 KB each) a warp in shared memory, across the ends of tiles.
-// A lane reads what it fetched itself, so the ring needs no barrier: it is what registers would be, were there enough of them. x comes
-// from the caches, three chunks ahead. Moves 2 n k bytes of weights and, from the caches, 2 rows k for each tile: tiles of 48 outputs
-// rather than 16 for that, and as many more bytes on their way in a step.
+// 48 outputs and one slice. What it multiplies travels through a ring in shared memory, across the ends of tiles: a chunk of weights (3 KB)
+// and of x (512 bytes for eight rows) at a time. A lane reads what it fetched itself, so the ring needs no barrier: it is what registers
+// would be, were there enough of them. At the end of a tile the slices meet in shared memory. Moves 2 n k bytes of weights and, from the
+// second-level cache, 2 rows k for each tile: tiles of 48 outputs rather than 16 for that, and as many more bytes on their way in a step.
 //
-// Grid: blocks, one a processor at the most, by parts. Shared memory: 72 KB of rings and 26 KB of sums. The rings fill before the previous
-// kernel has ended. product_8 takes less than half of a processor, so that the next product's rings fill while this one ends; product_32
-// shares its processor with nobody.
+// Grid: blocks, one a processor at the most, by parts. The rings fill with weights before the previous kernel has ended. Shared memory
+// (src/kernels.rs, `stream_bytes`): 125 and 173 KB where a processor has 228, so that no two products share one and each has its even part
+// of the memory's bandwidth; else less than 99 KB. x is read up to a multiple of eight rows.
 //
-// Measured on an H200, a decode pass of one row at 2304 positions: weights in registers, four chunks ahead, three blocks a processor 2.33 ms;
-// rings of 8 KB and tiles of 16 outputs 2.34, of 9 KB and 48 outputs 2.21. Asking the second-level cache for 16 KB a warp ahead made it slower.
+// Measured on an H100, a decode pass of 1, 8 and 32 rows at 2304 positions, ms: rings for weights alone, two blocks of product_8 a processor,
+// x in registers three chunks ahead, eight rows of product_32 leaving at once 2.76, 3.00, 3.68; x in the rings, of three and two chunks
+// 2.83, 3.02, 3.77; of four and three 2.71, 2.86, 3.17; of five and four 2.71, 2.85, 3.16; of seven and five 2.73, 2.88, 3.20.
 
-template <int TR> DEVICE void product_stream(const Product& p) {
-    constexpr int TF = 3, RING = 3;
-    extern __shared__ uint4 stream_memory[];            // [warp][RING][TF][2][lane]
-    __shared__ float sums[2][8][8][16 * TF + 4];        // [turn][warp][row][output]
+#if __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000
+constexpr bool ROOMY = true;                            // 227 KB of shared memory for a block; `Image::is_roomy` is its twin
+#else
+constexpr bool ROOMY = false;
+#endif
+
+constexpr u32 STREAM_TF = 3;                            // instruction tiles of outputs of a warp
+
+// For TR instruction tiles of eight rows.
+template <u32 TR> struct Streaming {
+    static constexpr u32 RING = (TR == 1 ? 3 : 2) + ROOMY;              // chunks on their way
+    static constexpr u32 STAGE = 1024 * STREAM_TF + 512 * TR;           // bytes of one
+    static constexpr u32 TURN = ROOMY ? 8 * TR : 8;                     // rows that leave at once
+    static constexpr u32 LD = 16 * STREAM_TF + 4;                       // a stride at which the writes of a turn meet no bank twice
+};
+
+// The outputs of a tile leave: the slices of each are added in a fixed order. `sums` is f32 [warp][TURN][LD].
+template <u32 TR> DEVICE void store_tile(const Product& p, float* sums, const float (&sum)[STREAM_TF][TR][4], u32 part, u32 f0, u32 rows) {
+    constexpr u32 TURN = Streaming<TR>::TURN, LD = Streaming<TR>::LD;
+    const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, bits = slice_bits(p);
+    const u32 across = 32 * STREAM_TF >> bits;          // threads of a row, four outputs each
+#pragma unroll 1
+    for (u32 r0 = 0; r0 < rows; r0 += TURN) {
+        float* to = sums + (warp * TURN + 2 * t) * LD + g;
+#pragma unroll
+        for (u32 n = 0; n < TR; n++)
+            if (8 * n / TURN * TURN == r0)
+#pragma unroll
+                for (u32 m = 0; m < STREAM_TF; m++) {
+                    float* at = to + 8 * n % TURN * LD + 16 * m;
+                    at[0] = sum[m][n][0];
+                    at[LD] = sum[m][n][1];
+                    at[8] = sum[m][n][2];
+                    at[LD + 8] = sum[m][n][3];
+                }
+        __syncthreads();
+        const u32 live = min(TURN, rows - r0);
+        if (p.mode == HEAD) {                           // one slice
+            for (u32 r = warp; r < live; r += 8)
+#pragma unroll 1
+                for (u32 b = 0; b < 128 * STREAM_TF && f0 + b < p.n; b += 128)
+                    store_best(p, r0 + r, f0 + b, [&](u32 i) { return 0.f + sums[((b + i) / (16 * STREAM_TF) * TURN + r) * LD + (b + i) % (16 * STREAM_TF)]; });
+        } else {
+            for (u32 i = threadIdx.x; i < live * across; i += 256) {
+                const u32 r = (i << bits) * 43691 >> 22, f = 4 * (i - r * across);      // 43691 is 2^22 / 96 rounded up: r = i / across
+                if (f0 + f >= p.n) continue;
+                const float* from = sums + ((f / (16 * STREAM_TF) << bits) * TURN + r) * LD + f % (16 * STREAM_TF);
+                float4 y = make_float4(0.f, 0.f, 0.f, 0.f);
+#pragma unroll 1
+                for (u32 s = 0; s < p.slices; s += 4, from += 4 * TURN * LD) {
+                    float4 of[4];
+#pragma unroll
+                    for (u32 j = 0; j < 4; j++)
+                        if (s + j < p.slices) of[j] = *(const float4*)(from + j * TURN * LD);
+#pragma unroll
+                    for (u32 j = 0; j < 4; j++)
+                        if (s + j < p.slices) add(y, of[j]);
+                }
+                store_four(p, part, r0 + r, f0 + f, y);
+            }
+        }
+        __syncthreads();
+    }
+}
+
+template <u32 TR> DEVICE void product_stream(const Product& p) {
+    constexpr u32 TF = STREAM_TF, RING = Streaming<TR>::RING, STAGE = Streaming<TR>::STAGE;
+    extern __shared__ uint4 stream_memory[];            // [warp][RING] chunks, then what store_tile asks for
     let_next_start();
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    const u32 slice = warp % p.slices, column = warp / p.slices, width = 128 * TF / p.slices;
-    const u32 tiles = (p.n + width - 1) / width, padded = (p.n + 127) / 128 * 128, part = blockIdx.y, rows = *(const u32*)p.count;
-    const u32 start = slice_start(p, part * p.slices + slice), end = slice_start(p, part * p.slices + slice + 1);
-    const u16* x = (const u16*)p.x + (u64)g * p.k + t * 8;
-    const uint4* ring = stream_memory + warp * RING * TF * 64 + lane;
+    const u32 part = blockIdx.y, rows = *(const u32*)p.count;
+    const u32 bits = slice_bits(p), slice = (part << bits) + warp % (1 << bits), column = warp >> bits, width = 128 * TF >> bits;
+    const u32 tiles = ((p.n << bits) + 128 * TF - 1) / (128 * TF), padded = (p.n + 127) / 128 * 128;
+    const u32 start = slice_start(p, slice), end = slice_start(p, slice + 1);
+    const char* ring = (const char*)(stream_memory + lane) + warp * RING * STAGE;
     const u32 ring_to = (u32)__cvta_generic_to_shared(ring);
 
+    // Where the copies are: `live` of the warp's groups of 16 outputs are in the matrix.
     struct Cursor {
-        u32 tile, chunk;
+        const char *w, *x;
+        u32 tile, chunk, live;
     };
-    auto fetch_w = [&](int i, const Cursor& c) {
-        const u32 f = c.tile * width + column * 16 * TF;
-        const u16* from = (const u16*)p.w + (u64)f * p.k + (c.chunk + i) * 512 + lane * 8;
-#pragma unroll
-        for (int m = 0; m < TF; m++)
-            if (c.chunk + i < end && f + 16 * m < padded && c.tile < tiles) {
-                fetch(ring_to + (i * TF + m) * 1024, from + (u64)16 * m * p.k, true);
-                fetch(ring_to + (i * TF + m) * 1024 + 512, from + (u64)16 * m * p.k + 256, true);
-            }
-        fetch_commit();
+    auto enter = [&](u32 tile) {
+        const u32 f = tile * width + column * 16 * TF;
+        const char* w = (const char*)p.w + ((u64)f * p.k + start * 512 + lane * 8) * 2;
+        const char* x = (const char*)p.x + ((u64)g * p.k + start * 32 + t * 8) * 2;
+        return Cursor{w, x, tile, start, tile < tiles && f < padded ? min(TF, (padded - f) / 16) : 0};
     };
     auto advance = [&](Cursor& c) {
-        c.chunk += RING;
-        if (c.chunk >= end) c = Cursor{c.tile + gridDim.x, start};
+        c.w += 1024;
+        c.x += 64;
+        if (++c.chunk == end) c = enter(c.tile + gridDim.x);
     };
-    uint4 b[RING][TR];
-    auto load_x = [&](int i, u32 chunk) {
+    auto fetch_w = [&](u32 stage, const Cursor& c) {
 #pragma unroll
-        for (int n = 0; n < TR; n++)
-            b[i][n] = 8 * n + g < rows && chunk < end ? *(const uint4*)(x + (u64)8 * n * p.k + chunk * 32) : make_uint4(0, 0, 0, 0);
+        for (u32 m = 0; m < TF; m++)
+            if (m < c.live) {
+                const char* from = c.w + (u64)p.k * (32 * m);
+                fetch(ring_to + stage + 1024 * m, from, true);
+                fetch(ring_to + stage + 1024 * m + 512, from + 512, true);
+            }
+    };
+    auto fetch_x = [&](u32 stage, const Cursor& c) {
+#pragma unroll
+        for (u32 n = 0; n < TR; n++)
+            if (8 * n < rows && c.live) fetch(ring_to + stage + 1024 * TF + 512 * n, c.x + (u64)p.k * (16 * n), true);
     };
 
-    Cursor ahead = {blockIdx.x, start};
+    Cursor ahead = enter(blockIdx.x);
 #pragma unroll
-    for (int i = 0; i < RING; i++) fetch_w(i, ahead);
-    advance(ahead);
+    for (u32 i = 0; i < RING; i++) {
+        fetch_w(i * STAGE, ahead);
+        advance(ahead);
+    }
     wait_for_previous();
+    ahead = enter(blockIdx.x);
 #pragma unroll
-    for (int i = 0; i < RING; i++) load_x(i, start + i);
+    for (u32 i = 0; i < RING; i++) {
+        fetch_x(i * STAGE, ahead);
+        fetch_commit();
+        advance(ahead);
+    }
 
-    u32 turn = 0;
+    u32 stage = 0;                                      // in bytes
     for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         float sum[TF][TR][4];
         clear(sum);
-        for (u32 chunk = start; chunk < end; chunk += RING) {
-            const u32 next = chunk + RING < end ? chunk + RING : start;
+        for (u32 chunk = start; chunk < end; chunk++) {
+            fetch_wait<RING - 1>();
+            uint4 a[TF][2], b[TR];
 #pragma unroll
-            for (int i = 0; i < RING; i++) {
-                fetch_wait<RING - 1>();
-                if (chunk + i < end) {
-                    uint4 a[TF][2];
+            for (u32 n = 0; n < TR; n++) b[n] = *(const uint4*)(ring + stage + 1024 * TF + 512 * n);
 #pragma unroll
-                    for (int m = 0; m < TF; m++) {
-                        a[m][0] = ring[(i * TF + m) * 64];
-                        a[m][1] = ring[(i * TF + m) * 64 + 32];
-                    }
-#pragma unroll
-                    for (int m = 0; m < TF; m++)
-#pragma unroll
-                        for (int n = 0; n < TR; n++) multiply<0>(sum[m][n], a[m][0], b[i][n]);
-#pragma unroll
-                    for (int m = 0; m < TF; m++)
-#pragma unroll
-                        for (int n = 0; n < TR; n++) multiply<1>(sum[m][n], a[m][1], b[i][n]);
-                }
-                load_x(i, next + i);
-                fetch_w(i, ahead);
+            for (u32 m = 0; m < TF; m++) {
+                a[m][0] = *(const uint4*)(ring + stage + 1024 * m);
+                a[m][1] = *(const uint4*)(ring + stage + 1024 * m + 512);
             }
+            fetch_x(stage, ahead);
+            fetch_w(stage, ahead);
+            fetch_commit();
             advance(ahead);
-        }
-        const u32 f0 = tile * width;
+            stage = stage == (RING - 1) * STAGE ? 0 : stage + STAGE;
 #pragma unroll
-        for (int n = 0; n < TR; n++, turn ^= 1) {       // eight rows at a time; while some warps still read one turn, others write the other
+            for (u32 m = 0; m < TF; m++)
 #pragma unroll
-            for (int m = 0; m < TF; m++) {
-                float(*to)[16 * TF + 4] = sums[turn][warp];
-                to[2 * t][16 * m + g] = sum[m][n][0];
-                to[2 * t + 1][16 * m + g] = sum[m][n][1];
-                to[2 * t][16 * m + 8 + g] = sum[m][n][2];
-                to[2 * t + 1][16 * m + 8 + g] = sum[m][n][3];
-            }
-            __syncthreads();
-            const u32 r0 = 8 * n, live = rows > r0 ? min(8u, rows - r0) : 0;
-            if (p.mode == HEAD) {                       // one slice
-                for (u32 f = 0; f < width && f0 + f < p.n && warp < live; f += 128)
-                    store_best(p, r0 + warp, f0 + f, [&](u32 i) { return 0.f + sums[turn][(f + i) / (16 * TF)][warp][(f + i) % (16 * TF)]; });
-            } else {
-                for (u32 i = threadIdx.x; i < live * width / 2; i += 256) {
-                    const u32 r = i / (width / 2), f = 2 * (i % (width / 2));
-                    float2 y = make_float2(0.f, 0.f);
-                    for (u32 s = 0; s < p.slices; s++) {
-                        const float2 v = *(const float2*)&sums[turn][f / (16 * TF) * p.slices + s][r][f % (16 * TF)];
-                        y.x += v.x;
-                        y.y += v.y;
-                    }
-                    if (f0 + f < p.n) store_pair(p, part, r0 + r, f0 + f, y.x, y.y);
-                }
-            }
+                for (u32 n = 0; n < TR; n++) multiply<0>(sum[m][n], a[m][0], b[n]);
+#pragma unroll
+            for (u32 m = 0; m < TF; m++)
+#pragma unroll
+                for (u32 n = 0; n < TR; n++) multiply<1>(sum[m][n], a[m][1], b[n]);
         }
+        store_tile<TR>(p, (float*)stream_memory + 2 * RING * STAGE, sum, part, tile * width, rows);
     }
 }
 

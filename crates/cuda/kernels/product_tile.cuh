@@ -157,10 +157,10 @@ KERNEL __launch_bounds__(128, 2) product_tile(const __grid_constant__ Product p)
     } else {
         const u32 f = 2 * (tid % 64);
         for (u32 i0 = 0; f0 + f < p.n && i0 < live; i0 += 16)
-            store_pairs<8>(p, run, f0 + f, [&](u32 i) {
+            store_pairs<8>(p, run, [&](u32 i) {
                 const u32 r = i0 + 2 * i + tid / 64, there = min(r, live - 1);
                 const float2 y = *(const float2*)(out + there * 132 + f);
-                return Pair{row0 + there, y.x, y.y, r < live};
+                return Pair{row0 + there, f0 + f, y.x, y.y, r < live};
             });
     }
 }
@@ -179,12 +179,6 @@ KERNEL __launch_bounds__(256) product_sum(const __grid_constant__ Product p) {
         if (s < p.slices) of[s] = __ldcg((const float4*)(from + s * width));
 #pragma unroll
     for (u32 s = 0; s < 8; s++)
-        if (s < p.slices) {
-            y.x += of[s].x;
-            y.y += of[s].y;
-            y.z += of[s].z;
-            y.w += of[s].w;
-        }
-    if (f < p.n) store_pair(p, part, row, f, y.x, y.y);
-    if (f + 2 < p.n) store_pair(p, part, row, f + 2, y.z, y.w);
+        if (s < p.slices) add(y, of[s]);
+    if (f < p.n) store_four(p, part, row, f, y);
 }

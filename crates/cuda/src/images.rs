@@ -20,6 +20,11 @@ impl Image {
     pub fn can_overlap(&self) -> bool {
         matches!(self.name, "sm_90a" | "sm_100" | "sm_120")
     }
+
+    /// Whether its kernels count on 227 KB of shared memory for a block (`ROOMY` in kernels/product_stream.cuh).
+    pub fn is_roomy(&self) -> bool {
+        matches!(self.name, "sm_90a" | "sm_100")
+    }
 }
 
 macro_rules! image {

@@ -179,9 +179,19 @@ fn at_most(wanted: usize, chunks: usize) -> usize {
 /// The most rows of each streaming product kernel.
 pub const STREAM_ROWS: [usize; 2] = [8, 32];
 
-/// Their 8 warps: outputs of a tile where a part of k is in one slice, and the rings in shared memory.
-const STREAM_OUTPUTS: u32 = 8 * 3 * 16;
-const STREAM_BYTES: u32 = 8 * 3 * 3 * 1024;
+/// Their warps, the groups of 16 outputs of each, and so the outputs of a tile where a part of k is in one slice.
+const STREAM_WARPS: u32 = 8;
+const STREAM_GROUPS: u32 = 3;
+const STREAM_OUTPUTS: u32 = STREAM_WARPS * STREAM_GROUPS * 16;
+
+/// Shared memory of the streaming kernel for so many rows (kernels/product_stream.cuh): for each warp a ring of chunks, weights and rows,
+/// and the sums of the rows that leave at once.
+fn stream_bytes(rows: usize, roomy: bool) -> u32 {
+    let rows = rows as u32;
+    let chunks = if rows == STREAM_ROWS[0] as u32 { 3 } else { 2 } + u32::from(roomy);
+    let turn = if roomy { rows } else { 8 };
+    STREAM_WARPS * (chunks * (STREAM_GROUPS * 16 + rows) * CHUNK as u32 * 2 + turn * (STREAM_GROUPS * 16 + 4) * 4)
+}
 
 /// Rows of a tile of `product_tile`, and shared memory of its three stages of two chunks.
 const TILE_ROWS: usize = 64;
@@ -238,9 +248,8 @@ impl Kernels {
         };
         Ok(Self {
             streams: [
-                module.function("product_8", STREAM_BYTES)?,
-                // Takes a processor for itself, but reads many rows of x once a tile.
-                module.function("product_32", STREAM_BYTES)?.prefer_cache()?,
+                module.function("product_8", stream_bytes(STREAM_ROWS[0], image.is_roomy()))?,
+                module.function("product_32", stream_bytes(STREAM_ROWS[1], image.is_roomy()))?,
             ],
             tile: module.function("product_tile", TILE_BYTES)?,
             sum: plain("product_sum")?,
@@ -278,7 +287,7 @@ impl Kernels {
         let tiles = p.n.div_ceil(STREAM_OUTPUTS / p.slices);
         // A block for each processor, or so many fewer that all have the same number of tiles.
         let turns = (tiles * p.parts).div_ceil(self.processors);
-        self.launch(stream, &self.streams[which], (tiles.div_ceil(turns), p.parts), 256, &p)
+        self.launch(stream, &self.streams[which], (tiles.div_ceil(turns), p.parts), 32 * STREAM_WARPS, &p)
     }
 
     /// A product of more rows than the streaming kernels take.
@@ -304,12 +313,12 @@ impl Kernels {
         let p = Attention { share: 65536u32.div_ceil(p.group), ..p };
         let blocks = (attention_blocks(p.head_dim, few) * self.processors).div_ceil(p.kv_heads);
         let f = &self.attention[usize::from(few)][p.head_dim as usize / 16 - 1];
-        self.launch(stream, f, (blocks, p.kv_heads), 128, &p)?;
+        self.launch(stream, f, (p.kv_heads, blocks), 128, &p)?;
         let rows = cut.max_rows as u32;
         if few {
-            self.launch(stream, &self.combine[1], (rows, heads), 512, &p)
+            self.launch(stream, &self.combine[1], (heads, rows), 512, &p)
         } else {
-            self.launch(stream, &self.combine[0], (rows, (heads * p.head_dim).div_ceil(1024)), 256, &p)
+            self.launch(stream, &self.combine[0], ((heads * p.head_dim).div_ceil(1024), rows), 256, &p)
         }
     }
 
@@ -364,10 +373,11 @@ mod tests {
     }
 
     #[test]
-    fn a_block_fits_the_smallest_shared_memory() {
+    fn a_block_fits_its_shared_memory() {
         let smallest = 99 * 1024; // compute capability 8.6, 8.9 and 12.0
-        let sums = 2 * 8 * 8 * (3 * 16 + 4) * 4;
-        assert!(STREAM_BYTES + sums <= smallest);
+        let largest = 227 * 1024; // 9.0 and 10.0
+        assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(rows, false) <= smallest));
+        assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(rows, true) <= largest));
         assert!(attention_bytes(MAX_HEAD_DIM, false) <= smallest - 1024 && TILE_BYTES <= smallest - 1024);
     }
 }

@@ -122,13 +122,12 @@ impl State {
     /// The decoder's row of a position.
     pub fn decoder_row(&self, position: usize, id: u32) -> Row {
         let (kv, audio, ada) = (self.address(0), self.audio(position), self.ada.address());
-        Row { kv, audio, ada, ring: self.shape.decoder_ring as u32, position: position as u32, id, ..Row::default() }
+        Row { audio, ada, id, ..Row::new(kv, self.shape.decoder_ring, position) }
     }
 
     /// The encoder's row of a position.
     pub fn encoder_row(&self, position: usize) -> Row {
-        let kv = self.address(self.shape.encoder_at());
-        Row { kv, ring: self.shape.encoder_ring as u32, position: position as u32, ..Row::default() }
+        Row::new(self.address(self.shape.encoder_at()), self.shape.encoder_ring, position)
     }
 
     /// Where a token's audio embedding goes.

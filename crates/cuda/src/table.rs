@@ -87,8 +87,16 @@ pub struct Row {
     pub run: u32,
     /// So many fewer make the first run, whose first keys the row does not see.
     pub skip: u32,
-    /// So that there is no padding.
-    pub unused: u32,
+    /// Slot of the position.
+    pub slot: u32,
+}
+
+impl Row {
+    /// A position of the stream whose keys and values are in a ring at `kv`.
+    pub fn new(kv: u64, ring: usize, position: usize) -> Self {
+        let slot = (position % ring) as u32;
+        Self { kv, ring: ring as u32, position: position as u32, slot, ..Self::default() }
+    }
 }
 
 /// Work of one block of attention (times the key heads).
@@ -248,7 +256,7 @@ mod tests {
     use super::*;
 
     fn span(position: usize, rows: usize) -> impl Iterator<Item = Row> {
-        (position..position + rows).map(|p| Row { position: p as u32, ring: 512, ..Row::default() })
+        (position..position + rows).map(|p| Row::new(0, 512, p))
     }
 
     #[test]

@@ -90,9 +90,10 @@ impl Module {
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         // SAFETY: the function belongs to a live module.
         unsafe { driver!(cuFuncSetAttribute(raw, attribute, shared as i32))? };
-        let function = Function { raw, shared, _module: self.clone() };
-        function.divide(100)?;
-        Ok(function)
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        // SAFETY: as above. 100 percent is a wish, not an order.
+        unsafe { driver!(cuFuncSetAttribute(raw, attribute, 100))? };
+        Ok(Function { raw, shared, _module: self.clone() })
     }
 }
 
@@ -113,21 +114,6 @@ pub struct Function {
 
 // SAFETY: functions may be launched from any thread.
 unsafe impl Send for Function {}
-
-impl Function {
-    /// The kernel, with as much first-level cache as its shared memory leaves.
-    pub fn prefer_cache(self) -> Result<Self> {
-        self.divide(-1)?; // the driver's choice
-        Ok(self)
-    }
-
-    /// So many percent of a processor's memory as shared memory; a wish, not an order.
-    fn divide(&self, percent: i32) -> Result<()> {
-        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
-        // SAFETY: the function belongs to a live module.
-        unsafe { driver!(cuFuncSetAttribute(self.raw, attribute, percent)) }
-    }
-}
 
 /// A recorded sequence of launches.
 #[derive(Debug)]

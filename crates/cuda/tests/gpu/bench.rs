@@ -139,7 +139,7 @@ fn attention(gpu: &Gpu) {
         let Shape { group, kv_heads, head_dim, .. } = shape;
         let ring = (context + rows).next_multiple_of(32);
         let kv = gpu.put_bf16(&random(&mut rng(1), 2 * ring * shape.kv_dim(), 1.0));
-        let row = |p: usize| Row { kv: kv.address(), ring: ring as u32, position: p as u32, ..Row::default() };
+        let row = |p: usize| Row::new(kv.address(), ring, p);
         let (cut, mut table) = (shape.cut(rows), Table::default());
         table.push((context..context + rows).map(row), cut);
         let call = Call::new(gpu, shape, cut, &table, &random(&mut rng(2), rows * shape.q_dim(), 1.0), 0);

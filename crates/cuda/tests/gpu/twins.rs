@@ -210,9 +210,7 @@ fn qkv(gpu: &Gpu) -> Result<(), String> {
         let (y, size) = case.twins(rows);
         let position = |r: usize| 1000 + 3 * r;
         let kv = gpu.poison(layers * 2 * ring * kv_dim * 2);
-        let table: Vec<Row> = (0..rows)
-            .map(|r| Row { kv: kv.address(), ring: ring as u32, position: position(r) as u32, ..Row::default() })
-            .collect();
+        let table: Vec<Row> = (0..rows).map(|r| Row::new(kv.address(), ring, position(r))).collect();
         let table = gpu.put(&table);
         let turns: Vec<[f32; 2]> =
             (0..rows).flat_map(|r| rope.turns(position(r)).map(|(c, s)| [c, s]).collect::<Vec<_>>()).collect();

@@ -111,7 +111,7 @@ impl Case {
             }
             q.extend_from_slice(&self.queries[first * q_dim..][..rows * q_dim]);
             let kv = gpu.put_bf16(&kv);
-            let row = |p: usize| Row { kv: kv.address(), ring: ring as u32, position: p as u32, ..Row::default() };
+            let row = |p: usize| Row::new(kv.address(), ring, p);
             table.push((first..first + rows).map(row), cut);
             rings.push(kv);
         }
