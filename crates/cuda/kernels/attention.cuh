@@ -21,7 +21,7 @@
 // memory: keys and values of two chunks and 64 queries, 85 KB for heads of 128, or of one chunk, 16 queries and their scores, 43 KB
 // (src/kernels.rs, `attention_bytes`).
 // The keys of earlier passes are on their way before the product that makes queries and new keys has ended. The next kernel may start
-// when this one works, not before: where two products fit a processor, they would crowd on those that have room first.
+// when this one works; at once was no faster (H100, a pass of 32 rows at 2304 positions 3.18 instead of 3.16 ms).
 
 struct Attention {
     u64 q;              // bf16 [rows, ldq]

@@ -1,4 +1,4 @@
-// What happens to y = W x + bias before it leaves the chip; a thread takes two neighbouring outputs of a row, or of several.
+// What happens to y = W x + bias before it leaves the chip; a thread takes neighbouring outputs of a row, or of several.
 
 enum Mode {
     STORE = 0,          // f32 out[part, row, f] = y
@@ -21,7 +21,7 @@ struct Best {
 // y[r, f] = sum_k w[f, k] x[r, k]. src/kernels.rs is its twin.
 struct Product {
     u64 w;              // bf16 [n rounded up to 128, k] as `weight_at` says, zeros beyond n
-    u64 x;              // bf16 [rows, k]
+    u64 x;              // bf16 [rows rounded up to 8, k]
     u64 bias;           // f32 [n] or 0
     u64 out;            // see Mode
     u64 rows;           // Row [rows], for AUDIO and QKV

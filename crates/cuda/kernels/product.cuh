@@ -7,7 +7,7 @@
 //
 // Here is what the kernels of both kinds share: product_stream.cuh for a few rows, product_tile.cuh for many.
 
-// The power of two that the number of slices is: shifts where divisions would come before the first copy.
+// log2 of the slices: a shift is sooner than a division, and this comes before the first copy.
 DEVICE u32 slice_bits(const Product& p) { return 31 - __clz(p.slices); }
 
 // The first chunk of a slice, counted over all parts.

@@ -4,18 +4,21 @@
 // 48 outputs and one slice. What it multiplies travels through a ring in shared memory, across the ends of tiles: a chunk of weights (3 KB)
 // and of x (512 bytes for eight rows) at a time. A lane reads what it fetched itself, so the ring needs no barrier: it is what registers
 // would be, were there enough of them. At the end of a tile the slices meet in shared memory. Moves 2 n k bytes of weights and, from the
-// second-level cache, 2 rows k for each tile: tiles of 48 outputs rather than 16 for that, and as many more bytes on their way in a step.
+// second-level cache, 2 rows k for each 48 outputs: 48 a warp rather than 16 for that, and as many more bytes on their way in a step.
 //
 // Grid: blocks, one a processor at the most, by parts. The rings fill with weights before the previous kernel has ended. Shared memory
-// (src/kernels.rs, `stream_bytes`): 125 and 173 KB where a processor has 228, so that no two products share one and each has its even part
-// of the memory's bandwidth; else less than 99 KB. x is read up to a multiple of eight rows.
+// (src/kernels.rs, `stream_bytes`): 125 and 172 KB where a processor has 228, so that no two products share one and each has its even part
+// of the memory's bandwidth; else 97 and 93 KB. x is read up to a multiple of eight rows.
 //
-// Measured on an H100, a decode pass of 1, 8 and 32 rows at 2304 positions, ms: rings for weights alone, two blocks of product_8 a processor,
-// x in registers three chunks ahead, eight rows of product_32 leaving at once 2.76, 3.00, 3.68; x in the rings, of three and two chunks
-// 2.83, 3.02, 3.77; of four and three 2.71, 2.86, 3.17; of five and four 2.71, 2.85, 3.16; of seven and five 2.73, 2.88, 3.20.
+// Measured on an H100, a decode pass of 1, 8 and 32 rows at 2304 positions, ms: rings for weights alone, x in registers three chunks ahead
+// 2.77, 2.99, 3.55; x in the rings, of three chunks (8 rows) and two (32), two blocks a processor 2.83, 3.02, 3.77; of four and three, as
+// here, 2.71, 2.86, 3.17, and 3.11 where all 32 rows of a tile leave at once; of five and four 2.71, 2.85, 3.16; of seven and five 2.73,
+// 2.88, 3.20.
 
+// 227 KB of shared memory for a block; `Image::is_roomy` is its twin. Compute capability 8.0 has 163, but shares its code with the PTX for
+// cards that have 99.
 #if __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000
-constexpr bool ROOMY = true;                            // 227 KB of shared memory for a block; `Image::is_roomy` is its twin
+constexpr bool ROOMY = true;
 #else
 constexpr bool ROOMY = false;
 #endif
@@ -28,6 +31,7 @@ template <u32 TR> struct Streaming {
     static constexpr u32 STAGE = 1024 * STREAM_TF + 512 * TR;           // bytes of one
     static constexpr u32 TURN = ROOMY ? 8 * TR : 8;                     // rows that leave at once
     static constexpr u32 LD = 16 * STREAM_TF + 4;                       // a stride at which the writes of a turn meet no bank twice
+    static_assert(8 * (RING * STAGE + TURN * LD * 4) == (TR == 1 ? ROOMY ? 128000 : 99328 : ROOMY ? 176128 : 95232), "as src/kernels.rs");
 };
 
 // The outputs of a tile leave: the slices of each are added in a fixed order. `sums` is f32 [warp][TURN][LD].
@@ -58,7 +62,8 @@ template <u32 TR> DEVICE void store_tile(const Product& p, float* sums, const fl
                     store_best(p, r0 + r, f0 + b, [&](u32 i) { return 0.f + sums[((b + i) / (16 * STREAM_TF) * TURN + r) * LD + (b + i) % (16 * STREAM_TF)]; });
         } else {
             for (u32 i = threadIdx.x; i < live * across; i += 256) {
-                const u32 r = (i << bits) * 43691 >> 22, f = 4 * (i - r * across);      // 43691 is 2^22 / 96 rounded up: r = i / across
+                static_assert(32 * STREAM_TF == 96, "43691 is 2^22 / 96 rounded up: r = i / across");
+                const u32 r = (i << bits) * 43691 >> 22, f = 4 * (i - r * across);
                 if (f0 + f >= p.n) continue;
                 const float* from = sums + ((f / (16 * STREAM_TF) << bits) * TURN + r) * LD + f % (16 * STREAM_TF);
                 float4 y = make_float4(0.f, 0.f, 0.f, 0.f);
@@ -169,5 +174,6 @@ template <u32 TR> DEVICE void product_stream(const Product& p) {
     }
 }
 
+// Bounds that leave registers to blocks of attention and norms beside them.
 KERNEL __launch_bounds__(256, 2) product_8(const __grid_constant__ Product p) { product_stream<1>(p); }
 KERNEL __launch_bounds__(256, 1) product_32(const __grid_constant__ Product p) { product_stream<4>(p); }

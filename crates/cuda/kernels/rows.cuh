@@ -61,7 +61,7 @@ KERNEL __launch_bounds__(512) add_rms_norm(const __grid_constant__ RowWork p) {
             const u32 at = i * 512 + threadIdx.x;
             if (4 * at < p.dim) {
                 const float4 v = ((const float4*)((const float*)p.sums + (u64)part * p.part_stride + row))[at];
-                added[i].x += v.x; added[i].y += v.y; added[i].z += v.z; added[i].w += v.w;
+                add(added[i], v);
             }
         }
     float sum = 0.f;
@@ -70,7 +70,7 @@ KERNEL __launch_bounds__(512) add_rms_norm(const __grid_constant__ RowWork p) {
         const u32 at = i * 512 + threadIdx.x;
         if (4 * at < p.dim) {
             if (p.parts) {
-                x[i].x += added[i].x; x[i].y += added[i].y; x[i].z += added[i].z; x[i].w += added[i].w;
+                add(x[i], added[i]);
                 ((float4*)((float*)p.x + row))[at] = x[i];
             }
             sum += x[i].x * x[i].x + x[i].y * x[i].y + x[i].z * x[i].z + x[i].w * x[i].w;

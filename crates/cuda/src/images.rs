@@ -82,6 +82,15 @@ mod tests {
     }
 
     #[test]
+    fn kernels_know_which_images_are_roomy() {
+        let of = |image: &Image| image.name.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().unwrap() * 10;
+        let roomy: Vec<String> =
+            IMAGES.iter().filter(|i| i.is_roomy()).map(|i| format!("__CUDA_ARCH__ == {}", of(i))).collect();
+        let source = include_str!("../kernels/product_stream.cuh");
+        assert!(source.contains(&format!("#if {}\nconstexpr bool ROOMY = true;", roomy.join(" || "))));
+    }
+
+    #[test]
     fn every_image_holds_every_kernel() {
         for image in IMAGES {
             let cubin = image.name.starts_with("sm_");

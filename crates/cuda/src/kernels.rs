@@ -187,10 +187,10 @@ const STREAM_OUTPUTS: u32 = STREAM_WARPS * STREAM_GROUPS * 16;
 /// Shared memory of the streaming kernel for so many rows (kernels/product_stream.cuh): for each warp a ring of chunks, weights and rows,
 /// and the sums of the rows that leave at once.
 fn stream_bytes(rows: usize, roomy: bool) -> u32 {
-    let rows = rows as u32;
-    let chunks = if rows == STREAM_ROWS[0] as u32 { 3 } else { 2 } + u32::from(roomy);
-    let turn = if roomy { rows } else { 8 };
-    STREAM_WARPS * (chunks * (STREAM_GROUPS * 16 + rows) * CHUNK as u32 * 2 + turn * (STREAM_GROUPS * 16 + 4) * 4)
+    let outputs = STREAM_GROUPS as usize * 16;
+    let chunks = (if rows == STREAM_ROWS[0] { 3 } else { 2 }) + usize::from(roomy);
+    let turn = if roomy { rows } else { STREAM_ROWS[0] };
+    STREAM_WARPS * (chunks * (outputs + rows) * CHUNK * 2 + turn * (outputs + 4) * 4) as u32
 }
 
 /// Rows of a tile of `product_tile`, and shared memory of its three stages of two chunks.
@@ -375,9 +375,12 @@ mod tests {
     #[test]
     fn a_block_fits_its_shared_memory() {
         let smallest = 99 * 1024; // compute capability 8.6, 8.9 and 12.0
-        let largest = 227 * 1024; // 9.0 and 10.0
+        // What kernels/product_stream.cuh asserts of itself.
+        assert_eq!(STREAM_ROWS.map(|rows| stream_bytes(rows, false)), [99328, 95232]);
+        assert_eq!(STREAM_ROWS.map(|rows| stream_bytes(rows, true)), [128000, 176128]);
         assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(rows, false) <= smallest));
-        assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(rows, true) <= largest));
+        assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(rows, true) <= 227 * 1024));
+        assert!(stream_bytes(STREAM_ROWS[0], true) > 114 * 1024, "two products would share a processor");
         assert!(attention_bytes(MAX_HEAD_DIM, false) <= smallest - 1024 && TILE_BYTES <= smallest - 1024);
     }
 }

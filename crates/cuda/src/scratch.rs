@@ -107,6 +107,8 @@ impl Carver {
 
 impl Scratch {
     fn carve(c: &ModelConfig, base: u64) -> (Carver, impl FnOnce(Buffer) -> Self) {
+        // Products read up to a multiple of eight rows.
+        const { assert!(MAX_DECODE_ROWS.is_multiple_of(8) && MAX_ENCODE_TOKENS.is_multiple_of(8)) };
         let (rows, tokens) = (MAX_DECODE_ROWS, MAX_ENCODE_TOKENS);
         let (enc, dec) = (&c.encoder, &c.decoder);
         let positions = tokens * c.downsample;

@@ -273,6 +273,7 @@ mod tests {
             let mut table = Table::default();
             table.push(span(position, rows), cut);
             for (i, row) in table.rows.iter().enumerate() {
+                assert_eq!(row.slot, row.position % 512);
                 let mine = |item: &&Item| (item.row..item.row + item.rows).contains(&(i as u32));
                 let items: Vec<&Item> = table.items.iter().filter(mine).collect();
                 assert_eq!(items.len() as u32, row.partials);

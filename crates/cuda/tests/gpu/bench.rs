@@ -1,4 +1,5 @@
-//! The figures: products of the real sizes against a copy measured in the same run, then the whole model with random weights.
+//! The figures: products of the real sizes against a copy measured in the same run, norms, attention, then the passes of the whole model
+//! with random weights.
 
 use std::time::Instant;
 
@@ -12,11 +13,12 @@ use crate::gpu::{Gpu, random, rng};
 use crate::model::backend;
 use crate::twins_attention::{Call, Shape};
 
-/// The figures whose names hold `filter`.
-pub fn run(gpu: &Gpu, filter: &str) {
+/// The figures whose names hold `filter`; how many that are.
+pub fn run(gpu: &Gpu, filter: &str) -> usize {
     let all: [(_, fn(&Gpu)); 4] =
         [("products", products), ("norms", norms), ("attention", attention), ("passes", passes)];
-    all.iter().filter(|(name, _)| name.contains(filter)).for_each(|(_, measure)| measure(gpu));
+    let asked = all.iter().filter(|(name, _)| name.contains(filter));
+    asked.inspect(|(_, measure)| measure(gpu)).count()
 }
 
 fn median(mut times: Vec<f64>) -> f64 {

@@ -1,7 +1,8 @@
 //! Everything that needs a GPU: every kernel against a scalar twin, the whole model against a plain one, and with `--bench` the figures.
 //!
-//! `cargo test -p voxtral-cuda --test gpu` checks; `… -- --bench` checks and measures; `… -- --bench-only` measures; a
-//! word after these takes only what has it in its name; with `VOXTRAL_FORCE_PTX=1` each takes the kernels that the driver compiles. Without a GPU it says so and passes.
+//! `cargo test -p voxtral-cuda --test gpu` checks; `… -- --bench` checks and measures; `… -- --bench-only` measures. A word after these takes
+//! only the checks, or the figures (products, norms, attention, passes), whose name holds it. With `VOXTRAL_FORCE_PTX=1` each takes the
+//! kernels that the driver compiles. Without a GPU it says so and passes.
 
 mod bench;
 mod goldens;
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
         "{}, compute capability {major}.{minor}, driver of CUDA {}, kernels {}",
         report.name, report.cuda_version, gpu.image.name
     );
-    let mut failed = 0;
+    let (mut run, mut failed) = (0, 0);
     let filter = arguments.iter().find(|a| !a.starts_with('-')).map_or("", String::as_str);
     if !asked("--bench-only") {
         for (name, check) in
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
             if !name.contains(filter) {
                 continue;
             }
+            run += 1;
             let begun = std::time::Instant::now();
             match check(&gpu) {
                 Ok(()) => println!("ok      {name} ({} ms)", begun.elapsed().as_millis()),
@@ -55,7 +57,10 @@ fn main() -> ExitCode {
         println!("{failed} failed");
     }
     if asked("--bench") || asked("--bench-only") {
-        bench::run(&gpu, filter);
+        run += bench::run(&gpu, filter);
     }
-    ExitCode::from(u8::from(failed > 0))
+    if run == 0 {
+        println!("nothing has {filter:?} in its name");
+    }
+    ExitCode::from(u8::from(failed > 0 || run == 0))
 }

@@ -165,7 +165,7 @@ fn epilogues(gpu: &Gpu) -> Result<(), String> {
     let (n, k) = (144, 80);
     let case = Case::new(gpu, n, k, 70, 3);
     let ldo = 160;
-    for rows in [1, 5, 8, 9, 33, 70] {
+    for rows in [1, 5, 8, 9, 31, 32, 33, 70] {
         let (y, size) = case.twins(rows);
         let rounding = |i: usize| 1e-5 * (1.0 + size[i]);
         let out = gpu.poison(rows * ldo * 4);
@@ -206,7 +206,7 @@ fn qkv(gpu: &Gpu) -> Result<(), String> {
     let (ring, layer, layers) = (64, 1, 2);
     let case = Case::new(gpu, n, k, 70, 5);
     let rope = Rope::new(head_dim, 1e6);
-    for rows in [1, 3, 8, 9, 33] {
+    for rows in [1, 3, 8, 9, 31, 32, 33] {
         let (y, size) = case.twins(rows);
         let position = |r: usize| 1000 + 3 * r;
         let kv = gpu.poison(layers * 2 * ring * kv_dim * 2);
@@ -247,7 +247,7 @@ fn qkv(gpu: &Gpu) -> Result<(), String> {
 }
 
 fn head(gpu: &Gpu) -> Result<(), String> {
-    for (n, k) in [(80, 48), (1000, 96), (131072, 256)] {
+    for (n, k) in [(80, 48), (1002, 96), (131072, 256)] {
         let mut case = Case::new(gpu, n, k, 128, 6);
         // Two equal rows of weights, so that ties occur; no bias.
         let (low, high) = (n / 3, n - 5);
@@ -256,7 +256,7 @@ fn head(gpu: &Gpu) -> Result<(), String> {
         case.on_device[0] = gpu.put_bf16(&fragments(&case.w, n, k));
         let tiles = n.div_ceil(128);
         let mut alone = Vec::new();
-        for rows in [1, 2, 8, 9, 33, 128] {
+        for rows in [1, 2, 8, 9, 31, 32, 33, 128] {
             let best = gpu.poison(rows * tiles * 16);
             let out = gpu.poison(rows * 8);
             let counts = gpu.put(&[Counts { rows: rows as u32, ..Counts::default() }]);
