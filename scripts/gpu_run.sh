@@ -13,8 +13,8 @@ if [[ -z $voxtral ]]; then
     voxtral=$root/target/release/voxtral
 fi
 if [[ -z $tests ]]; then
-    built=$(cargo test --release --manifest-path "$root/Cargo.toml" -p voxtral-cuda --test gpu --no-run --message-format short 2>&1) || exit 1
-    tests=$root/$(sed -n 's/.*Executable.*(\(.*\))/\1/p' <<<"$built")
+    tests=$(cd "$root" && cargo test --release -p voxtral-cuda --test gpu --no-run 2>&1 | tee /dev/stderr |
+        sed -n 's/.*Executable.*(\(.*\))/\1/p' | xargs realpath) || exit 1
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
