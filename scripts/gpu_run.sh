@@ -40,11 +40,8 @@ PYTHON
 SECONDS=0
 "$voxtral" doctor --backend cuda || exit 1
 
-step 'checks'
-must "$tests"
-
-step 'figures of kernels and passes'
-must "$tests" --bench-only
+step 'checks, then figures of kernels and passes'
+must "$tests" --bench
 
 if [[ -n $recordings ]]; then
     step 'recordings: CUDA against the processor, and against what was said'
@@ -60,10 +57,9 @@ must "$voxtral" bench -d "$work/full" --backend cuda --decode sequential --repea
 must "$voxtral" bench -d "$work/full" --backend cuda --live --repeat 1 "$speech"
 # A model whose guesses hold about as often as those of one that was trained.
 must "$voxtral" synth-model --out "$work/guessable" --audio 30
-for lookahead in 8 16 32; do
-    must only 'total|pass ' "$voxtral" bench -d "$work/guessable" --backend cuda --decode parallel --lookahead $lookahead --repeat 1 "$work/180.wav"
-done
-must only 'total|pass ' "$voxtral" bench -d "$work/guessable" --backend cuda --decode auto --repeat 1 "$work/180.wav"
+guess() { must only 'total|pass ' "$voxtral" bench -d "$work/guessable" --backend cuda --repeat 1 "$@" "$work/180.wav"; }
+for lookahead in 8 16 32; do guess --decode parallel --lookahead $lookahead; done
+guess --decode auto
 
 step 'kernels that the driver compiles'
 VOXTRAL_FORCE_PTX=1 must "$tests"

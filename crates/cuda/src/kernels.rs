@@ -242,15 +242,13 @@ impl Kernels {
     pub fn load(device: &Arc<Device>, image: Image, overlap: bool) -> Result<Self> {
         let module = Module::load(device, image.bytes)?;
         let plain = |name: &str| module.function(name, 0);
+        let product = |rows: usize| module.function(&format!("product_{rows}"), stream_bytes(rows, image.is_roomy()));
         let attention = |name: &str, few: bool| -> Result<Vec<Function>> {
             let load = |width: usize| module.function(&format!("{name}_{width}"), attention_bytes(width, few));
             (16..=MAX_HEAD_DIM).step_by(16).map(load).collect()
         };
         Ok(Self {
-            streams: [
-                module.function("product_8", stream_bytes(STREAM_ROWS[0], image.is_roomy()))?,
-                module.function("product_32", stream_bytes(STREAM_ROWS[1], image.is_roomy()))?,
-            ],
+            streams: [product(STREAM_ROWS[0])?, product(STREAM_ROWS[1])?],
             tile: module.function("product_tile", TILE_BYTES)?,
             sum: plain("product_sum")?,
             partial: Buffer::new(device, Self::SCRATCH_BYTES)?,

@@ -87,12 +87,15 @@ impl Module {
         let mut raw = std::ptr::null_mut();
         // SAFETY: the module lives, the name ends in a zero.
         unsafe { driver!(cuModuleGetFunction(&mut raw, self.raw, symbol.as_ptr()))? };
-        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // SAFETY: the function belongs to a live module.
-        unsafe { driver!(cuFuncSetAttribute(raw, attribute, shared as i32))? };
-        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
-        // SAFETY: as above. 100 percent is a wish, not an order.
-        unsafe { driver!(cuFuncSetAttribute(raw, attribute, 100))? };
+        use sys::CUfunction_attribute as A;
+        let attributes = [
+            (A::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared as i32),
+            (A::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100), // percent; a wish, not an order
+        ];
+        for (attribute, value) in attributes {
+            // SAFETY: the function belongs to a live module.
+            unsafe { driver!(cuFuncSetAttribute(raw, attribute, value))? };
+        }
         Ok(Function { raw, shared, _module: self.clone() })
     }
 }
