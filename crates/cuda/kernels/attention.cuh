@@ -279,17 +279,6 @@ KERNEL __launch_bounds__(256) attention_combine(const __grid_constant__ Attentio
     const float* sums = (const float*)p.partial + (u64)row.partial * heads * p.head_dim + i;
     wait_for_previous();
     let_next_start();
-    float2 n[8];
-    float4 v[8];
-    auto load = [&](u32 first) {                                        // eight loads travel together, here and below
-#pragma unroll
-        for (u32 k = 0; k < 8; k++) {
-            const u32 at = min(first + k, row.partials - 1);
-            n[k] = norms[(u64)at * heads];
-            v[k] = *(const float4*)(sums + (u64)at * heads * p.head_dim);
-        }
-    };
-    load(0);
     float top = -INFINITY, all = 0.f, total[4] = {0.f, 0.f, 0.f, 0.f};
     for (u32 first = 0; first < row.partials; first += 8)
 #pragma unroll
@@ -297,7 +286,14 @@ KERNEL __launch_bounds__(256) attention_combine(const __grid_constant__ Attentio
     float max = -INFINITY, norm = 0.f, sum[4] = {0.f, 0.f, 0.f, 0.f};
     u32 left = row.run - row.skip;
     for (u32 first = 0; first < row.partials; first += 8) {
-        if (first) load(first);
+        float2 n[8];
+        float4 v[8];
+#pragma unroll
+        for (u32 k = 0; k < 8; k++) {                                   // eight loads travel together, here and above
+            const u32 at = min(first + k, row.partials - 1);
+            n[k] = norms[(u64)at * heads];
+            v[k] = *(const float4*)(sums + (u64)at * heads * p.head_dim);
+        }
 #pragma unroll
         for (u32 k = 0; k < 8; k++) {
             if (first + k >= row.partials) break;

@@ -23,22 +23,26 @@ constexpr bool ROOMY = true;
 constexpr bool ROOMY = false;
 #endif
 
-constexpr u32 STREAM_TF = 3;                            // instruction tiles of outputs of a warp
+constexpr u32 STREAM_WARPS = 8, STREAM_TF = 3;          // of a block; instruction tiles of outputs of a warp
+constexpr u32 STREAM_WIDTH = 16 * STREAM_TF;            // outputs of a warp
+constexpr u32 STREAM_OUTPUTS = STREAM_WARPS * STREAM_WIDTH;             // of a tile, if k is in one slice
 
 // For TR instruction tiles of eight rows.
 template <u32 TR> struct Streaming {
     static constexpr u32 RING = (TR == 1 ? 3 : 2) + ROOMY;              // chunks on their way
     static constexpr u32 STAGE = 1024 * STREAM_TF + 512 * TR;           // bytes of one
     static constexpr u32 TURN = ROOMY ? 8 * TR : 8;                     // rows that leave at once
-    static constexpr u32 LD = 16 * STREAM_TF + 4;                       // a stride at which the writes of a turn meet no bank twice
-    static_assert(8 * (RING * STAGE + TURN * LD * 4) == (TR == 1 ? ROOMY ? 128000 : 99328 : ROOMY ? 176128 : 95232), "as src/kernels.rs");
+    static constexpr u32 LD = STREAM_WIDTH + 4;                         // a stride at which the writes of a turn meet no bank twice
+    static_assert(STREAM_WARPS * (RING * STAGE + TURN * LD * 4) == (TR == 1 ? ROOMY ? 128000 : 99328 : ROOMY ? 176128 : 95232), "as src/kernels.rs");
 };
 
 // The outputs of a tile leave: the slices of each are added in a fixed order. `sums` is f32 [warp][TURN][LD].
 template <u32 TR> DEVICE void store_tile(const Product& p, float* sums, const float (&sum)[STREAM_TF][TR][4], u32 part, u32 f0, u32 rows) {
     constexpr u32 TURN = Streaming<TR>::TURN, LD = Streaming<TR>::LD;
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, bits = slice_bits(p);
-    const u32 across = 32 * STREAM_TF >> bits;          // threads of a row, four outputs each
+    const u32 across = STREAM_OUTPUTS / 4 >> bits;         // threads of a row, four outputs each
+    // The first slice of output f of the tile; the next are TURN * LD further each.
+    auto first_of = [&](u32 r, u32 f) { return sums + ((f / STREAM_WIDTH << bits) * TURN + r) * LD + f % STREAM_WIDTH; };
 #pragma unroll 1
     for (u32 r0 = 0; r0 < rows; r0 += TURN) {
         float* to = sums + (warp * TURN + 2 * t) * LD + g;
@@ -56,16 +60,15 @@ template <u32 TR> DEVICE void store_tile(const Product& p, float* sums, const fl
         __syncthreads();
         const u32 live = min(TURN, rows - r0);
         if (p.mode == HEAD) {                           // one slice
-            for (u32 r = warp; r < live; r += 8)
+            for (u32 r = warp; r < live; r += STREAM_WARPS)
 #pragma unroll 1
-                for (u32 b = 0; b < 128 * STREAM_TF && f0 + b < p.n; b += 128)
-                    store_best(p, r0 + r, f0 + b, [&](u32 i) { return 0.f + sums[((b + i) / (16 * STREAM_TF) * TURN + r) * LD + (b + i) % (16 * STREAM_TF)]; });
+                for (u32 b = 0; b < STREAM_OUTPUTS && f0 + b < p.n; b += 128)
+                    store_best(p, r0 + r, f0 + b, [&](u32 i) { return 0.f + *first_of(r, b + i); });
         } else {
-            for (u32 i = threadIdx.x; i < live * across; i += 256) {
-                static_assert(32 * STREAM_TF == 96, "43691 is 2^22 / 96 rounded up: r = i / across");
-                const u32 r = (i << bits) * 43691 >> 22, f = 4 * (i - r * across);
+            for (u32 i = threadIdx.x; i < live * across; i += 32 * STREAM_WARPS) {
+                const u32 r = (i << bits) / (STREAM_OUTPUTS / 4), f = 4 * (i - r * across);
                 if (f0 + f >= p.n) continue;
-                const float* from = sums + ((f / (16 * STREAM_TF) << bits) * TURN + r) * LD + f % (16 * STREAM_TF);
+                const float* from = first_of(r, f);
                 float4 y = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll 1
                 for (u32 s = 0; s < p.slices; s += 4, from += 4 * TURN * LD) {
@@ -90,8 +93,8 @@ template <u32 TR> DEVICE void product_stream(const Product& p) {
     let_next_start();
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const u32 part = blockIdx.y, rows = *(const u32*)p.count;
-    const u32 bits = slice_bits(p), slice = (part << bits) + warp % (1 << bits), column = warp >> bits, width = 128 * TF >> bits;
-    const u32 tiles = ((p.n << bits) + 128 * TF - 1) / (128 * TF), padded = (p.n + 127) / 128 * 128;
+    const u32 bits = slice_bits(p), slice = (part << bits) + warp % (1 << bits), column = warp >> bits, width = STREAM_OUTPUTS >> bits;
+    const u32 tiles = ((p.n << bits) + STREAM_OUTPUTS - 1) / STREAM_OUTPUTS, padded = (p.n + 127) / 128 * 128;
     const u32 start = slice_start(p, slice), end = slice_start(p, slice + 1);
     const char* ring = (const char*)(stream_memory + lane) + warp * RING * STAGE;
     const u32 ring_to = (u32)__cvta_generic_to_shared(ring);
@@ -102,7 +105,7 @@ template <u32 TR> DEVICE void product_stream(const Product& p) {
         u32 tile, chunk, live;
     };
     auto enter = [&](u32 tile) {
-        const u32 f = tile * width + column * 16 * TF;
+        const u32 f = tile * width + column * STREAM_WIDTH;
         const char* w = (const char*)p.w + ((u64)f * p.k + start * 512 + lane * 8) * 2;
         const char* x = (const char*)p.x + ((u64)g * p.k + start * 32 + t * 8) * 2;
         return Cursor{w, x, tile, start, tile < tiles && f < padded ? min(TF, (padded - f) / 16) : 0};
@@ -170,10 +173,10 @@ template <u32 TR> DEVICE void product_stream(const Product& p) {
 #pragma unroll
                 for (u32 n = 0; n < TR; n++) multiply<1>(sum[m][n], a[m][1], b[n]);
         }
-        store_tile<TR>(p, (float*)stream_memory + 2 * RING * STAGE, sum, part, tile * width, rows);
+        store_tile<TR>(p, (float*)stream_memory + STREAM_WARPS * RING * STAGE / 4, sum, part, tile * width, rows);
     }
 }
 
 // Bounds that leave registers to blocks of attention and norms beside them.
-KERNEL __launch_bounds__(256, 2) product_8(const __grid_constant__ Product p) { product_stream<1>(p); }
-KERNEL __launch_bounds__(256, 1) product_32(const __grid_constant__ Product p) { product_stream<4>(p); }
+KERNEL __launch_bounds__(32 * STREAM_WARPS, 2) product_8(const __grid_constant__ Product p) { product_stream<1>(p); }
+KERNEL __launch_bounds__(32 * STREAM_WARPS, 1) product_32(const __grid_constant__ Product p) { product_stream<4>(p); }

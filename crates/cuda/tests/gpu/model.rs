@@ -3,9 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rand::Rng;
+use voxtral_cpu::{CpuBackend, CpuOptions, Precision};
 use voxtral_cuda::{CudaBackend, CudaOptions};
 use voxtral_model::conformance::{self, Terms};
-use voxtral_model::{Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig, Prediction, Stage};
+use voxtral_model::{Backend, BackendError, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig, Prediction, Stage};
 
 use crate::Check;
 use crate::gpu::{Gpu, force_ptx, rng};
@@ -14,7 +15,9 @@ use crate::reference;
 pub const CHECKS: &[Check] = &[
     ("model: every stage of digits as in plain f32", digits),
     ("model: every stage of odd shapes as in plain f32", odd_shapes),
+    ("model: two layers of the released widths as on the processor", released_widths),
     ("model: conformance", conforms),
+    ("model: the same bits again and again", again),
     ("model: it takes the memory that was announced", announced),
     ("model: a thousand streams leave nothing behind", no_leak),
     ("model: what does not fit is refused before it is tried", too_large),
@@ -98,6 +101,73 @@ fn odd_shapes(_: &Gpu) -> Result<(), String> {
         }
         let model = Model::synthetic(&config, i as u64).map_err(|e| e.to_string())?;
         parity(&model, 150, 0.3)?;
+    }
+    Ok(())
+}
+
+/// Where a check of odd shapes finds a wrong kernel, this finds a wrong launch: grids, tiles and shared memory of the real sizes.
+fn released_widths(_: &Gpu) -> Result<(), String> {
+    const TOKENS: usize = 40;
+    let mut config = ModelConfig::released();
+    (config.encoder.layers, config.decoder.layers) = (2, 2);
+    let model = Model::synthetic(&config, 5).map_err(|e| e.to_string())?;
+    let rng = &mut rng(18);
+    let len = config.frames_per_token() * config.audio.mel_bins;
+    let mel: Vec<f32> = (0..TOKENS * len).map(|_| rng.random_range(-0.7..1.5)).collect();
+    let ids: Vec<u32> = (0..TOKENS).map(|_| rng.random_range(0..config.vocab as u32)).collect();
+    let outcome = |backend: &mut dyn Backend| -> Result<_, BackendError> {
+        let stream = backend.open(Delay::from_ms(480).expect("a known delay"), TOKENS)?;
+        backend.encode(&[EncodeSpan { stream, mel: &mel }])?;
+        let adapter = backend.inspect(Stage::Adapter)?;
+        let (mut logits, mut predictions) = (Vec::new(), Vec::new());
+        for (position, count) in [(0, 7), (7, 1), (8, 32)] {
+            backend.decode(&[DecodeSpan { stream, position, ids: &ids[position..][..count] }], &mut predictions)?;
+            logits.extend(backend.inspect(Stage::Logits)?);
+        }
+        Ok((adapter, logits))
+    };
+    let words = |e: BackendError| e.to_string();
+    let (adapter, logits) = outcome(&mut backend(&model)).map_err(words)?;
+    let plain = CpuOptions { precision: Precision::F32, ..CpuOptions::default() };
+    let want = outcome(&mut CpuBackend::new(&model, plain).map_err(words)?).map_err(words)?;
+    worst("adapter", &adapter, &[want.0], 0.1)?;
+    worst("logits", &logits, &[want.1], 0.1)
+}
+
+/// A race shows itself now and then.
+fn again(_: &Gpu) -> Result<(), String> {
+    const TOKENS: usize = 150;
+    let model = Model::digits();
+    let rng = &mut rng(19);
+    let len = model.config.frames_per_token() * model.config.audio.mel_bins;
+    let mel: Vec<f32> = (0..TOKENS * len).map(|_| rng.random_range(-0.7..1.5)).collect();
+    let ids: Vec<u32> = (0..TOKENS).map(|_| rng.random_range(0..model.config.vocab as u32)).collect();
+    let mut backend = backend(&model);
+    let mut round = |most: usize| -> Result<_, BackendError> {
+        let stream = backend.open(Delay::from_ms(480).expect("a known delay"), TOKENS)?;
+        let (mut embeddings, mut all, mut predictions) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, ids) in ids.chunks(most).enumerate() {
+            let position = i * most;
+            backend.encode(&[EncodeSpan { stream, mel: &mel[position * len..][..ids.len() * len] }])?;
+            embeddings.extend(backend.inspect(Stage::Adapter)?.into_iter().map(f32::to_bits));
+            backend.decode(&[DecodeSpan { stream, position, ids }], &mut predictions)?;
+            all.extend(predictions.iter().map(|p| (p.id, p.logprob.to_bits())));
+        }
+        backend.close(stream);
+        Ok((embeddings, all))
+    };
+    let first = round(1).map_err(|e| e.to_string())?;
+    for turn in 0..40 {
+        for most in [1, 2, 8, 32, 100] {
+            let (embeddings, all) = round(most).map_err(|e| e.to_string())?;
+            if let Some(at) = embeddings.iter().zip(&first.0).position(|(a, b)| a != b) {
+                let token = at / model.config.decoder.dim;
+                return Err(format!("turn {turn}, {most} tokens a call: token {token} came to another embedding"));
+            }
+            if let Some(position) = all.iter().zip(&first.1).position(|(a, b)| a != b) {
+                return Err(format!("turn {turn}, {most} rows a call: position {position} came to something else"));
+            }
+        }
     }
     Ok(())
 }
