@@ -12,16 +12,15 @@
 // attention_<head_dim> takes 64 queries an item (64 / group consecutive positions of one stream, the heads of a group beside each other),
 //   which share a run of keys (where there are few, a chunk) through shared memory, 16 queries a warp; the next chunk travels while one
 //   is worked on.
-// attention_few_<head_dim> takes 16 queries and a chunk an item: its four warps each score a part of the keys, then sum a part of the
-//   outputs. Its blocks are small, so that several fit beside those of the product before and start their copies early.
+// attention_few_<head_dim> takes 16 queries and a chunk an item: its four warps each score and weigh a part of the keys, then sum a part
+//   of the outputs. Its blocks are small, so that several fit beside those of the product before and start their copies early.
 // Both leave partial results, f32 sums [.., heads, head_dim] and (maximum, sum) [.., heads], for attention_combine and
 // attention_combine_few.
 //
 // Grid: key heads by blocks, which walk over the items: the blocks with work come first and spread over all processors; 128 threads. Shared
-// memory: keys and values of two chunks and 64 queries, 85 KB for heads of 128, or of one chunk, 16 queries and their scores, 43 KB
+// memory: keys and values of two chunks and 64 queries, 85 KB for heads of 128, or of one chunk, 16 queries and their weights, 41 KB
 // (src/kernels.rs, `attention_bytes`).
-// The keys of earlier passes are on their way before the product that makes queries and new keys has ended. The next kernel may start
-// when this one works; at once was no faster (H100, a pass of 32 rows at 2304 positions 3.18 instead of 3.16 ms).
+// The keys of earlier passes are on their way before the product that makes queries and new keys has ended.
 
 struct Attention {
     u64 q;              // bf16 [rows, ldq]
@@ -44,7 +43,7 @@ struct Attention {
 };
 
 constexpr u32 CHUNK = 64;                       // keys; KEY_CHUNK in src/table.rs is its twin
-constexpr u32 SCORES_LD = CHUNK + 8;            // 8 modulo 32: the eight rows that a half warp touches meet no bank twice
+constexpr u32 WEIGHTS_LD = CHUNK + 8;           // rows an odd number of 16 bytes apart
 
 DEVICE float power_of_two(float v) {
     float r;
@@ -89,9 +88,12 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
     constexpr u32 CHUNK_BYTES = CHUNK * LD * 2;
     // Copying: so many threads a row, each 16 bytes; so many rows at once.
     constexpr u32 ACROSS = HD <= 16 ? 2 : HD <= 32 ? 4 : HD <= 64 ? 8 : 16, DOWN = THREADS / ACROSS;
+    constexpr u32 TOLD = WAYS > 1 ? 16 * TILES * (WEIGHTS_LD * 2 + WAYS * 4) : 0;
+    static_assert(HD != 128 || (2 * STAGES * CHUNK + 16 * TILES) * LD * 2 + TOLD == (WAYS > 1 ? 41728 : 87040), "as src/kernels.rs");
     extern __shared__ uint4 shared[];                                   // u16 [STAGES][keys, values][CHUNK][LD], queries [16 TILES][LD]
     u16* query = (u16*)shared + 2 * STAGES * CHUNK * LD;
-    float* scores = (float*)(query + 16 * TILES * LD);                  // [16 TILES][SCORES_LD], if warps share a tile
+    u16* weights = query + 16 * TILES * LD;                             // [16 TILES][WEIGHTS_LD], if warps share a tile
+    float* maxima = (float*)(weights + 16 * TILES * WEIGHTS_LD);        // [16 TILES][WAYS], of each warp's keys
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, tile = warp / WAYS, part = warp % WAYS;
     const u32 kv_head = blockIdx.x, heads = p.kv_heads * p.group, kv_dim = p.kv_heads * HD;
     const u32 query_g = tile * 16 + g, query_g8 = query_g + 8, down = threadIdx.x / ACROSS, across = threadIdx.x % ACROSS * 8;
@@ -99,7 +101,9 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
     const u32 a_at = (u32)__cvta_generic_to_shared(query) + ((tile * 16 + lane % 16) * LD + lane / 16 * 8) * 2;
     const u32 k_at = keys + ((part * (CHUNK / WAYS) + lane / 16 * 8 + lane % 8) * LD + lane / 8 % 2 * 8) * 2;
     const u32 v_at = values + (lane % 16 * LD + part * MINE * 16 + lane / 16 * 8) * 2;
-    float* score = scores + query_g * SCORES_LD + 2 * t;
+    u16* weight_to = weights + query_g * WEIGHTS_LD + part * (CHUNK / WAYS) + 2 * t;
+    const u32 weights_at = (u32)__cvta_generic_to_shared(weights) + ((tile * 16 + lane % 16) * WEIGHTS_LD + lane / 16 * 8) * 2;
+    let_next_start();
     // The table was there before the pass. A block without work leaves at once.
     const u32 work = ((const Counts*)p.counts)->items;
     for (u32 w = blockIdx.y; w < work; w += gridDim.y) {
@@ -107,24 +111,25 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
         const u32 used = item.rows * p.group, ring = item.ring, position = item.position;
         const u16* key = (const u16*)item.kv + (u64)2 * p.layer * ring * kv_dim + kv_head * HD + across;
         const u16* value = key + (u64)ring * kv_dim;
-        // A chunk's keys or values. It wraps once at most: a ring is half a chunk long at least, and one shorter than a chunk never turns.
-        auto copy = [&](u32 to, const u16* from, u32 slot0) {
+        // A chunk's keys, then its values. A ring is half a chunk long or a multiple of that, so that each half lies in one piece.
+        auto copy = [&](u32 to, u32 slot0) {
+            const u32 slot1 = slot0 + CHUNK / 2, row = down % (CHUNK / 2);
+            const u64 at0 = (u64)(slot0 + row) * kv_dim, at1 = (u64)((slot1 < ring ? slot1 : slot1 - ring) + row) * kv_dim;
 #pragma unroll
-            for (u32 r = 0; r < CHUNK; r += DOWN) {
-                u32 slot = slot0 + down + r;
-                if (slot >= ring) slot -= ring;
-                if ((DOWN <= CHUNK || down < CHUNK) && (HD == 8 * ACROSS || across < HD))
-                    fetch(to + r * LD * 2, from + (u64)slot * kv_dim, true);
-            }
+            for (u32 i = 0; i < 2; i++)
+#pragma unroll
+                for (u32 r = 0; r < CHUNK; r += DOWN) {
+                    const bool second = (DOWN < CHUNK ? r : down) >= CHUNK / 2;
+                    const u16* from = (i ? value : key) + (second ? at1 : at0) + r % (CHUNK / 2) * kv_dim;
+                    if (HD == 8 * ACROSS || across < HD) fetch(to + i * CHUNK_BYTES + r * LD * 2, from, true);
+                }
         };
         u32 slot = item.slot;
         if (item.key0 + CHUNK > item.fresh) wait_for_previous();        // keys of earlier passes need not wait for this one's
-        copy(keys + to, key, slot);
-        copy(values + to, value, slot);
+        copy(keys + to, slot);
         const u32 row_g = query_g * p.share >> 16, row_g8 = query_g8 * p.share >> 16;
         const u32 last_g = position + row_g, last_g8 = position + row_g8;                               // newest key that a query sees
         wait_for_previous();
-        let_next_start();
         const u16* q_from = (const u16*)p.q + (u64)item.row * p.ldq + kv_head * p.group * HD + across;
         uint4 held[(16 * TILES + DOWN - 1) / DOWN];
 #pragma unroll
@@ -149,10 +154,9 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
             if (STAGES == 2 && key0 + CHUNK < item.key1) {
                 slot += CHUNK;
                 if (slot >= ring) slot -= ring;
-                copy(keys + to + (2 * CHUNK_BYTES - stage), key, slot);
-                copy(values + to + (2 * CHUNK_BYTES - stage), value, slot);
+                copy(keys + to + (2 * CHUNK_BYTES - stage), slot);
             }
-            float s[CHUNK / 8][4];
+            float s[SCORED][4];
 #pragma unroll
             for (int n = 0; n < SCORED; n++)
 #pragma unroll
@@ -169,37 +173,20 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
                     mma(s[n + 1], a[0], a[1], a[2], a[3], b[2], b[3]);
                 }
             }
-            if constexpr (WAYS > 1) {
-#pragma unroll
-                for (int n = 0; n < SCORED; n++) {
-                    float* to = score + part * (CHUNK / WAYS) + 8 * n;
-                    *(float2*)to = make_float2(s[n][0], s[n][1]);
-                    *(float2*)(to + 8 * SCORES_LD) = make_float2(s[n][2], s[n][3]);
-                }
-                __syncthreads();
-#pragma unroll
-                for (int n = 0; n < (int)CHUNK / 8; n++) {
-                    const float2 x = *(const float2*)(score + 8 * n), y = *(const float2*)(score + 8 * SCORES_LD + 8 * n);
-                    s[n][0] = x.x;
-                    s[n][1] = x.y;
-                    s[n][2] = y.x;
-                    s[n][3] = y.y;
-                }
-            }
             // Seen: last - window < at <= last, in unsigned arithmetic. Where every query sees every key there is nothing to mask.
             if (key0 + CHUNK > position + 1 || key0 + p.window < position + item.rows) {
 #pragma unroll
-                for (int n = 0; n < (int)CHUNK / 8; n++)
+                for (int n = 0; n < SCORED; n++)
 #pragma unroll
                     for (int c = 0; c < 2; c++) {
-                        const u32 at = key0 + 8 * n + 2 * t + c;
+                        const u32 at = key0 + part * (CHUNK / WAYS) + 8 * n + 2 * t + c;
                         if (last_g - at >= p.window) s[n][c] = -INFINITY;
                         if (last_g8 - at >= p.window) s[n][2 + c] = -INFINITY;
                     }
             }
             float top_g = -INFINITY, top_g8 = -INFINITY;
 #pragma unroll
-            for (int n = 0; n < (int)CHUNK / 8; n++) {
+            for (int n = 0; n < SCORED; n++) {
                 top_g = fmaxf(top_g, fmaxf(s[n][0], s[n][1]));
                 top_g8 = fmaxf(top_g8, fmaxf(s[n][2], s[n][3]));
             }
@@ -207,24 +194,44 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
                 top_g = fmaxf(top_g, __shfl_xor_sync(~0u, top_g, d));
                 top_g8 = fmaxf(top_g8, __shfl_xor_sync(~0u, top_g8, d));
             }
+            if constexpr (WAYS == 4) {
+                if (t == 0) {
+                    maxima[query_g * 4 + part] = top_g;
+                    maxima[query_g8 * 4 + part] = top_g8;
+                }
+                __syncthreads();
+                const float4 all_g = *(const float4*)(maxima + query_g * 4), all_g8 = *(const float4*)(maxima + query_g8 * 4);
+                top_g = fmaxf(fmaxf(all_g.x, all_g.y), fmaxf(all_g.z, all_g.w));
+                top_g8 = fmaxf(fmaxf(all_g8.x, all_g8.y), fmaxf(all_g8.z, all_g8.w));
+            }
             top_g = __fmul_rn(top_g, p.scale);
             top_g8 = __fmul_rn(top_g8, p.scale);
             const float zero_g = top_g == -INFINITY ? 0.f : top_g, zero_g8 = top_g8 == -INFINITY ? 0.f : top_g8;
-            u32 weights[CHUNK / 16][4];                                 // as operands
-            float sum[4] = {0.f, 0.f, 0.f, 0.f};
+            u32 weight[CHUNK / 16][4];                                  // as operands
 #pragma unroll
-            for (int n = 0; n < (int)CHUNK / 8; n++) {
+            for (int n = 0; n < SCORED; n++) {
 #pragma unroll
                 for (int c = 0; c < 2; c++) {
                     s[n][c] = power_of_two(__fmaf_rn(s[n][c], p.scale, -zero_g));
                     s[n][2 + c] = power_of_two(__fmaf_rn(s[n][2 + c], p.scale, -zero_g8));
                 }
-                weights[n / 2][n % 2 * 2] = pack(s[n][0], s[n][1]);
-                weights[n / 2][n % 2 * 2 + 1] = pack(s[n][2], s[n][3]);
+                weight[n / 2][n % 2 * 2] = pack(s[n][0], s[n][1]);
+                weight[n / 2][n % 2 * 2 + 1] = pack(s[n][2], s[n][3]);
             }
+            if constexpr (WAYS > 1) {
+#pragma unroll
+                for (int n = 0; n < SCORED; n++) {
+                    *(u32*)(weight_to + 8 * n) = weight[n / 2][n % 2 * 2];
+                    *(u32*)(weight_to + 8 * WEIGHTS_LD + 8 * n) = weight[n / 2][n % 2 * 2 + 1];
+                }
+                __syncthreads();
+#pragma unroll
+                for (int k = 0; k < (int)CHUNK / 16; k++) load_matrices(weight[k], weights_at + k * 32);
+            }
+            float sum[4] = {0.f, 0.f, 0.f, 0.f};
             const u32 ones = 0x3f803f80;                                // so the sum is of what the values are multiplied by
 #pragma unroll
-            for (int k = 0; k < (int)CHUNK / 16; k++) mma(sum, weights[k][0], weights[k][1], weights[k][2], weights[k][3], ones, ones);
+            for (int k = 0; k < (int)CHUNK / 16; k++) mma(sum, weight[k][0], weight[k][1], weight[k][2], weight[k][3], ones, ones);
             const Join join_g(max_g, top_g), join_g8(max_g8, top_g8);
             max_g = join_g.max;
             max_g8 = join_g8.max;
@@ -240,8 +247,8 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
                 for (int k = 0; k < (int)CHUNK / 16; k++) {
                     u32 b[4];
                     load_transposed(b, v_at + stage + (k * 16 * LD + i * 16) * 2);
-                    mma(v[0], weights[k][0], weights[k][1], weights[k][2], weights[k][3], b[0], b[1]);
-                    mma(v[1], weights[k][0], weights[k][1], weights[k][2], weights[k][3], b[2], b[3]);
+                    mma(v[0], weight[k][0], weight[k][1], weight[k][2], weight[k][3], b[0], b[1]);
+                    mma(v[1], weight[k][0], weight[k][1], weight[k][2], weight[k][3], b[2], b[3]);
                 }
 #pragma unroll
                 for (int j = 0; j < 2; j++)
@@ -272,30 +279,36 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
 // out = a row's runs, weighted by their maxima and added first to last; `row.run` partial results make a run, `row.skip` fewer the first.
 // Grid: 1024 elements, four a thread, by rows.
 KERNEL __launch_bounds__(256) attention_combine(const __grid_constant__ Attention p) {
+    let_next_start();
     const u32 r = blockIdx.y, heads = p.kv_heads * p.group, i = (blockIdx.x * 256 + threadIdx.x) * 4;
     const Row row = ((const Row*)p.rows)[r];
     if (r >= ((const Counts*)p.counts)->rows || i >= heads * p.head_dim) return;
     const float2* norms = (const float2*)p.norms + (u64)row.partial * heads + i / p.head_dim;
     const float* sums = (const float*)p.partial + (u64)row.partial * heads * p.head_dim + i;
     wait_for_previous();
-    let_next_start();
-    float top = -INFINITY, all = 0.f, total[4] = {0.f, 0.f, 0.f, 0.f};
-    for (u32 first = 0; first < row.partials; first += 8)
+    constexpr u32 TOGETHER = 12;                                        // so many loads travel at a time
+    float2 n[TOGETHER];
+    float4 v[TOGETHER];
+    auto load = [&](u32 first) {
 #pragma unroll
-        for (u32 k = 0; k < 8; k++) top = fmaxf(top, norms[(u64)min(first + k, row.partials - 1) * heads].x);
-    float max = -INFINITY, norm = 0.f, sum[4] = {0.f, 0.f, 0.f, 0.f};
-    u32 left = row.run - row.skip;
-    for (u32 first = 0; first < row.partials; first += 8) {
-        float2 n[8];
-        float4 v[8];
-#pragma unroll
-        for (u32 k = 0; k < 8; k++) {                                   // eight loads travel together, here and above
+        for (u32 k = 0; k < TOGETHER; k++) {
             const u32 at = min(first + k, row.partials - 1);
             n[k] = norms[(u64)at * heads];
             v[k] = *(const float4*)(sums + (u64)at * heads * p.head_dim);
         }
+    };
+    load(0);
+    float top = -INFINITY, all = 0.f, total[4] = {0.f, 0.f, 0.f, 0.f};
 #pragma unroll
-        for (u32 k = 0; k < 8; k++) {
+    for (u32 k = 0; k < TOGETHER; k++) top = fmaxf(top, n[k].x);
+#pragma unroll 8
+    for (u32 k = TOGETHER; k < row.partials; k++) top = fmaxf(top, norms[(u64)k * heads].x);
+    float max = -INFINITY, norm = 0.f, sum[4] = {0.f, 0.f, 0.f, 0.f};
+    u32 left = row.run - row.skip;
+    for (u32 first = 0; first < row.partials; first += TOGETHER) {
+        if (first) load(first);
+#pragma unroll
+        for (u32 k = 0; k < TOGETHER; k++) {
             if (first + k >= row.partials) break;
             const Join join(max, n[k].x);
             max = join.max;
@@ -321,6 +334,7 @@ KERNEL __launch_bounds__(256) attention_combine(const __grid_constant__ Attentio
 // The same, sooner: a run a warp. Grid: heads by rows.
 KERNEL __launch_bounds__(512) attention_combine_few(const __grid_constant__ Attention p) {
     __shared__ float sums[16][128], maxima[16], norms[16];
+    let_next_start();
     const u32 r = blockIdx.y, head = blockIdx.x, heads = p.kv_heads * p.group, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const Row row = ((const Row*)p.rows)[r];
     if (r >= ((const Counts*)p.counts)->rows) return;
@@ -329,7 +343,6 @@ KERNEL __launch_bounds__(512) attention_combine_few(const __grid_constant__ Atte
     const u32 d = threadIdx.x, chunks = row.skip + row.partials;        // counted from where the first run begins
     float all = 0.f, total = 0.f;
     wait_for_previous();
-    let_next_start();
     auto max_at = [&](u32 k) { return k < row.partials ? chunk_norms[(u64)k * heads].x : -INFINITY; };
     const float early[2] = {max_at(lane), max_at(lane + 32)};           // on their way while the first runs are joined
     float top = -INFINITY;

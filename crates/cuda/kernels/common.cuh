@@ -55,20 +55,22 @@ struct Counts {
     u32 tokens;
 };
 
-// A kernel of a chain may start while its predecessor still runs: as soon as each block of that has called `let_next_start` or left.
-// `wait_for_previous` returns when the predecessor has ended and what it wrote is visible. At least one block of every kernel waits, and
-// a kernel ends with its last block, so that "has ended" reaches back through the whole chain. A block that has nothing to do may leave
-// without either.
-DEVICE void let_next_start() {
+// A kernel of a chain may start while its predecessor still runs: as soon as each block of that has called `let_next_start`, as every kernel
+// does first, or left. `wait_for_previous` returns when the predecessor has ended and what it wrote is visible. At least one block of
+// every kernel waits, and a kernel ends with its last block, so that "has ended" reaches back through the whole chain. Blocks without
+// work leave at once.
 #if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+constexpr bool OVERLAP = true;
+#else
+constexpr bool OVERLAP = false;
 #endif
+
+DEVICE void let_next_start() {
+    if constexpr (OVERLAP) asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 DEVICE void wait_for_previous() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
+    if constexpr (OVERLAP) asm volatile("griddepcontrol.wait;" ::: "memory");
 }
 
 // Two f32 rounded to nearest even.

@@ -7,13 +7,10 @@
 // second-level cache, 2 rows k for each 48 outputs: 48 a warp rather than 16 for that, and as many more bytes on their way in a step.
 //
 // Grid: blocks, one a processor at the most, by parts. The rings fill with weights before the previous kernel has ended. Shared memory
-// (src/kernels.rs, `stream_bytes`): 125 and 172 KB where a processor has 228, so that no two products share one and each has its even part
+// (src/kernels.rs, `stream_bytes`): 125 and 212 KB where a processor has 228, so that no two products share one and each has its even part
 // of the memory's bandwidth; else 97 and 93 KB. x is read up to a multiple of eight rows.
 //
-// Measured on an H100, a decode pass of 1, 8 and 32 rows at 2304 positions, ms: rings for weights alone, x in registers three chunks ahead
-// 2.77, 2.99, 3.55; x in the rings, of three chunks (8 rows) and two (32), two blocks a processor 2.83, 3.02, 3.77; of four and three, as
-// here, 2.71, 2.86, 3.17, and 3.11 where all 32 rows of a tile leave at once; of five and four 2.71, 2.85, 3.16; of seven and five 2.73,
-// 2.88, 3.20.
+// What was measured on the way here is in docs/performance.md, "Tried".
 
 // 227 KB of shared memory for a block; `Image::is_roomy` is its twin. Compute capability 8.0 has 163, but shares its code with the PTX for
 // cards that have 99.
@@ -29,11 +26,11 @@ constexpr u32 STREAM_OUTPUTS = STREAM_WARPS * STREAM_WIDTH;             // of a 
 
 // For TR instruction tiles of eight rows.
 template <u32 TR> struct Streaming {
-    static constexpr u32 RING = (TR == 1 ? 3 : 2) + ROOMY;              // chunks on their way
+    static constexpr u32 RING = ROOMY ? 4 : TR == 1 ? 3 : 2;            // chunks on their way
     static constexpr u32 STAGE = 1024 * STREAM_TF + 512 * TR;           // bytes of one
     static constexpr u32 TURN = ROOMY ? 8 * TR : 8;                     // rows that leave at once
     static constexpr u32 LD = STREAM_WIDTH + 4;                         // a stride at which the writes of a turn meet no bank twice
-    static_assert(STREAM_WARPS * (RING * STAGE + TURN * LD * 4) == (TR == 1 ? ROOMY ? 128000 : 99328 : ROOMY ? 176128 : 95232), "as src/kernels.rs");
+    static_assert(STREAM_WARPS * (RING * STAGE + TURN * LD * 4) == (TR == 1 ? ROOMY ? 128000 : 99328 : ROOMY ? 217088 : 95232), "as src/kernels.rs");
 };
 
 // The outputs of a tile leave: the slices of each are added in a fixed order. `sums` is f32 [warp][TURN][LD].
@@ -130,10 +127,14 @@ template <u32 TR> DEVICE void product_stream(const Product& p) {
             if (8 * n < rows && c.live) fetch(ring_to + stage + 1024 * TF + 512 * n, c.x + (u64)p.k * (16 * n), true);
     };
 
+    // One chunk on its way at a time: what the previous kernel still reads from the second-level cache queues behind these copies, a whole
+    // ring's for 3 us. Where kernels do not overlap nothing runs beside.
     Cursor ahead = enter(blockIdx.x);
 #pragma unroll
     for (u32 i = 0; i < RING; i++) {
+        if (OVERLAP && i > 0) fetch_wait<0>();
         fetch_w(i * STAGE, ahead);
+        fetch_commit();
         advance(ahead);
     }
     wait_for_previous();

@@ -20,10 +20,7 @@ KERNEL __launch_bounds__(128, 2) product_tile(const __grid_constant__ Product p)
     const u32 tid = threadIdx.x, lane = tid % 32, warp = tid / 32, g = lane / 4, t = lane % 4;
     const u32 tiles = (p.n + 127) / 128, run = blockIdx.y / tiles, f0 = blockIdx.y % tiles * 128, row0 = blockIdx.x * 64;
     const u32 rows = *(const u32*)p.count;
-    if (row0 >= rows) {
-        wait_for_previous();
-        return;
-    }
+    if (row0 >= rows) return;
 
     // Where the copies are: steps of a slice, the last of one chunk where their number is odd.
     const u32 first = p.partial ? run : run * p.slices, last = p.partial ? run + 1 : first + p.slices;
@@ -168,10 +165,10 @@ KERNEL __launch_bounds__(128, 2) product_tile(const __grid_constant__ Product p)
 // Grid: 8 rows, 128 outputs of a part a block. A thread takes four outputs of one row.
 KERNEL __launch_bounds__(256) product_sum(const __grid_constant__ Product p) {
     let_next_start();
-    wait_for_previous();
     const u32 tiles = (p.n + 127) / 128, part = blockIdx.y / tiles, width = tiles * 128;
     const u32 row = blockIdx.x * 8 + threadIdx.x / 32, f = blockIdx.y % tiles * 128 + 4 * (threadIdx.x % 32);
     if (row >= *(const u32*)p.count) return;
+    wait_for_previous();
     const float* from = (const float*)p.partial + ((u64)row * p.parts + part) * p.slices * width + f;
     float4 of[8], y = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll

@@ -1,6 +1,6 @@
 // The small kernels that work on one row at a time, a block each. src/kernels.rs holds the launchers, tests/gpu/twins.rs the twins.
 //
-// All let the next kernel start at once. Only add_rms_norm reads something before the previous one has ended: its weights and the table.
+// Before the previous one has ended they read the table at most, and add_rms_norm its weights.
 
 struct RowWork {
     u64 in;
@@ -27,10 +27,7 @@ KERNEL __launch_bounds__(512) add_rms_norm(const __grid_constant__ RowWork p) {
     __shared__ float sums[16];
     let_next_start();
     const u32 r = blockIdx.x;
-    if (r >= ((const Counts*)p.counts)->rows) {
-        wait_for_previous();
-        return;
-    }
+    if (r >= ((const Counts*)p.counts)->rows) return;
     // Weights and table were there before the pass.
     const u64 ada = p.rows ? ((const Row*)p.rows)[r].ada : 0;
     float4 x[2], w[2];
@@ -97,9 +94,9 @@ KERNEL __launch_bounds__(512) add_rms_norm(const __grid_constant__ RowWork p) {
 // out f32 pairs [rows, dim / 2]; weight f32 [dim / 2], the frequencies. One block of 64 a row.
 KERNEL __launch_bounds__(64) rope_turns(const __grid_constant__ RowWork p) {
     let_next_start();
-    wait_for_previous();
     const u32 r = blockIdx.x;
     if (r >= ((const Counts*)p.counts)->rows) return;
+    wait_for_previous();
     for (u32 j = threadIdx.x; j < p.dim / 2; j += 64) {
         double s, c;
         sincos((double)((const Row*)p.rows)[r].position * (double)((const float*)p.weight)[j], &s, &c);
@@ -111,9 +108,9 @@ KERNEL __launch_bounds__(64) rope_turns(const __grid_constant__ RowWork p) {
 // out f32 [rows, dim]; weight is the embedding, bf16 [vocab, k] as `weight_at` says. One block of 256 a row.
 KERNEL __launch_bounds__(256) embed(const __grid_constant__ RowWork p) {
     let_next_start();
-    wait_for_previous();
     const u32 r = blockIdx.x;
     if (r >= ((const Counts*)p.counts)->rows) return;
+    wait_for_previous();
     const Row& row = ((const Row*)p.rows)[r];
     const u16* text = (const u16*)p.weight;
     const float2* audio = (const float2*)row.audio;
@@ -128,9 +125,9 @@ KERNEL __launch_bounds__(256) embed(const __grid_constant__ RowWork p) {
 // in f32 [frames, dim], carry f32 [2, dim], out bf16 [frames, ld], ld >= 3 dim; `rows` is Span [group]. One block of 128 a frame.
 KERNEL __launch_bounds__(128) gather_mel(const __grid_constant__ RowWork p) {
     let_next_start();
-    wait_for_previous();
     const u32 m = blockIdx.x;
     if (m >= ((const Counts*)p.counts)->frames) return;
+    wait_for_previous();
     const Span* span = (const Span*)p.rows;
     while (m >= span->frame + span->frames) span++;
     if (m == span->frame + 1) return;                   // the first frame's block takes the second too: both read the carry
@@ -155,9 +152,9 @@ KERNEL __launch_bounds__(128) gather_mel(const __grid_constant__ RowWork p) {
 // in bf16 [frames, dim], carry bf16 [dim], out bf16 [frames / 2, ld], ld >= 3 dim; `rows` is Span [..]. One block of 256 a position.
 KERNEL __launch_bounds__(256) gather_columns(const __grid_constant__ RowWork p) {
     let_next_start();
-    wait_for_previous();
     const u32 m = 2 * blockIdx.x;
     if (m >= ((const Counts*)p.counts)->frames) return;
+    wait_for_previous();
     const Span* span = (const Span*)p.rows;
     while (m >= span->frame + span->frames) span++;
     u32* carry = (u32*)span->column_carry;
@@ -179,9 +176,9 @@ KERNEL __launch_bounds__(256) best_of_row(const __grid_constant__ RowWork p) {
     __shared__ float maxima[8], sums[8];
     __shared__ u32 ids[8];
     let_next_start();
-    wait_for_previous();
     const u32 r = blockIdx.x;
     if (r >= ((const Counts*)p.counts)->rows) return;
+    wait_for_previous();
     const Best* in = (const Best*)p.in + (u64)r * p.dim;
     float max = -INFINITY, sum = 0.f;
     u32 id = ~0u;

@@ -179,17 +179,17 @@ fn at_most(wanted: usize, chunks: usize) -> usize {
 /// The most rows of each streaming product kernel.
 pub const STREAM_ROWS: [usize; 2] = [8, 32];
 
-/// Their warps, the groups of 16 outputs of each, and so the outputs of a tile where a part of k is in one slice.
+/// Their warps, the outputs of each, and so the outputs of a tile where a part of k is in one slice (as kernels/product_stream.cuh).
 const STREAM_WARPS: u32 = 8;
-const STREAM_GROUPS: u32 = 3;
-const STREAM_OUTPUTS: u32 = STREAM_WARPS * STREAM_GROUPS * 16;
+const STREAM_WIDTH: u32 = 48;
+const STREAM_OUTPUTS: u32 = STREAM_WARPS * STREAM_WIDTH;
 
 /// Shared memory of the streaming kernel for so many rows (kernels/product_stream.cuh): for each warp a ring of chunks, weights and rows,
 /// and the sums of the rows that leave at once.
 fn stream_bytes(rows: usize, roomy: bool) -> u32 {
-    let outputs = STREAM_GROUPS as usize * 16;
-    let chunks = (if rows == STREAM_ROWS[0] { 3 } else { 2 }) + usize::from(roomy);
-    let turn = if roomy { rows } else { STREAM_ROWS[0] };
+    let outputs = STREAM_WIDTH as usize;
+    let few = STREAM_ROWS[0];
+    let (chunks, turn) = if roomy { (4, rows) } else { (if rows == few { 3 } else { 2 }, few) };
     STREAM_WARPS * (chunks * (outputs + rows) * CHUNK * 2 + turn * (outputs + 4) * 4) as u32
 }
 
@@ -209,10 +209,11 @@ fn attention_blocks(head_dim: u32, few: bool) -> u32 {
     }
 }
 
-/// Shared memory of `attention_<head_dim>` or `attention_few_<head_dim>`: keys, values, queries and scores.
+/// Shared memory of `attention_<head_dim>` or `attention_few_<head_dim>`: keys, values and queries; for few rows also the weights and
+/// maxima that four warps exchange.
 fn attention_bytes(head_dim: usize, few: bool) -> u32 {
-    let (stages, scores) = if few { (1, queries(few) * (KEY_CHUNK + 8) * 4) } else { (2, 0) };
-    ((2 * stages * KEY_CHUNK + queries(few)) * (head_dim + 8) * 2 + scores) as u32
+    let (stages, told) = if few { (1, queries(few) * ((KEY_CHUNK + 8) * 2 + 4 * 4)) } else { (2, 0) };
+    ((2 * stages * KEY_CHUNK + queries(few)) * (head_dim + 8) * 2 + told) as u32
 }
 
 /// Loaded kernels.
@@ -375,10 +376,12 @@ mod tests {
         let smallest = 99 * 1024; // compute capability 8.6, 8.9 and 12.0
         // What kernels/product_stream.cuh asserts of itself.
         assert_eq!(STREAM_ROWS.map(|rows| stream_bytes(rows, false)), [99328, 95232]);
-        assert_eq!(STREAM_ROWS.map(|rows| stream_bytes(rows, true)), [128000, 176128]);
+        assert_eq!(STREAM_ROWS.map(|rows| stream_bytes(rows, true)), [128000, 217088]);
         assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(rows, false) <= smallest));
         assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(rows, true) <= 227 * 1024));
         assert!(stream_bytes(STREAM_ROWS[0], true) > 114 * 1024, "two products would share a processor");
+        // What kernels/attention.cuh asserts of itself.
+        assert_eq!([true, false].map(|few| attention_bytes(MAX_HEAD_DIM, few)), [41728, 87040]);
         assert!(attention_bytes(MAX_HEAD_DIM, false) <= smallest - 1024 && TILE_BYTES <= smallest - 1024);
     }
 }

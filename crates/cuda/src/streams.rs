@@ -2,7 +2,7 @@
 //!
 //! Rings are indexed by absolute position modulo their length, which is at least the window plus the longest span, so that a span that
 //! is decoded again finds its whole window. A stream that will end is given no more than its positions need. Lengths are multiples of
-//! half a chunk of keys, so that a chunk, which attention copies whole, wraps once at most: a ring shorter than a chunk never turns.
+//! half a chunk of keys, so that each half of a chunk, which attention copies whole, lies in one piece.
 
 use std::sync::Arc;
 

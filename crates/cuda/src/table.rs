@@ -217,6 +217,7 @@ impl Table {
             let step = cut.keys(end - oldest);
             let start = oldest / step * step;
             let Row { kv, ring, position, .. } = self.rows[first];
+            assert!(ring.is_multiple_of(KEY_CHUNK as u32 / 2), "attention copies half chunks");
             let (rows, partials) = (last - first + 1, (end - start).div_ceil(step) as u32);
             let item =
                 Item { kv, row: first as u32, rows: rows as u32, position, ring, fresh, partials, ..Item::default() };
