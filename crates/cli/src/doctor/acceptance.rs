@@ -248,12 +248,19 @@ fn timings(heard: &Heard, total: Duration) -> Check {
 fn agreement(cpu: &Heard, cuda: &Heard) -> Check {
     let mismatch = mismatch_ratio(&cpu.summary.text, &cuda.summary.text);
     let differ = different(&cpu.tokens, &cuda.tokens);
-    let facts = json!({ "mismatch_ratio": mismatch, "most_mismatch": compare::TOLERANCE, "different_tokens": differ });
-    let found = format!(
+    let mut facts =
+        json!({ "mismatch_ratio": mismatch, "most_mismatch": compare::TOLERANCE, "different_tokens": differ });
+    let mut found = format!(
         "the words of GPU and processor differ by {mismatch:.4}, {} at the most; {differ} of {} tokens differ",
         compare::TOLERANCE,
         cpu.tokens.len()
     );
+    if let Some((token, [cpu, cuda])) = parting(&cpu.tokens, &cuda.tokens) {
+        found += &format!(
+            ", the first token {token}: log-probability {cpu:.3} of the processor's choice, {cuda:.3} of the GPU's"
+        );
+        facts["parting"] = json!({ "token": token, "cpu_logprob": cpu, "cuda_logprob": cuda });
+    }
     let check = if mismatch <= compare::TOLERANCE {
         Check::ok("agreement", found)
     } else {
@@ -278,6 +285,13 @@ fn fallback(args: &Doctor, encoded: &[u8], gpu: &Gpu, cpu: &Heard) -> anyhow::Re
         return Ok(failed("fallback", format!("{how} the program ran on {backend}, and said {stderr:?}")).with(facts));
     }
     Ok(equal("fallback", differ, format!("{how} it says {said:?} and gives the same tokens")).with(facts))
+}
+
+/// The first token that both have and that differs, and what each gave its choice: nearly the same where it was a near tie, after which
+/// two transcripts may well go different ways.
+fn parting(a: &[TokenRecord], b: &[TokenRecord]) -> Option<(usize, [f32; 2])> {
+    let mut pairs = a.iter().zip(b).enumerate();
+    pairs.find(|(_, (a, b))| a.id != b.id).map(|(token, (a, b))| (token, [a.logprob, b.logprob]))
 }
 
 /// Tokens that differ, those that only one has included.
@@ -334,5 +348,15 @@ mod tests {
         let differ = |a: &[u32], b: &[u32]| different(&tokens(a), &tokens(b));
         assert_eq!((differ(&[1, 2, 3], &[1, 2, 3]), differ(&[1, 2, 3], &[1, 9]), differ(&[], &[4])), (0, 2, 1));
         assert_eq!(equal("stdin", 2, "x".into()).status, Status::Failure);
+    }
+
+    #[test]
+    fn transcripts_part_at_the_first_token_that_differs() {
+        let tokens =
+            |of: &[(u32, f32)]| of.iter().map(|&(id, logprob)| TokenRecord { id, logprob }).collect::<Vec<_>>();
+        let a = tokens(&[(1, -0.5), (2, -2.725), (3, -0.5)]);
+        let b = tokens(&[(1, -0.4), (9, -2.722), (8, -0.1)]);
+        assert_eq!(parting(&a, &b), Some((1, [-2.725, -2.722])));
+        assert_eq!((parting(&a, &a), parting(&a, &a[..1])), (None, None));
     }
 }
