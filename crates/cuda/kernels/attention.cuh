@@ -112,7 +112,7 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
         const u16* key = (const u16*)item.kv + (u64)2 * p.layer * ring * kv_dim + kv_head * HD + across;
         const u16* value = key + (u64)ring * kv_dim;
         // A chunk's keys, then its values. A ring is half a chunk long or a multiple of that, so that each half lies in one piece.
-        auto copy = [&](u32 to, u32 slot0) {
+        auto copy = [&](u32 into, u32 slot0) {
             const u32 slot1 = slot0 + CHUNK / 2, row = down % (CHUNK / 2);
             const u64 at0 = (u64)(slot0 + row) * kv_dim, at1 = (u64)((slot1 < ring ? slot1 : slot1 - ring) + row) * kv_dim;
 #pragma unroll
@@ -121,7 +121,7 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
                 for (u32 r = 0; r < CHUNK; r += DOWN) {
                     const bool second = (DOWN < CHUNK ? r : down) >= CHUNK / 2;
                     const u16* from = (i ? value : key) + (second ? at1 : at0) + r % (CHUNK / 2) * kv_dim;
-                    if (HD == 8 * ACROSS || across < HD) fetch(to + i * CHUNK_BYTES + r * LD * 2, from, true);
+                    if (HD == 8 * ACROSS || across < HD) fetch(into + i * CHUNK_BYTES + r * LD * 2, from, true);
                 }
         };
         u32 slot = item.slot;
@@ -194,13 +194,14 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
                 top_g = fmaxf(top_g, __shfl_xor_sync(~0u, top_g, d));
                 top_g8 = fmaxf(top_g8, __shfl_xor_sync(~0u, top_g8, d));
             }
-            if constexpr (WAYS == 4) {
+            if constexpr (WAYS > 1) {
+                static_assert(WAYS == 4, "a float4 of maxima");
                 if (t == 0) {
-                    maxima[query_g * 4 + part] = top_g;
-                    maxima[query_g8 * 4 + part] = top_g8;
+                    maxima[query_g * WAYS + part] = top_g;
+                    maxima[query_g8 * WAYS + part] = top_g8;
                 }
                 __syncthreads();
-                const float4 all_g = *(const float4*)(maxima + query_g * 4), all_g8 = *(const float4*)(maxima + query_g8 * 4);
+                const float4 all_g = *(const float4*)(maxima + query_g * WAYS), all_g8 = *(const float4*)(maxima + query_g8 * WAYS);
                 top_g = fmaxf(fmaxf(all_g.x, all_g.y), fmaxf(all_g.z, all_g.w));
                 top_g8 = fmaxf(fmaxf(all_g8.x, all_g8.y), fmaxf(all_g8.z, all_g8.w));
             }

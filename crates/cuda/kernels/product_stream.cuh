@@ -37,7 +37,7 @@ template <u32 TR> struct Streaming {
 template <u32 TR> DEVICE void store_tile(const Product& p, float* sums, const float (&sum)[STREAM_TF][TR][4], u32 part, u32 f0, u32 rows) {
     constexpr u32 TURN = Streaming<TR>::TURN, LD = Streaming<TR>::LD;
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, bits = slice_bits(p);
-    const u32 across = STREAM_OUTPUTS / 4 >> bits;         // threads of a row, four outputs each
+    const u32 across = STREAM_OUTPUTS / 4 >> bits;      // threads of a row, four outputs each
     // The first slice of output f of the tile; the next are TURN * LD further each.
     auto first_of = [&](u32 r, u32 f) { return sums + ((f / STREAM_WIDTH << bits) * TURN + r) * LD + f % STREAM_WIDTH; };
 #pragma unroll 1

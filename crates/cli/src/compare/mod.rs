@@ -17,6 +17,7 @@ use crate::args::{Compare, CompareFormat};
 use crate::input::spare;
 use crate::output::{Output, Unmet, unless_closed};
 use report::{Limits, Report};
+pub(crate) use score::first_difference;
 use sides::Sides;
 
 /// The largest mismatch ratio of two ways to compute one thing, where the user names no other: that of voxtral.c's accuracy script.

@@ -115,9 +115,7 @@ impl Tokens {
         let pairs = || left.iter().zip(right);
         let drifts: Vec<f64> = pairs().filter(same).map(|(a, b)| f64::from(a.logprob - b.logprob).abs()).collect();
         let count = left.len().max(right.len());
-        let first = pairs()
-            .position(|pair| !same(&pair))
-            .or((left.len() != right.len()).then_some(left.len().min(right.len())));
+        let first = first_difference(left, right);
         Self {
             count,
             equal: drifts.len(),
@@ -139,6 +137,12 @@ impl Tokens {
             first_difference_s: None,
         }
     }
+}
+
+/// The first token that differs, or that only one side has.
+pub(crate) fn first_difference(left: &[TokenRecord], right: &[TokenRecord]) -> Option<usize> {
+    let end = (left.len() != right.len()).then_some(left.len().min(right.len()));
+    left.iter().zip(right).position(|(a, b)| a.id != b.id).or(end)
 }
 
 impl Divergence {

@@ -290,8 +290,8 @@ fn fallback(args: &Doctor, encoded: &[u8], gpu: &Gpu, cpu: &Heard) -> anyhow::Re
 /// The first token that both have and that differs, and what each gave its choice: nearly the same where it was a near tie, after which
 /// two transcripts may well go different ways.
 fn parting(a: &[TokenRecord], b: &[TokenRecord]) -> Option<(usize, [f32; 2])> {
-    let mut pairs = a.iter().zip(b).enumerate();
-    pairs.find(|(_, (a, b))| a.id != b.id).map(|(token, (a, b))| (token, [a.logprob, b.logprob]))
+    let token = compare::first_difference(a, b)?;
+    Some((token, [a.get(token)?.logprob, b.get(token)?.logprob]))
 }
 
 /// Tokens that differ, those that only one has included.

@@ -7,10 +7,10 @@ use voxtral_cuda::CudaBackend;
 use voxtral_cuda::driver::Event;
 use voxtral_cuda::kernels::{Mode, Product, RowWork, parts, slices};
 use voxtral_cuda::table::{Counts, Row, Table};
-use voxtral_model::{Backend, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig};
+use voxtral_model::{Backend, DecodeSpan, EncodeSpan, Model, ModelConfig};
 
 use crate::gpu::{Gpu, random, rng};
-use crate::model::backend;
+use crate::model::{backend, delay};
 use crate::twins_attention::{Call, Shape};
 
 /// The figures whose names hold `filter`; how many that are.
@@ -158,8 +158,7 @@ fn passes(_: &Gpu) {
     let begun = Instant::now();
     let mut backend = backend(&model);
     println!("load: {:.2} s for {:.2} GB", begun.elapsed().as_secs_f64(), backend.info().device_bytes as f64 / 1e9);
-    let delay = Delay::from_ms(480).expect("a known delay");
-    let full = backend.open(delay, usize::MAX).expect("memory");
+    let full = backend.open(delay(), usize::MAX).expect("memory");
     println!("device memory with one endless stream: {:.3} GB", backend.info().device_bytes as f64 / 1e9);
     backend.close(full);
 
@@ -171,7 +170,7 @@ fn passes(_: &Gpu) {
     for call in [64, 128, most] {
         let mut encode_s = Vec::new();
         for _ in 0..4 {
-            let stream = backend.open(delay, tokens).expect("memory");
+            let stream = backend.open(delay(), tokens).expect("memory");
             let begun = Instant::now();
             for _ in 0..tokens / call {
                 backend.encode(&[EncodeSpan { stream, mel: &mel[..call * len] }]).expect("encoded");
@@ -183,7 +182,7 @@ fn passes(_: &Gpu) {
     }
     let mel = &mel[..64 * len];
 
-    let stream = backend.open(delay, 4 * tokens).expect("memory");
+    let stream = backend.open(delay(), 4 * tokens).expect("memory");
     let (mut position, mut encoded) = (0, 0);
     let mut out = Vec::new();
     let mut fill = |backend: &mut voxtral_cuda::CudaBackend, position: &mut usize, to: usize| {
@@ -222,7 +221,7 @@ fn passes(_: &Gpu) {
         position = first;
     }
 
-    let stream = backend.open(delay, 4096).expect("memory");
+    let stream = backend.open(delay(), 4096).expect("memory");
     let mut live = Vec::new();
     let mut out = Vec::new();
     for position in 0..800 {

@@ -43,7 +43,7 @@ fn worst(what: &str, got: &[f32], want: &[Vec<f32>], allowed: f32) -> Result<(),
         .ok_or_else(|| format!("{what}: off by {off}, values of {size}, {} of {}", got.len(), want.len()))
 }
 
-fn delay() -> Delay {
+pub fn delay() -> Delay {
     Delay::from_ms(480).expect("a known delay")
 }
 
