@@ -1,12 +1,13 @@
 //! [`CudaBackend`]: streams, tables and the recorded passes behind the model's `Backend`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use voxtral_model::{
-    AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, Model,
-    ModelConfig, Prediction, Stage, StreamId, TOKEN_MS, Weights, ada_scales,
+    Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Ledger, MAX_DECODE_ROWS, Model, ModelConfig,
+    Prediction, Stage, StreamId, TOKEN_MS, Weights, ada_scales,
 };
 
 use crate::device::{DeviceReport, copy_rate, device_error, open_device, supported};
@@ -40,15 +41,15 @@ pub struct CudaBackend {
     config: ModelConfig,
     host: Weights,
     delays: HashMap<Delay, Arc<Buffer>>,
+    ledger: Ledger,
     streams: BTreeMap<StreamId, State>,
-    next: u64,
     encode_graphs: Vec<Graph>,
     decode_graphs: Vec<Graph>,
     table: Table,
     upload: [Upload; 2],
     mel: Upload,
     predictions: Download,
-    encoded: Vec<(StreamId, usize, usize)>,
+    encoded: Vec<(StreamId, Range<usize>)>,
     decoded_rows: usize,
     scratch: Scratch,
     weights: DeviceWeights,
@@ -71,7 +72,7 @@ fn fixed_bytes(config: &ModelConfig, plan: &Plan) -> usize {
 /// What must be free for `fixed` bytes, a stream of `positions` with the scales of its delay, and the driver.
 fn with_stream(config: &ModelConfig, fixed: usize, positions: usize) -> u64 {
     let scales = config.decoder.layers * config.decoder.dim * size_of::<f32>();
-    (fixed + Shape::new(config, positions).bytes() + scales + RESERVE) as u64
+    (fixed + Shape::new(config, positions.min(MAX_ENCODE_TOKENS)).bytes() + scales + RESERVE) as u64
 }
 
 /// Refuses what needs more memory than is free.
@@ -159,8 +160,8 @@ impl CudaBackend {
             config: config.clone(),
             host: weights.clone(),
             delays: HashMap::new(),
+            ledger: Ledger::new(config, MAX_ENCODE_TOKENS),
             streams: BTreeMap::new(),
-            next: 0,
             encode_graphs: Vec::new(),
             decode_graphs: Vec::new(),
             table: Table::default(),
@@ -199,15 +200,6 @@ impl CudaBackend {
         device_error(&self.device.name, &error)
     }
 
-    fn get(&self, id: StreamId) -> Result<&State, BackendError> {
-        let state =
-            self.streams.get(&id).ok_or_else(|| BackendError::Contract(format!("stream {} is not open", id.0)))?;
-        if state.broken {
-            return Err(BackendError::Contract(format!("a call on stream {} failed; it can only be closed", id.0)));
-        }
-        Ok(state)
-    }
-
     /// The scales of a delay, computed once.
     fn ada(&mut self, delay: Delay) -> Result<Arc<Buffer>, BackendError> {
         if let Some(ada) = self.delays.get(&delay) {
@@ -228,8 +220,8 @@ impl CudaBackend {
         Ok(Arc::new(buffer))
     }
 
-    fn new_stream(&mut self, positions: usize, ada: Arc<Buffer>) -> Result<State, BackendError> {
-        let bytes = Shape::new(&self.config, positions).bytes();
+    fn new_stream(&mut self, span: usize, ada: Arc<Buffer>) -> Result<State, BackendError> {
+        let bytes = Shape::new(&self.config, span).bytes();
         let (name, needed) = (&self.device.name, (bytes + RESERVE) as u64);
         let (free, _) = self.device.memory().map_err(|e| self.error(e))?;
         fits(name, needed, free)?;
@@ -237,92 +229,27 @@ impl CudaBackend {
             .map_err(|e| if e.is_out_of_memory() { out_of_memory(name, needed, free) } else { self.error(e) })?;
         // Zeros, because a key that is masked is multiplied by 0, which would not undo what is no number.
         self.stream.zero(&buffer).map_err(|e| self.error(e))?;
-        Ok(State::new(&self.config, positions, ada, buffer))
+        Ok(State::new(&self.config, span, ada, buffer))
     }
 
-    fn insert(&mut self, state: State) -> StreamId {
-        let id = StreamId(self.next);
-        self.next += 1;
-        self.streams.insert(id, state);
-        id
-    }
-
-    /// Checks an encode call and returns each span's tokens.
-    fn check_encode(&self, batch: &[EncodeSpan<'_>]) -> Result<Vec<usize>, BackendError> {
-        let contract = |what: String| Err(BackendError::Contract(what));
-        let token = self.config.frames_per_token() * self.config.audio.mel_bins;
-        let mut all = Vec::new();
-        for (i, span) in batch.iter().enumerate() {
-            let state = self.get(span.stream)?;
-            let id = span.stream.0;
-            if !span.mel.len().is_multiple_of(token) || span.mel.is_empty() {
-                return contract(format!("stream {id}: {} mel values are no whole tokens of {token}", span.mel.len()));
-            }
-            if batch[..i].iter().any(|other| other.stream == span.stream) {
-                return contract(format!("stream {id} has two spans in one call"));
-            }
-            let tokens = span.mel.len() / token;
-            if state.encoded + tokens > state.positions {
-                return contract(format!(
-                    "stream {id}: {} tokens, opened for {}",
-                    state.encoded + tokens,
-                    state.positions
-                ));
-            }
-            all.push(tokens);
-        }
-        if all.iter().sum::<usize>() > MAX_ENCODE_TOKENS {
-            return contract(format!("{} tokens in one call, at most {MAX_ENCODE_TOKENS}", all.iter().sum::<usize>()));
-        }
-        Ok(all)
-    }
-
-    fn check_decode(&self, batch: &[DecodeSpan<'_>]) -> Result<(), BackendError> {
-        let contract = |what: String| Err(BackendError::Contract(what));
-        for (i, span) in batch.iter().enumerate() {
-            let state = self.get(span.stream)?;
-            let (id, end) = (span.stream.0, span.position.saturating_add(span.ids.len()));
-            if span.position > state.decoded || end > state.encoded || span.ids.is_empty() {
-                let (decoded, encoded, position) = (state.decoded, state.encoded, span.position);
-                return contract(format!(
-                    "stream {id}: span {position}..{end} of {decoded} decoded and {encoded} encoded"
-                ));
-            }
-            if span.position + AUDIO_WINDOW < state.encoded {
-                return contract(format!("stream {id}: the audio of position {} is gone", span.position));
-            }
-            if let Some(token) = span.ids.iter().find(|&&token| token as usize >= self.config.vocab) {
-                return contract(format!("stream {id}: id {token} of a vocabulary of {}", self.config.vocab));
-            }
-            if batch[..i].iter().any(|other| other.stream == span.stream) {
-                return contract(format!("stream {id} has two spans in one call"));
-            }
-        }
-        let rows: usize = batch.iter().map(|span| span.ids.len()).sum();
-        if rows > MAX_DECODE_ROWS {
-            return contract(format!("{rows} rows in one call, at most {MAX_DECODE_ROWS}"));
-        }
-        Ok(())
-    }
-
-    fn run_encode(&mut self, batch: &[EncodeSpan<'_>], tokens: &[usize]) -> Result<(), DriverError> {
+    fn run_encode(&mut self, batch: &[EncodeSpan<'_>], tokens: &[Range<usize>]) -> Result<(), DriverError> {
         let (d, fpt, bins) = (self.config.downsample, self.config.frames_per_token(), self.config.audio.mel_bins);
-        let total: usize = tokens.iter().sum();
+        let total: usize = tokens.iter().map(Range::len).sum();
         let bucket = ENCODE_BUCKETS.iter().position(|&most| total <= most).unwrap_or(ENCODE_BUCKETS.len() - 1);
         let cut = Cut::new(&self.config.encoder, ENCODE_BUCKETS[bucket] * d);
         self.table.clear();
         self.encoded.clear();
         let mel = self.mel.fill()?;
         let mut frames = 0;
-        for (span, &tokens) in batch.iter().zip(tokens) {
+        for (span, tokens) in batch.iter().zip(tokens) {
             let state = &self.streams[&span.stream];
             mel[frames * bins * 4..][..span.mel.len() * 4].copy_from_slice(bytemuck::cast_slice(span.mel));
-            self.table.spans.push(state.span(frames, tokens * fpt));
-            frames += tokens * fpt;
-            let positions = state.encoded * d..(state.encoded + tokens) * d;
+            self.table.spans.push(state.span(frames, tokens.len() * fpt));
+            frames += tokens.len() * fpt;
+            let positions = tokens.start * d..tokens.end * d;
             self.table.push(positions.map(|p| state.encoder_row(p)), cut);
-            self.table.tokens.extend((state.encoded..state.encoded + tokens).map(|t| state.token_row(t)));
-            self.encoded.push((span.stream, state.encoded, tokens));
+            self.table.tokens.extend(tokens.clone().map(|t| state.token_row(t)));
+            self.encoded.push((span.stream, tokens.clone()));
         }
         let s = &self.scratch;
         self.mel.send(&self.stream, s.buffer(), s.offset(s.mel), frames * bins * 4)?;
@@ -361,7 +288,7 @@ impl CudaBackend {
 
     fn run_inspect(&self, stage: Stage) -> Result<Vec<f32>, DriverError> {
         let (c, s) = (&self.config, &self.scratch);
-        let tokens: usize = self.encoded.iter().map(|(_, _, tokens)| tokens).sum();
+        let tokens: usize = self.encoded.iter().map(|(_, tokens)| tokens.len()).sum();
         let at = |address: u64| s.offset(address);
         match stage {
             Stage::ConvStem => self.read(s.buffer(), at(s.stem), tokens * c.downsample * c.encoder.dim),
@@ -373,9 +300,9 @@ impl CudaBackend {
             }
             Stage::Adapter => {
                 let mut all = Vec::new();
-                for &(stream, first, tokens) in &self.encoded {
-                    let Some(state) = self.streams.get(&stream) else { continue };
-                    for token in first..first + tokens {
+                for (stream, tokens) in &self.encoded {
+                    let Some(state) = self.streams.get(stream) else { continue };
+                    for token in tokens.clone() {
                         let (buffer, at) = state.audio_of(token);
                         all.extend(self.read::<f32>(buffer, at, c.decoder.dim)?);
                     }
@@ -387,14 +314,6 @@ impl CudaBackend {
                 let logits = Buffer::new(&self.device, len * 4)?;
                 self.passes().head(Mode::Store, logits.address(), c.vocab as u32, self.decoded_rows)?;
                 self.read(&logits, 0, len)
-            }
-        }
-    }
-
-    fn mark_broken(&mut self, ids: impl Iterator<Item = StreamId>) {
-        for id in ids {
-            if let Some(state) = self.streams.get_mut(&id) {
-                state.broken = true;
             }
         }
     }
@@ -414,66 +333,68 @@ impl Backend for CudaBackend {
         }
     }
 
-    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
-        self.device.bind().map_err(|e| self.error(e))?;
-        let ada = self.ada(delay)?;
-        let state = self.new_stream(positions, ada)?;
-        Ok(self.insert(state))
+    fn stream_bytes(&self, span: usize, _tokens: usize) -> u64 {
+        Shape::new(&self.config, span).bytes() as u64
     }
 
-    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError> {
+    fn free_bytes(&self) -> Result<u64, BackendError> {
+        let (free, _) = self.device.memory().map_err(|e| self.error(e))?;
+        Ok(free.saturating_sub(RESERVE as u64))
+    }
+
+    fn open(&mut self, delay: Delay, span: usize) -> Result<StreamId, BackendError> {
+        let entry = self.ledger.open(span)?;
         self.device.bind().map_err(|e| self.error(e))?;
-        let parent = self.get(of)?;
-        if parent.encoded > positions {
-            let what = format!("stream {} holds {} tokens, its fork is to hold {positions}", of.0, parent.encoded);
-            return Err(BackendError::Contract(what));
-        }
-        let mut state = self.new_stream(positions, parent.ada.clone())?;
-        let copied = state.copy_from(&self.streams[&of], &self.config, &self.stream);
+        let ada = self.ada(delay)?;
+        let state = self.new_stream(span, ada)?;
+        let id = self.ledger.add(entry);
+        self.streams.insert(id, state);
+        Ok(id)
+    }
+
+    fn fork(&mut self, of: StreamId, span: usize) -> Result<StreamId, BackendError> {
+        let entry = self.ledger.fork(of, span)?;
+        self.device.bind().map_err(|e| self.error(e))?;
+        let mut state = self.new_stream(span, self.streams[&of].ada.clone())?;
+        let (encoded, decoded) = (entry.encoded, entry.decoded);
+        let copied = state.copy_from(&self.streams[&of], encoded, decoded, &self.config, &self.stream);
         copied.and_then(|()| self.stream.wait()).map_err(|e| self.error(e))?;
-        Ok(self.insert(state))
+        let id = self.ledger.add(entry);
+        self.streams.insert(id, state);
+        Ok(id)
+    }
+
+    fn grow(&mut self, stream: StreamId, tokens: usize) -> Result<(), BackendError> {
+        self.ledger.get(stream)?;
+        self.ledger.grown(stream, tokens);
+        Ok(())
     }
 
     fn close(&mut self, stream: StreamId) {
         // A context that cannot be made current cannot free either; the next call says so.
         let _ = self.device.bind();
+        self.ledger.close(stream);
         self.streams.remove(&stream);
     }
 
     fn encode(&mut self, batch: &[EncodeSpan<'_>]) -> Result<(), BackendError> {
-        let tokens = self.check_encode(batch)?;
-        if batch.is_empty() {
-            return Ok(());
+        let tokens = self.ledger.begin_encode(batch)?;
+        if !batch.is_empty() {
+            self.device.bind().map_err(|e| self.error(e))?;
+            self.run_encode(batch, &tokens).map_err(|e| self.error(e))?;
         }
-        self.device.bind().map_err(|e| self.error(e))?;
-        if let Err(error) = self.run_encode(batch, &tokens) {
-            self.mark_broken(batch.iter().map(|span| span.stream));
-            return Err(self.error(error));
-        }
-        for (span, tokens) in batch.iter().zip(tokens) {
-            if let Some(state) = self.streams.get_mut(&span.stream) {
-                state.encoded += tokens;
-            }
-        }
+        self.ledger.end_encode(batch);
         Ok(())
     }
 
     fn decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), BackendError> {
         out.clear();
-        self.check_decode(batch)?;
-        if batch.is_empty() {
-            return Ok(());
+        self.ledger.begin_decode(batch)?;
+        if !batch.is_empty() {
+            self.device.bind().map_err(|e| self.error(e))?;
+            self.run_decode(batch, out).map_err(|e| self.error(e))?;
         }
-        self.device.bind().map_err(|e| self.error(e))?;
-        if let Err(error) = self.run_decode(batch, out) {
-            self.mark_broken(batch.iter().map(|span| span.stream));
-            return Err(self.error(error));
-        }
-        for span in batch {
-            if let Some(state) = self.streams.get_mut(&span.stream) {
-                state.decoded = span.position + span.ids.len();
-            }
-        }
+        self.ledger.end_decode(batch);
         Ok(())
     }
 
@@ -507,7 +428,7 @@ mod tests {
         let model = Model::digits();
         let fixed = fixed_bytes(&model.config, &plan(&model).unwrap());
         let least = CudaBackend::needs(&model, CudaBackend::LEAST_POSITIONS).unwrap();
-        let minute = Shape::new(&model.config, 750).bytes();
+        let minute = Shape::new(&model.config, 1).bytes();
         assert!(least > (fixed + minute + RESERVE) as u64, "{least} bytes");
         assert!(least <= CudaBackend::needs(&model, usize::MAX).unwrap());
         assert!(fits("a GPU", least, least).is_ok());

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use voxtral_model::{AUDIO_WINDOW, MAX_DECODE_ROWS, ModelConfig, TransformerConfig};
 
 use crate::driver::{Buffer, DriverError, Stream};
-use crate::passes::MAX_ENCODE_TOKENS;
 use crate::table::{KEY_CHUNK, Row, Span};
 
 /// Sizes of a stream's parts, which lie one after the other in one allocation: decoder ring, encoder ring, audio embeddings, carries.
@@ -30,8 +29,8 @@ pub struct Shape {
     column_carry: usize,
 }
 
-fn ring(window: usize, span: usize, positions: usize) -> usize {
-    (window + span).min(positions.max(1)).next_multiple_of(KEY_CHUNK / 2)
+fn ring(window: usize, span: usize) -> usize {
+    (window + span).next_multiple_of(KEY_CHUNK / 2)
 }
 
 /// Bytes of one slot of one layer: its key, or its value.
@@ -40,14 +39,14 @@ fn slot(c: &TransformerConfig) -> usize {
 }
 
 impl Shape {
-    /// Of a stream of up to `positions` tokens.
-    pub fn new(config: &ModelConfig, positions: usize) -> Self {
+    /// Of a stream whose encode spans have up to `span` tokens.
+    pub fn new(config: &ModelConfig, span: usize) -> Self {
         let (enc, dec) = (&config.encoder, &config.decoder);
         let d = config.downsample;
         Self {
-            decoder_ring: ring(dec.window, MAX_DECODE_ROWS, positions),
-            encoder_ring: ring(enc.window, MAX_ENCODE_TOKENS * d, positions.saturating_mul(d)),
-            audio_ring: AUDIO_WINDOW.min(positions.max(1)),
+            decoder_ring: ring(dec.window, MAX_DECODE_ROWS),
+            encoder_ring: ring(enc.window, span * d),
+            audio_ring: AUDIO_WINDOW,
             decoder_slot: slot(dec),
             decoder_layers: dec.layers,
             encoder_slot: slot(enc),
@@ -85,25 +84,15 @@ impl Shape {
 pub struct State {
     /// Sizes.
     pub shape: Shape,
-    /// Tokens that it may hold.
-    pub positions: usize,
-    /// Tokens encoded.
-    pub encoded: usize,
-    /// Positions decoded.
-    pub decoded: usize,
-    /// Whether a call on it failed on the device: what it holds is then unknown.
-    pub broken: bool,
     /// f32 `[layers][dim]`, shared by the streams of a delay.
     pub ada: Arc<Buffer>,
     buffer: Buffer,
-    downsample: usize,
 }
 
 impl State {
     /// A stream that has heard nothing, in `buffer` of [`Shape::bytes`], which is filled with zeros.
-    pub fn new(config: &ModelConfig, positions: usize, ada: Arc<Buffer>, buffer: Buffer) -> Self {
-        let shape = Shape::new(config, positions);
-        Self { shape, positions, encoded: 0, decoded: 0, broken: false, ada, buffer, downsample: config.downsample }
+    pub fn new(config: &ModelConfig, span: usize, ada: Arc<Buffer>, buffer: Buffer) -> Self {
+        Self { shape: Shape::new(config, span), ada, buffer }
     }
 
     /// Device memory that it takes.
@@ -146,8 +135,16 @@ impl State {
         Span { mel_carry: mel, column_carry: column, frame: frame as u32, frames: frames as u32 }
     }
 
-    /// Queues copies of all that `of` still needs into this fresh stream, whose rings may have other lengths.
-    pub fn copy_from(&mut self, of: &Self, config: &ModelConfig, stream: &Stream) -> Result<(), DriverError> {
+    /// Queues copies of all that `of`, which has encoded and decoded so many tokens, still needs into this fresh stream, whose rings may
+    /// have other lengths.
+    pub fn copy_from(
+        &mut self,
+        of: &Self,
+        encoded: usize,
+        decoded: usize,
+        config: &ModelConfig,
+        stream: &Stream,
+    ) -> Result<(), DriverError> {
         let (to, from) = (self.shape, of.shape);
         let keys =
             |at: usize, layers: usize, ring: usize, slot: usize| (0..2 * layers).map(move |l| at + l * ring * slot);
@@ -158,22 +155,21 @@ impl State {
             Ok::<_, DriverError>(())
         };
         let newest = |end: usize, keep: usize| end.saturating_sub(keep)..end;
-        let range = newest(of.decoded, config.decoder.window);
+        let range = newest(decoded, config.decoder.window);
         let (slot, layers) = (to.decoder_slot, to.decoder_layers);
         for (a, b) in keys(0, layers, to.decoder_ring, slot).zip(keys(0, layers, from.decoder_ring, slot)) {
             copy(a, to.decoder_ring, b, from.decoder_ring, slot, range.clone())?;
         }
-        let range = newest(of.encoded * of.downsample, config.encoder.window);
+        let range = newest(encoded * config.downsample, config.encoder.window);
         let (slot, layers) = (to.encoder_slot, to.encoder_layers);
         let to_keys = keys(to.encoder_at(), layers, to.encoder_ring, slot);
         for (a, b) in to_keys.zip(keys(from.encoder_at(), layers, from.encoder_ring, slot)) {
             copy(a, to.encoder_ring, b, from.encoder_ring, slot, range.clone())?;
         }
-        let range = newest(of.encoded, to.audio_ring.min(from.audio_ring));
+        let range = newest(encoded, to.audio_ring.min(from.audio_ring));
         copy(to.audio_at(), to.audio_ring, from.audio_at(), from.audio_ring, to.audio_slot, range)?;
         stream.copy(&self.buffer, to.mel_at(), &of.buffer, from.mel_at(), to.mel_carry)?;
         stream.copy(&self.buffer, to.column_at(), &of.buffer, from.column_at(), to.column_carry)?;
-        (self.encoded, self.decoded) = (of.encoded, of.decoded);
         Ok(())
     }
 }
@@ -194,11 +190,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rings_hold_window_and_span_and_no_more_than_the_positions() {
-        assert_eq!(ring(8192, 128, usize::MAX), 8320);
-        assert_eq!(ring(8192, 128, 100), 128);
-        assert_eq!(ring(750, 256, usize::MAX), 1024);
-        assert_eq!(ring(20, 128, 0), 32);
+    fn rings_hold_window_and_span() {
+        assert_eq!(ring(8192, 128), 8320);
+        assert_eq!(ring(750, 16), 768);
+        assert_eq!(ring(20, 128), 160);
     }
 
     #[test]

@@ -220,7 +220,7 @@ fn announced(gpu: &Gpu) -> Result<(), String> {
     let mut backend = backend(&model);
     for positions in [CudaBackend::LEAST_POSITIONS, usize::MAX] {
         let needs = CudaBackend::needs(&model, positions).map_err(words)?;
-        let stream = backend.open(delay(), positions).map_err(words)?;
+        let stream = backend.open(delay(), positions.min(256)).map_err(words)?;
         let (taken, info) = (before.saturating_sub(free()?), backend.info().device_bytes);
         println!("        {positions} positions: {needs} bytes announced, {info} counted, {taken} taken");
         // The rest is for the driver.
