@@ -45,8 +45,3 @@ pub use error::EngineError;
 pub use schedule::Schedule;
 pub use session::{AudioIn, Events, Session, SessionOptions, Stopper};
 pub use voxtral_transcript::{Event, SessionStats, Summary};
-
-/// The README's example compiles.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;

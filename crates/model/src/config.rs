@@ -241,6 +241,13 @@ impl ModelConfig {
         let rest = conv + encoder_biases + enc.dim + adapter + self.vocab * dec.dim + ada + dec.dim;
         enc.parameters() + dec.parameters() + rest as u64
     }
+
+    /// Bytes of weights that a step of the decoder reads, with so many bytes for each: its products and the output projection.
+    pub fn decode_step_bytes(&self, weight_bytes: u64) -> u64 {
+        let d = &self.decoder;
+        let layer = 2 * d.dim * (d.q_dim() + d.kv_dim()) + 3 * d.dim * d.ffn_dim;
+        weight_bytes * (d.layers * layer + self.vocab * d.dim) as u64
+    }
 }
 
 #[cfg(test)]
@@ -252,6 +259,11 @@ mod tests {
         let config = ModelConfig::released();
         config.validate().unwrap();
         assert_eq!(config.parameters(), 4_429_679_360);
+    }
+
+    #[test]
+    fn a_step_of_the_released_model_reads_most_of_it() {
+        assert_eq!(ModelConfig::released().decode_step_bytes(2), 6_857_687_040);
     }
 
     #[test]

@@ -28,6 +28,15 @@ pub struct Summary {
     pub stats: SessionStats,
 }
 
+/// Some of the audio could not be decoded; silence stands in for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Damage {
+    /// Where it was noticed, in seconds of audio.
+    pub at_s: f64,
+    /// Packets that were lost there.
+    pub packets: u64,
+}
+
 /// What a session took. Passes that it shared with others count whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SessionStats {

@@ -1,8 +1,8 @@
 //! What comes after the tokens: text, words with times, files, scores.
 //!
 //! [`Transcript`] takes the generated tokens of one stream, one at a time, and hands out text as soon as it is
-//! certain and words as soon as they are complete. The rest works on what it made: [`Report`] is the JSON of one
-//! input, [`format`](mod@format) writes subtitles, [`score`] compares a text with a reference.
+//! certain and words as soon as they are complete. The rest works on what it made: [`render`] writes it as it comes, as text
+//! or as JSON ([`Report`]), [`format`](mod@format) makes subtitles, [`score`] compares a text with a reference.
 //!
 //! ```
 //! use voxtral_transcript::{Piece, Transcript};
@@ -21,11 +21,12 @@
 
 mod event;
 pub mod format;
+pub mod render;
 mod report;
 pub mod score;
 mod similarity;
 mod transcript;
 
-pub use event::{Event, SessionStats, Summary};
+pub use event::{Damage, Event, SessionStats, Summary};
 pub use report::{Audio, Report, Stats, TokenRecord};
 pub use transcript::{Piece, Transcript, Word};

@@ -1,0 +1,144 @@
+//! One JSON object an input: a [`Report`], on one line.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::{End, Sink};
+use crate::{Audio, Report, Stats, TokenRecord, Word};
+
+/// What a report says that is known before anything is heard.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// The model's name, or its folder.
+    pub model: String,
+    /// `cpu` or `cuda`.
+    pub backend: String,
+    /// The processor or GPU, by its own name.
+    pub device: String,
+    /// The input, as the user gave it; `-` for standard input.
+    pub path: String,
+    /// The delay that the model is conditioned on.
+    pub delay_ms: u32,
+    /// Time that loading the model took; none for inputs after the first.
+    pub load: Duration,
+    /// Whether all tokens are listed.
+    pub tokens: bool,
+}
+
+/// Writes a [`Report`] as a line of JSON when all is known; until then it holds the words. Nothing is written where the audio could
+/// not be read to its end: half an object would look whole.
+#[derive(Debug)]
+pub struct Json<W> {
+    to: W,
+    about: About,
+    words: Vec<Word>,
+    tokens: Vec<TokenRecord>,
+}
+
+impl<W: Write> Json<W> {
+    /// To be written there.
+    pub fn new(to: W, about: About) -> Self {
+        Self { to, about, words: Vec::new(), tokens: Vec::new() }
+    }
+
+    fn report(&mut self, end: &End<'_>) -> Report {
+        let About { model, backend, device, path, delay_ms, load, tokens } = std::mem::take(&mut self.about);
+        let (summary, stats) = (end.summary, &end.summary.stats);
+        Report {
+            model,
+            backend,
+            device,
+            audio: Audio { path, duration_s: summary.audio_s },
+            delay_ms,
+            text: summary.text.clone(),
+            words: std::mem::take(&mut self.words),
+            tokens: tokens.then(|| std::mem::take(&mut self.tokens)),
+            stats: Stats {
+                load_ms: ms(load),
+                encode_ms: ms(stats.encode),
+                decode_ms: ms(stats.decode),
+                total_ms: ms(end.total),
+                first_text_ms: stats.first_text.map(ms),
+                positions: stats.positions as u64,
+                passes: stats.passes as u64,
+                tokens_per_pass: stats.tokens as f64 / stats.passes.max(1) as f64,
+                rtf: if summary.audio_s > 0.0 { end.total.as_secs_f64() / summary.audio_s } else { 0.0 },
+                peak_rss_mb: end.peak_rss_bytes as f64 / 1e6,
+                device_mb: end.peak_device_bytes as f64 / 1e6,
+            },
+        }
+    }
+}
+
+impl<W: Write> Sink for Json<W> {
+    fn token(&mut self, token: &TokenRecord) -> io::Result<()> {
+        if self.about.tokens {
+            self.tokens.push(*token);
+        }
+        Ok(())
+    }
+
+    fn word(&mut self, word: &Word) -> io::Result<()> {
+        self.words.push(word.clone());
+        Ok(())
+    }
+
+    fn end(&mut self, end: &End<'_>) -> io::Result<()> {
+        if end.cut_short {
+            return Ok(());
+        }
+        let line = self.report(end).to_json()? + "\n";
+        self.to.write_all(line.as_bytes())?;
+        self.to.flush()
+    }
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    fn written(tokens: bool, cut_short: bool, logprob: f32) -> io::Result<String> {
+        let mut out = Vec::new();
+        let about = About { path: "a.wav".into(), delay_ms: 480, tokens, ..About::default() };
+        let mut json = Json::new(&mut out, about);
+        json.token(&TokenRecord { id: 32, logprob: 0.0 })?;
+        json.text("four")?;
+        json.word(&Word { text: "four".into(), start_s: 0.4, end_s: 0.88, logprob, after_space: false })?;
+        json.end(&testing::end(&testing::summary("four"), cut_short))?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn the_report_is_of_what_was_told() {
+        let text = written(true, false, -0.5).unwrap();
+        assert!(text.ends_with("}\n") && text.lines().count() == 1, "{text}");
+        let report = &Report::read_all(&text).unwrap()[0];
+        assert_eq!((report.text.as_str(), report.words[0].text.as_str()), ("four", "four"));
+        assert_eq!((report.audio.path.as_str(), report.audio.duration_s, report.delay_ms), ("a.wav", 8.195, 480));
+        assert_eq!(report.tokens, Some(vec![TokenRecord { id: 32, logprob: 0.0 }]));
+        let stats = &report.stats;
+        assert_eq!((stats.total_ms, stats.positions, stats.tokens_per_pass), (820.0, 151, 1.0));
+        assert!((stats.rtf - 0.82 / 8.195).abs() < 1e-6 && stats.peak_rss_mb == 25.0, "{stats:?}");
+    }
+
+    #[test]
+    fn tokens_are_listed_where_they_were_asked_for() {
+        assert!(!written(false, false, -0.5).unwrap().contains("tokens\":["));
+    }
+
+    #[test]
+    fn half_a_recording_is_no_object() {
+        assert_eq!(written(false, true, -0.5).unwrap(), "");
+    }
+
+    #[test]
+    fn a_number_that_json_has_not_is_an_error() {
+        let error = written(false, false, f32::NAN).unwrap_err();
+        assert!(error.to_string().contains("NaN cannot be written"), "{error}");
+    }
+}

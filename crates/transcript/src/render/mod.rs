@@ -1,0 +1,143 @@
+//! Where a transcription goes: a [`Sink`] is told what happens as it happens, and each output is one.
+//!
+//! An output writes what it can as soon as it can. Whoever transcribes chooses it once, and nothing else asks which it is.
+
+mod collect;
+mod json;
+mod text;
+
+use std::io;
+use std::time::Duration;
+
+pub use collect::Collect;
+pub use json::{About, Json};
+pub use text::Text;
+
+use crate::{Damage, Summary, TokenRecord, Word};
+
+/// What takes a transcription, in the order in which it comes. All of it is optional.
+///
+/// An error ends the transcription, and is its error.
+pub trait Sink {
+    /// The model wrote a token, one for each 80 ms of audio.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn token(&mut self, token: &TokenRecord) -> io::Result<()> {
+        let _ = token;
+        Ok(())
+    }
+
+    /// The text goes on with this. What was told stays as it is.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn text(&mut self, text: &str) -> io::Result<()> {
+        let _ = text;
+        Ok(())
+    }
+
+    /// A word is complete. Its letters have been told as text before.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn word(&mut self, word: &Word) -> io::Result<()> {
+        let _ = word;
+        Ok(())
+    }
+
+    /// Some of the audio is lost.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn damage(&mut self, damage: &Damage) -> io::Result<()> {
+        let _ = damage;
+        Ok(())
+    }
+
+    /// So many seconds of the audio have been transcribed, of so many in all where its header says that.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn progress(&mut self, done_s: f64, total_s: Option<f64>) -> io::Result<()> {
+        let _ = (done_s, total_s);
+        Ok(())
+    }
+
+    /// All audio is transcribed, or all that could be read of it. Nothing follows. Where the engine failed, this is not called.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn end(&mut self, end: &End<'_>) -> io::Result<()> {
+        let _ = end;
+        Ok(())
+    }
+}
+
+/// The end of a transcription, and what it took.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// The whole session.
+    pub summary: &'a Summary,
+    /// Whether the audio could not be read to its end: the summary is of what came before, and the caller is told why.
+    pub cut_short: bool,
+    /// From opening the input to here.
+    pub total: Duration,
+    /// The most memory that the process has held, in bytes; 0 where the system does not tell.
+    pub peak_rss_bytes: u64,
+    /// The most device memory that the engine has held, in bytes; 0 on a CPU.
+    pub peak_device_bytes: u64,
+}
+
+/// Nothing is kept.
+impl Sink for () {}
+
+/// Both are told, the first one first.
+impl<A: Sink + ?Sized, B: Sink + ?Sized> Sink for (&mut A, &mut B) {
+    fn token(&mut self, token: &TokenRecord) -> io::Result<()> {
+        self.0.token(token)?;
+        self.1.token(token)
+    }
+
+    fn text(&mut self, text: &str) -> io::Result<()> {
+        self.0.text(text)?;
+        self.1.text(text)
+    }
+
+    fn word(&mut self, word: &Word) -> io::Result<()> {
+        self.0.word(word)?;
+        self.1.word(word)
+    }
+
+    fn damage(&mut self, damage: &Damage) -> io::Result<()> {
+        self.0.damage(damage)?;
+        self.1.damage(damage)
+    }
+
+    fn progress(&mut self, done_s: f64, total_s: Option<f64>) -> io::Result<()> {
+        self.0.progress(done_s, total_s)?;
+        self.1.progress(done_s, total_s)
+    }
+
+    fn end(&mut self, end: &End<'_>) -> io::Result<()> {
+        self.0.end(end)?;
+        self.1.end(end)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::SessionStats;
+
+    /// A session that heard `text`.
+    pub(crate) fn summary(text: &str) -> Summary {
+        let stats = SessionStats { positions: 151, tokens: 113, passes: 113, ..SessionStats::default() };
+        Summary { text: text.to_owned(), audio_s: 8.195, stats }
+    }
+
+    /// Its end.
+    pub(crate) fn end(summary: &Summary, cut_short: bool) -> End<'_> {
+        End { summary, cut_short, total: Duration::from_millis(820), peak_rss_bytes: 25_000_000, peak_device_bytes: 0 }
+    }
+}

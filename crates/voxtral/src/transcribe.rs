@@ -1,0 +1,140 @@
+//! One input from its first sample to its last word.
+
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+
+use voxtral_audio::{Error as AudioError, SAMPLE_RATE};
+use voxtral_engine::{AudioIn, Decoding, EngineError, Event, Events, SessionOptions, Summary};
+use voxtral_model::{Delay, TOKEN_MS};
+use voxtral_transcript::Damage;
+use voxtral_transcript::render::{End, Sink};
+
+use crate::memory::peak_rss_bytes;
+use crate::{Error, Source, Stop, Voxtral};
+
+/// How to transcribe one input.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How long after a word it is written; what the [`Config`](crate::Config) says if none.
+    pub delay: Option<Delay>,
+    /// How tokens are found; what the [`Config`](crate::Config) says if none.
+    pub decoding: Option<Decoding>,
+    /// End at the model's end-of-sequence token, instead of where the audio ends.
+    pub stop_at_eos: bool,
+    /// Tokens of live audio (80 ms each) that are encoded at once; 1 if none. More is less work, and later text.
+    pub interval: Option<usize>,
+    /// What ends the audio from elsewhere.
+    pub stop: Option<Stop>,
+}
+
+impl Voxtral {
+    /// Transcribes all of `source`, and tells `sink` what happens as it happens. Any number of threads may do that at a time.
+    ///
+    /// A thread of its own reads the source, so that a [`Stop`] need not wait for more to come; where it does wait then, it is left
+    /// behind until it gets some.
+    ///
+    /// # Errors
+    /// Where the audio cannot be read to its end, what came before is transcribed first, [`Sink::end`] included. Where the engine fails
+    /// or the sink does, the session ends there.
+    pub fn transcribe(&self, source: Source, options: &Options, sink: &mut dyn Sink) -> Result<Summary, Error> {
+        let opened = source.opened;
+        let expected = source.expected();
+        let session = self.session_options(source.is_live(), expected, options);
+        let (audio, events) = self.engine.session(session)?.split();
+        let covered = options.stop.as_ref().map(|stop| stop.covers(audio.stopper()));
+        let mut reading = Reading::start(source, audio)?;
+        let summary = follow(events, &mut reading, expected, sink)?;
+        drop(covered);
+
+        let end = End {
+            summary: &summary,
+            cut_short: reading.failed.is_some(),
+            total: opened.elapsed(),
+            peak_rss_bytes: peak_rss_bytes(),
+            peak_device_bytes: self.engine.peak_device_bytes(),
+        };
+        sink.end(&end).map_err(Error::Sink)?;
+        reading.failed.map_or(Ok(summary), Err)
+    }
+
+    pub(crate) fn session_options(&self, live: bool, samples: Option<u64>, options: &Options) -> SessionOptions {
+        SessionOptions {
+            delay: Some(options.delay.unwrap_or(self.delay)),
+            decoding: options.decoding.unwrap_or(self.decoding),
+            stop_at_eos: options.stop_at_eos,
+            live,
+            interval: if live { options.interval.unwrap_or(1) } else { usize::MAX },
+            samples,
+        }
+    }
+}
+
+/// Follows a session to its end.
+fn follow(
+    events: Events,
+    reading: &mut Reading,
+    expected: Option<u64>,
+    sink: &mut dyn Sink,
+) -> Result<Summary, Error> {
+    let total_s = expected.map(|samples| samples as f64 / f64::from(SAMPLE_RATE));
+    let mut tokens = 0;
+    for event in events {
+        reading.listen(sink)?;
+        let told = match event? {
+            Event::Token(token) => {
+                tokens += 1;
+                // The last tokens are of the silence after the audio.
+                let done_s = f64::from(tokens * TOKEN_MS) / 1e3;
+                sink.token(&token).and_then(|()| sink.progress(done_s.min(total_s.unwrap_or(done_s)), total_s))
+            }
+            Event::Text(text) => sink.text(&text),
+            Event::Word(word) => sink.word(&word),
+            Event::Done(summary) => return Ok(summary),
+        };
+        told.map_err(Error::Sink)?;
+    }
+    Err(EngineError::Stopped.into())
+}
+
+/// What is told of a source while it is read.
+enum Told {
+    Damage(Damage),
+    /// It was read to its end, or why not. Nothing follows.
+    Ended(Result<(), AudioError>),
+}
+
+/// A source that is being read, on a thread of its own.
+struct Reading {
+    told: Receiver<Told>,
+    ended: bool,
+    /// Why it was not read to its end.
+    failed: Option<Error>,
+}
+
+impl Reading {
+    fn start(source: Source, audio: AudioIn) -> Result<Self, Error> {
+        let (tell, told) = mpsc::channel();
+        let read = move || {
+            // However this ends, all is told and the channel is closed before the audio ends: when the session has ended, it is known.
+            let (audio, tell) = (audio, tell);
+            // Where nobody listens any more, the transcription has ended.
+            let outcome = source.feed(&audio, &mut |damage| drop(tell.send(Told::Damage(damage))));
+            let _ = tell.send(Told::Ended(outcome));
+        };
+        std::thread::Builder::new().name("voxtral-audio".into()).spawn(read).map_err(Error::Thread)?;
+        Ok(Self { told, ended: false, failed: None })
+    }
+
+    /// Takes what has been told so far.
+    fn listen(&mut self, sink: &mut dyn Sink) -> Result<(), Error> {
+        while !self.ended {
+            match self.told.try_recv() {
+                Ok(Told::Damage(damage)) => sink.damage(&damage).map_err(Error::Sink)?,
+                Ok(Told::Ended(outcome)) => (self.ended, self.failed) = (true, outcome.err().map(Error::Audio)),
+                Err(TryRecvError::Disconnected) => (self.ended, self.failed) = (true, Some(Error::BrokeOff)),
+                // The session may end before its audio.
+                Err(TryRecvError::Empty) => break,
+            }
+        }
+        Ok(())
+    }
+}
