@@ -209,7 +209,8 @@ fn a_device_that_fails_ends_sessions_with_an_error() {
             let _ = session.push_samples(&noise(16_000, 5));
             session.finish();
             let last = std::iter::from_fn(|| session.next_event()).last();
-            let told = matches!(&last, Some(Err(EngineError::Backend(what))) if what.to_string().contains("told to fail"));
+            let told =
+                matches!(&last, Some(Err(EngineError::Backend(what))) if what.to_string().contains("told to fail"));
             assert!(told, "{last:?}");
         }
     }
