@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn room_for_the_weights_but_for_no_minute_of_audio_is_refused() {
-        let model = Model::digits();
+        let model = voxtral_digits::model();
         let fixed = fixed_bytes(&model.config, &plan(&model).unwrap());
         let least = CudaBackend::needs(&model, CudaBackend::LEAST_POSITIONS).unwrap();
         let minute = Shape::new(&model.config, 1).bytes();

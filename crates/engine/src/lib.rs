@@ -4,7 +4,7 @@
 //! use voxtral_cpu::{CpuBackend, CpuOptions};
 //! use voxtral_engine::{Engine, EngineOptions, Event, SessionOptions};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let model = voxtral_model::Model::digits();
+//! let model = voxtral_digits::model();
 //! let backend = CpuBackend::new(&model, CpuOptions::default())?;
 //! let engine = Engine::new(&model, Box::new(backend), EngineOptions::default())?;
 //! let mut session = engine.session(SessionOptions::default())?;

@@ -110,7 +110,7 @@ fn parity(model: &Model, tokens: usize, allowed: f32) -> Result<(), String> {
 }
 
 fn digits(_: &Gpu) -> Result<(), String> {
-    parity(&Model::digits(), 150, 0.3)
+    parity(&voxtral_digits::model(), 150, 0.3)
 }
 
 fn odd_shapes(_: &Gpu) -> Result<(), String> {
@@ -168,7 +168,7 @@ fn released_widths(_: &Gpu) -> Result<(), String> {
 
 /// The same audio in calls of 1 to 100 tokens, again and again, bit for bit: a race shows itself now and then.
 fn again(_: &Gpu) -> Result<(), String> {
-    for (model, turns) in [(Model::digits(), 20), (released(1)?, 4)] {
+    for (model, turns) in [(voxtral_digits::model(), 20), (released(1)?, 4)] {
         // More than a window and the longest span, where that is not 11 minutes: rings wrap.
         const TOKENS: usize = 300;
         let rng = &mut rng(19);
@@ -213,7 +213,7 @@ fn conforms(_: &Gpu) -> Result<(), String> {
 }
 
 fn announced(gpu: &Gpu) -> Result<(), String> {
-    let model = Model::digits();
+    let model = voxtral_digits::model();
     let words = |e| format!("{e}");
     let free = || gpu.device.memory().map(|(free, _)| free).map_err(|e| e.to_string());
     let before = free()?;
@@ -233,7 +233,7 @@ fn announced(gpu: &Gpu) -> Result<(), String> {
 }
 
 fn no_leak(gpu: &Gpu) -> Result<(), String> {
-    let model = Model::digits();
+    let model = voxtral_digits::model();
     let mut backend = backend(&model);
     let words = |e| format!("{e}");
     let mel = vec![0.5; 4 * model.config.frames_per_token() * model.config.audio.mel_bins];
