@@ -112,12 +112,13 @@ impl Port {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells everybody who waits that something has changed.
-    fn notify(&self, mut state: MutexGuard<'_, State>) {
-        let wakers = [state.reader.take(), state.writer.take()];
+    /// Tells those who wait for events, for room, or for either that there is something for them.
+    fn notify(&self, mut state: MutexGuard<'_, State>, events: bool, room: bool) {
+        let reader = if events { state.reader.take() } else { None };
+        let writer = if room { state.writer.take() } else { None };
         drop(state);
         self.changed.notify_all();
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        reader.into_iter().chain(writer).for_each(Waker::wake);
     }
 
     /// For the owner: puts samples through the front-end as far as there is room for their frames, and waits for room for the first.
@@ -189,7 +190,9 @@ impl Port {
         self.meters.queued_frames.fetch_add((frames.len() / self.mel_bins) as u64, Relaxed);
         state.frames.append(&mut frames);
         and(&mut state);
-        self.notify(state);
+        if state.end.is_some() {
+            self.notify(state, false, true);
+        }
         self.bell.ring();
         Ok(())
     }
@@ -235,7 +238,7 @@ impl Port {
     pub(crate) fn abandon(&self) {
         let mut state = self.lock();
         self.stop(&mut state);
-        self.notify(state);
+        self.notify(state, false, true);
         self.bell.ring();
     }
 
@@ -246,14 +249,14 @@ impl Port {
         self.meters.queued_frames.fetch_sub(frames as u64, Relaxed);
     }
 
-    /// For the engine: moves queued frames to `into`, and tells where flushes are and where the end is, each once.
+    /// For the engine: moves queued frames to `into`, and tells where new flushes are and, if it is known, where the end is.
     pub(crate) fn take(&self, into: &mut Vec<f32>) -> Heard {
         let mut state = self.lock();
         let heard = Heard { flushes: std::mem::take(&mut state.flushes), end: state.end };
         if !state.frames.is_empty() {
             self.meters.queued_frames.fetch_sub((state.frames.len() / self.mel_bins) as u64, Relaxed);
             into.append(&mut state.frames);
-            self.notify(state);
+            self.notify(state, false, true);
         }
         heard
     }
@@ -273,7 +276,7 @@ impl Port {
     pub(crate) fn send(&self, events: impl IntoIterator<Item = Event>) {
         let mut state = self.lock();
         state.events.extend(events.into_iter().map(Ok));
-        self.notify(state);
+        self.notify(state, true, false);
     }
 
     /// For the engine: hands out the last event.
@@ -283,7 +286,7 @@ impl Port {
             self.stop(&mut state);
             state.events.push_back(last);
         }
-        self.notify(state);
+        self.notify(state, true, true);
     }
 }
 

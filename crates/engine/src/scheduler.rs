@@ -285,16 +285,17 @@ impl Scheduler {
                 call.push((index, rows));
             }
         }
+        // Spans borrow their sessions, which lie in this order.
+        call.sort_unstable();
+        let mut next = call.iter().peekable();
         let mut batch = Vec::new();
-        let mut chosen = call.iter().copied().collect::<std::collections::BTreeMap<usize, usize>>();
         for (index, session) in self.running.iter_mut().enumerate() {
-            if let Some(rows) = chosen.remove(&index) {
+            if let Some(&(_, rows)) = next.next_if(|&&(chosen, _)| chosen == index) {
                 let stream = session.stream;
                 let (position, ids) = session.begin_pass(rows);
                 batch.push(DecodeSpan { stream, position, ids });
             }
         }
-        call.sort_unstable();
         self.turn += 1;
         let mut predictions = Vec::new();
         let start = Instant::now();
