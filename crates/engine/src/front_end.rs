@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     fn parts() -> (ModelParts, Schedule) {
-        let model = Model::digits();
+        let model = voxtral_digits::model();
         let parts = ModelParts::new(&model).unwrap();
         let schedule = Schedule {
             left_pad: model.tokenizer.left_pad_tokens(),

@@ -24,7 +24,7 @@ pub(crate) struct Running {
     pub(crate) span: usize,
     /// Tokens that the session was admitted for, and tokens that its stream has room for.
     pub(crate) expected: usize,
-    pub(crate) room: usize,
+    pub(crate) capacity: usize,
     /// When it last had a part in an encode call, and in a decode call; as [`Scheduler`](crate::scheduler::Scheduler) counts.
     pub(crate) encode_turn: u64,
     pub(crate) decode_turn: u64,
@@ -84,7 +84,7 @@ impl Running {
             live: options.live,
             span,
             expected,
-            room: begun,
+            capacity: begun,
             encode_turn: 0,
             decode_turn: 0,
             tokenizer: Arc::clone(&model.tokenizer),

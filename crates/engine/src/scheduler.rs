@@ -136,8 +136,8 @@ impl Scheduler {
         }
         let mut needed = self.backend.stream_bytes(span, expected)?;
         for session in &self.running {
-            let promised = self.backend.stream_bytes(session.span, session.expected.max(session.room))?;
-            needed += promised - self.backend.stream_bytes(session.span, session.room)?;
+            let promised = self.backend.stream_bytes(session.span, session.expected.max(session.capacity))?;
+            needed += promised - self.backend.stream_bytes(session.span, session.capacity)?;
         }
         if needed <= free {
             return Ok(());
@@ -157,11 +157,9 @@ impl Scheduler {
             return self.decode(false) || encoded;
         }
         self.decode_next = !self.decode_next;
-        if self.decode_next {
-            self.decode(false) || self.encode(false)
-        } else {
-            self.encode(false) || self.decode(false)
-        }
+        let turns: [fn(&mut Self, bool) -> bool; 2] =
+            if self.decode_next { [Self::decode, Self::encode] } else { [Self::encode, Self::decode] };
+        turns.into_iter().any(|call| call(self, false))
     }
 
     /// One call of the warm-up that is under way.
@@ -216,10 +214,10 @@ impl Scheduler {
                 later.push(index);
                 continue;
             }
-            let room = session.tokens_with(tokens);
-            match self.backend.grow(session.stream, room) {
+            let needed = session.tokens_with(tokens);
+            match self.backend.grow(session.stream, needed) {
                 Ok(()) => {
-                    session.room = session.room.max(room);
+                    session.capacity = session.capacity.max(needed);
                     budget -= tokens;
                     call.push((index, tokens));
                 }

@@ -65,7 +65,7 @@ impl Fake {
 
     fn add(&mut self, entry: voxtral_model::Entry) -> StreamId {
         let id = self.ledger.add(entry);
-        self.rooms.insert(id, entry.room);
+        self.rooms.insert(id, entry.capacity);
         id
     }
 }
