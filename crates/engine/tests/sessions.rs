@@ -20,7 +20,7 @@ fn engine(model: &Model) -> Engine {
     Engine::new(model, Box::new(cpu(model)), EngineOptions::default()).unwrap()
 }
 
-/// The processor, whose encoded values are counted, which holds a byte for each open stream and fails when it is told to.
+/// The CPU, whose encoded values are counted, which holds a byte for each open stream and fails when it is told to.
 struct Watched {
     cpu: CpuBackend,
     open: u64,
@@ -209,7 +209,8 @@ fn a_device_that_fails_ends_sessions_with_an_error() {
             let _ = session.push_samples(&noise(16_000, 5));
             session.finish();
             let last = std::iter::from_fn(|| session.next_event()).last();
-            let told = matches!(&last, Some(Err(EngineError::Backend(what))) if what.to_string().contains("told to fail"));
+            let told =
+                matches!(&last, Some(Err(EngineError::Backend(what))) if what.to_string().contains("told to fail"));
             assert!(told, "{last:?}");
         }
     }
@@ -337,9 +338,9 @@ fn random_session() -> impl Strategy<Value = (u32, usize, usize, usize, usize)> 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// Any lookahead, any pieces, any company: each session's tokens and log-probabilities are those of its solo sequential run.
+    /// Any lookahead, any pieces, any batch: each session's tokens and log-probabilities are those of its solo sequential run.
     #[test]
-    fn neither_lookahead_nor_company_matters(
+    fn neither_lookahead_nor_batch_matters(
         config in random_config(),
         sessions in proptest::collection::vec(random_session(), 1..17),
         dropped in 0usize..17,
