@@ -1,17 +1,19 @@
 //! What the machine gives the program: threads, memory, and how fast that is.
 
-use std::fs;
 use std::hint::black_box;
-use std::sync::Barrier;
-use std::thread;
+use std::sync::{Barrier, mpsc};
 use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use anyhow::{Context, anyhow};
+use sysinfo::{MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
 /// What is read to measure memory: more than caches hold.
 const BYTES: usize = 512 << 20;
 /// Others who use memory leave some of them alone.
 const ROUNDS: usize = 20;
 
-/// Threads that the processor runs at once for this program.
+/// Threads that the CPU runs at once for this program.
 pub(crate) fn threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
@@ -28,35 +30,115 @@ pub(crate) fn forget_peak_rss() {
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
+/// Bytes, the limit of the process's control group applied.
+#[derive(Clone, Copy)]
+pub(crate) struct Memory {
+    pub total: u64,
+    /// What of it can be had.
+    pub available: u64,
+}
+
+impl Memory {
+    /// None where the system does not tell.
+    pub(crate) fn of_the_process() -> Option<Self> {
+        let ram = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
+        let mut system = System::new_with_specifics(ram).ok()?;
+        let pid = Pid::from_u32(std::process::id());
+        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, ProcessRefreshKind::nothing());
+        let (total, available) = (system.total_memory(), system.available_memory());
+        let group = system.process(pid).and_then(|process| process.cgroup_limits());
+        Self::within(total, available, group.map(|group| (group.total_memory, group.rss)))
+    }
+
+    /// Of a machine, and of a control group's limit and what is resident in it.
+    fn within(total: u64, available: u64, group: Option<(u64, u64)>) -> Option<Self> {
+        match group {
+            // Without /proc all is 0.
+            _ if total == 0 => None,
+            // What a group has cached it can have back, so only what is resident counts as taken.
+            Some((limit, resident)) if limit < total => {
+                Some(Self { total: limit, available: available.min(limit.saturating_sub(resident)) })
+            }
+            _ => Some(Self { total, available }),
+        }
+    }
+}
+
 /// Bytes a second that so many threads together read from memory, the best of the rounds: what bounds a step of the decoder.
-pub(crate) fn read_rate(threads: usize) -> f64 {
+///
+/// # Errors
+/// There is less memory than that takes. Less would be measuring caches, so it is not measured at all.
+pub(crate) fn read_rate(threads: usize) -> anyhow::Result<f64> {
+    let too_little = || format!("measuring memory takes {} MB of it", BYTES / 1_000_000);
+    // Where a container's limit leaves less, taking it would succeed, and using it would end the program.
+    if let Some(Memory { available, .. }) = Memory::of_the_process()
+        && available < BYTES as u64
+    {
+        return Err(anyhow!("{} MB are available", available / 1_000_000)).with_context(too_little);
+    }
     let threads = threads.max(1);
     let words = BYTES / size_of::<u64>() / threads;
+    let mut blocks = Vec::new();
+    for _ in 0..threads {
+        let mut block = Vec::new();
+        block.try_reserve_exact(words).with_context(too_little)?;
+        blocks.push(block);
+    }
     let all_together = Barrier::new(threads);
-    let read = || {
-        // Not zeros: those would all be the same page until written to. Each thread fills its own, so that it lies near it.
-        let block = vec![1u64; words];
-        let round = |_| {
-            all_together.wait();
-            let start = Instant::now();
-            black_box(black_box(&block).iter().fold(0, |sum: u64, word| sum.wrapping_add(*word)));
-            all_together.wait();
-            start.elapsed()
-        };
-        (0..ROUNDS).map(round).min().unwrap_or(Duration::MAX)
-    };
     let time = thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(read)).collect();
-        running.into_iter().filter_map(|thread| thread.join().ok()).max().unwrap_or(Duration::MAX)
-    });
-    (words * threads * size_of::<u64>()) as f64 / time.as_secs_f64()
+        let mut running = Vec::new();
+        for block in blocks {
+            // They begin when all are there: those that wait for one that never comes would wait forever.
+            let (begin, begun) = mpsc::channel();
+            let all_together = &all_together;
+            let read = move || begun.recv().ok().map(|()| read(block, words, all_together));
+            let thread = thread::Builder::new().spawn_scoped(scope, read);
+            running.push((begin, thread.with_context(|| format!("measuring memory takes {threads} threads"))?));
+        }
+        for (begin, _) in &running {
+            // Each waits for it.
+            let _ = begin.send(());
+        }
+        let times = running.into_iter().filter_map(|(_, thread)| thread.join().ok().flatten());
+        anyhow::Ok(times.max().unwrap_or(Duration::MAX))
+    })?;
+    Ok((words * threads * size_of::<u64>()) as f64 / time.as_secs_f64())
+}
+
+/// One thread's part: the best time of reading `block` at the same time as all others read theirs.
+fn read(mut block: Vec<u64>, words: usize, all_together: &Barrier) -> Duration {
+    // Not zeros: those would all be the same page until written to. Each thread fills its own, so that it lies near it.
+    block.resize(words, 1);
+    let round = |_| {
+        all_together.wait();
+        let start = Instant::now();
+        black_box(black_box(&block).iter().fold(0, |sum: u64, word| sum.wrapping_add(*word)));
+        all_together.wait();
+        start.elapsed()
+    };
+    (0..ROUNDS).map(round).min().unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn a_rate_is_a_number_above_none() {
-        let rate = super::read_rate(2);
-        assert!(rate.is_finite() && rate > 0.0, "{rate}");
+        match read_rate(2) {
+            Ok(rate) => assert!(rate.is_finite() && rate > 0.0, "{rate}"),
+            Err(why) => eprintln!("skipped: {why:#}"),
+        }
+    }
+
+    #[test]
+    fn memory_is_what_the_process_may_have() {
+        let memory = |total, available, group| Memory::within(total, available, group).map(|m| (m.total, m.available));
+        assert_eq!(memory(16, 9, None), Some((16, 9)));
+        assert_eq!(memory(16, 9, Some((8, 3))), Some((8, 5)));
+        assert_eq!(memory(16, 2, Some((8, 3))), Some((8, 2)));
+        assert_eq!(memory(16, 9, Some((u64::MAX, 3))), Some((16, 9)));
+        // A system that does not tell is not one without memory.
+        assert_eq!(memory(0, 0, None), None);
     }
 }

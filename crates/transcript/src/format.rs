@@ -3,6 +3,7 @@
 //! All three show the same [`cues`]: a few words that stand on the screen together.
 
 use crate::Word;
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// Lines longer than this are hard to take in at a glance.
@@ -83,13 +84,24 @@ pub fn vtt(words: &[Word]) -> String {
     out
 }
 
-/// Tab-separated values: a header, then start and end of each cue in whole milliseconds, and its text in one line.
+/// Tab-separated values: a header, then start and end of each cue in whole milliseconds, and its text in one line, as
+/// [`cell_text`].
 pub fn tsv(words: &[Word]) -> String {
     let mut out = String::from("start\tend\ttext\n");
     for cue in cues(words) {
-        push_line(&mut out, format_args!("{}\t{}\t{}", millis(cue.start_s), millis(cue.end_s), cue.lines.join(" ")));
+        let text = cue.lines.join(" ");
+        push_line(&mut out, format_args!("{}\t{}\t{}", millis(cue.start_s), millis(cue.end_s), cell_text(&text)));
     }
     out
+}
+
+/// Text for a cell of a spreadsheet: with `'` in front, where it begins as a formula that would be computed on opening.
+pub fn cell_text(text: &str) -> Cow<'_, str> {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        Cow::Owned(format!("'{text}"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 fn push_line(out: &mut String, line: std::fmt::Arguments<'_>) {
@@ -155,6 +167,16 @@ mod tests {
         assert_eq!(vtt(&words), expected);
         assert_eq!(tsv(&words), "start\tend\ttext\n0\t880\ta <b>\n59500\t60000\tc&d\n");
         assert_eq!([srt(&[]), vtt(&[]), tsv(&[])], ["", "WEBVTT\n\n", "start\tend\ttext\n"]);
+    }
+
+    #[test]
+    fn text_in_a_cell_is_no_formula() {
+        let words = [word("=1+1", 0.0, 0.5), word("-", 0.5, 1.0)];
+        assert_eq!(tsv(&words), "start\tend\ttext\n0\t1000\t'=1+1 -\n");
+        for text in ["=a", "+a", "-a", "@a", "\ta", "\ra"] {
+            assert_eq!(cell_text(text), format!("'{text}"));
+        }
+        assert_eq!(["a=b", "", " -"].map(cell_text), ["a=b", "", " -"]);
     }
 
     #[test]

@@ -15,10 +15,11 @@
 //! live += transcript.finish(0.4);
 //! assert_eq!(live, "four");
 //! assert_eq!(transcript.words()[0].text, "four");
-//! assert_eq!(transcript.words()[0].end_s, 0.16); // the marker is token 1, and its frame ends at 160 ms
+//! assert_eq!(transcript.words()[0].end_s, 0.16); // the marker is token 1, whose 80 ms end at 160 ms
 //! ```
 #![forbid(unsafe_code)]
 
+mod edits;
 mod event;
 pub mod format;
 pub mod render;

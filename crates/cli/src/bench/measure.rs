@@ -10,6 +10,7 @@ use voxtral_transcript::{Audio, Word};
 use super::clock::{Call, Clocked, Log};
 use super::report::{Figures, Live, Measured, Memory, Percentiles, Settings, WordLatency, decimals};
 use crate::args::{Bench, Setup, name};
+use crate::output::say;
 use crate::recording::{Pace, Recording, fed_at, letters};
 use crate::{backend, machine, model};
 
@@ -50,8 +51,10 @@ pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> 
     // What the model took is free again when memory itself is measured.
     drop(engine);
     let rate = match info.backend {
-        "cuda" => CudaBackend::copy_rate(setup.device)?,
-        _ => machine::read_rate(setup.threads.map_or_else(machine::threads, usize::from)),
+        "cuda" => Some(CudaBackend::copy_rate(setup.device)?),
+        _ => machine::read_rate(setup.threads.map_or_else(machine::threads, usize::from))
+            .inspect_err(|why| say(&format!("the bandwidth is not measured: {why:#}")))
+            .ok(),
     };
     let settings = Settings {
         model: model.name.clone(),
@@ -70,7 +73,7 @@ pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> 
         warm_start_ms: ms(warm_start),
         peak_rss_mb: decimals(peak_rss as f64 / 1e6),
         device_mb: decimals(device_bytes as f64 / 1e6),
-        memory: Memory { pass_mb: decimals(pass_bytes / 1e6), rate_gb_s: decimals(rate / 1e9) },
+        memory: Memory { pass_mb: decimals(pass_bytes / 1e6), rate_gb_s: rate.map(|rate| decimals(rate / 1e9)) },
         recordings: figures,
     };
     Ok((settings, measured))
@@ -179,7 +182,7 @@ fn ms(time: Duration) -> f64 {
 fn pass_bytes(model: &Model, backend: &str) -> f64 {
     let layers = model.weights.decoder.iter();
     let products = layers.flat_map(|l| [&l.wq, &l.wk, &l.wv, &l.wo, &l.gate, &l.up, &l.down]).map(|l| &l.weight);
-    // The GPU holds everything in bf16, the processor reads what is stored.
+    // The GPU holds everything in bf16, the CPU reads what is stored.
     let bytes = |tensor: &Tensor| {
         let element = match tensor.data() {
             TensorData::F32(_) if backend == "cpu" => 4,

@@ -1,11 +1,13 @@
 //! What was measured, and how it is written.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use voxtral_transcript::Audio;
+use voxtral_transcript::format::cell_text;
 
 use super::environment::{Environment, Gpu};
 use crate::input::read_text;
@@ -53,8 +55,9 @@ pub(super) struct Measured {
 pub(super) struct Memory {
     /// Weights that a pass of the decoder reads.
     pub pass_mb: f64,
-    /// What memory gives: reading on all threads of the processor, copying within a GPU (read and written).
-    pub rate_gb_s: f64,
+    /// What memory gives: reading on all threads of the CPU, copying within a GPU (read and written); `None` where it could
+    /// not be measured.
+    pub rate_gb_s: Option<f64>,
 }
 
 /// One recording on one backend; times are medians of the runs, percentiles are over the passes or words of all runs.
@@ -177,11 +180,8 @@ impl Report {
             writeln!(out, "\n{}: {}", measured.backend, measured.device)?;
             writeln!(out, "load          {load_ms:.1} ms; warm start, once: {warm_start_ms:.1} ms")?;
             writeln!(out, "memory        {peak_rss_mb:.0} MB resident, {device_mb:.0} MB on the device, at most")?;
-            writeln!(
-                out,
-                "bandwidth     {:.1} GB/s; a pass reads {:.1} MB of weights",
-                memory.rate_gb_s, memory.pass_mb
-            )?;
+            let rate = memory.rate_gb_s.map_or("not measured".to_owned(), |rate| format!("{rate:.1} GB/s"));
+            writeln!(out, "bandwidth     {rate}; a pass reads {:.1} MB of weights", memory.pass_mb)?;
             for figures in &measured.recordings {
                 writeln!(out, "\n  {}, {:.3} s", figures.audio.path, figures.audio.duration_s)?;
                 figures.write_table(out, memory)?;
@@ -237,7 +237,7 @@ impl Report {
             ("device_mb", measured.device_mb.to_string()),
             ("pass_mb", measured.memory.pass_mb.to_string()),
             ("reached_gb_s", figures.reached_gb_s.to_string()),
-            ("rate_gb_s", measured.memory.rate_gb_s.to_string()),
+            ("rate_gb_s", number(measured.memory.rate_gb_s)),
             ("word_p50_ms", number(word.map(|word| word.p50))),
             ("word_p90_ms", number(word.map(|word| word.p90))),
             ("word_max_ms", number(word.map(|word| word.max))),
@@ -263,8 +263,9 @@ impl Figures {
             "  pass        p50 {p50:.3}, p90 {p90:.3}, p99 {p99:.3} ms; {} passes for {} tokens",
             self.passes, self.tokens
         )?;
-        let part = self.reached_gb_s / memory.rate_gb_s.max(1e-3) * 100.0;
-        writeln!(out, "  weights     {:.1} GB/s in the median pass, {part:.0} % of the bandwidth", self.reached_gb_s)?;
+        let part = |rate: f64| format!(", {:.0} % of the bandwidth", self.reached_gb_s / rate.max(1e-3) * 100.0);
+        let part = memory.rate_gb_s.map_or(String::new(), part);
+        writeln!(out, "  weights     {:.1} GB/s in the median pass{part}", self.reached_gb_s)?;
         writeln!(out, "  tokens/s    {:.0}", self.tokens_per_s)?;
         match &self.live {
             None => {}
@@ -282,8 +283,14 @@ impl Figures {
     }
 }
 
+/// A cell as spreadsheets read it: as text what they would compute as a formula.
 fn quoted(cell: &str) -> String {
-    if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
+    let cell = if cell.parse::<f64>().is_ok() { Cow::Borrowed(cell) } else { cell_text(cell) };
+    if cell.contains([',', '"', '\n', '\r', '\t']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.into_owned()
+    }
 }
 
 #[cfg(test)]
@@ -303,5 +310,13 @@ mod tests {
     #[test]
     fn cells_with_commas_and_quotes_are_quoted() {
         assert_eq!(["a b", "a,b", "a \"b\""].map(quoted), ["a b", "\"a,b\"", "\"a \"\"b\"\"\""]);
+    }
+
+    #[test]
+    fn cells_that_spreadsheets_would_compute_are_text_and_numbers_are_numbers() {
+        let formulas = ["=cmd|' /C calc'!A0", "+1-2", "-a.wav", "@SUM(A1,1)", "\t=1", "\r=1"];
+        let texts = ["'=cmd|' /C calc'!A0", "'+1-2", "'-a.wav", "\"'@SUM(A1,1)\"", "\"'\t=1\"", "\"'\r=1\""];
+        assert_eq!(formulas.map(quoted), texts);
+        assert_eq!(["-12.5", "0.1", "1e-7", ""].map(quoted), ["-12.5", "0.1", "1e-7", ""]);
     }
 }

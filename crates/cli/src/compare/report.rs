@@ -39,6 +39,34 @@ pub(super) struct Compared {
     pub first_divergence: Option<Divergence>,
 }
 
+impl Limits {
+    /// Those that do not hold, as sentences. What could not be compared has not held.
+    fn past(&self, total: &Score, recordings: &[Compared]) -> Vec<String> {
+        let mut past = Vec::new();
+        let mut hold = |what: &str, found: Option<f64>, limit: Option<f64>| {
+            let (Some(found), Some(limit)) = (found, limit) else { return };
+            if found > limit {
+                past.push(format!("{what} is {found:.4}, at most {limit} is allowed"));
+            }
+        };
+        hold("the mismatch ratio", total.mismatch, self.tolerance);
+        hold("the word error rate", Some(total.wer.rate), self.max_wer);
+        hold("the drift of log-probabilities", total.tokens.and_then(|tokens| tokens.max_drift), self.max_drift);
+        for Compared { audio, score, .. } in recordings {
+            if self.tolerance.is_some() && score.mismatch.is_none() {
+                past.push(format!("{audio}: {NO_MISMATCH}"));
+            }
+            if self.max_drift.is_some() && score.tokens.is_some_and(|tokens| tokens.max_drift.is_none()) {
+                past.push(format!("{audio}: {NO_DRIFT}"));
+            }
+        }
+        past
+    }
+}
+
+const NO_MISMATCH: &str = "the mismatch ratio was given up, since both texts repeat a few words too often";
+const NO_DRIFT: &str = "not one token is equal, so there are no log-probabilities to compare";
+
 impl Report {
     pub(super) fn new(sides: Sides, limits: Limits) -> anyhow::Result<Self> {
         let compared = sides.pairs.into_iter().map(|(audio, pair)| {
@@ -48,20 +76,10 @@ impl Report {
         });
         let recordings: Vec<Compared> = compared.collect();
         let total = Score::total(recordings.iter().map(|compared| &compared.score));
-        let drift = total.tokens.map(|tokens| tokens.max_drift);
-        if limits.max_drift.is_some() && drift.is_none() {
+        if limits.max_drift.is_some() && total.tokens.is_none() {
             anyhow::bail!("--max-drift needs the tokens of both sides: write the JSON with --tokens");
         }
-        let figures = [
-            ("the mismatch ratio", Some(total.mismatch), limits.tolerance),
-            ("the word error rate", Some(total.wer.rate), limits.max_wer),
-            ("the drift of log-probabilities", drift, limits.max_drift),
-        ];
-        let past = figures.into_iter().filter_map(|(what, found, limit)| {
-            let (found, limit) = (found?, limit?);
-            (found > limit).then(|| format!("{what} is {found:.4}, at most {limit} is allowed"))
-        });
-        let past = past.collect();
+        let past = limits.past(&total, &recordings);
         let [left, right] = sides.names;
         Ok(Self { version: env!("CARGO_PKG_VERSION"), left, right, limits, past, total, recordings })
     }
@@ -92,16 +110,18 @@ impl Score {
     pub(super) fn line(&self) -> String {
         let percent = |rate: f64| format!("{:.2} %", rate * 100.0);
         let mut line = format!(
-            "mismatch {:.4}, WER {} (as written {}), CER {} (as written {})",
-            self.mismatch,
+            "mismatch {}, WER {} (as written {}), CER {} (as written {})",
+            self.mismatch.map_or("given up".to_owned(), |mismatch| format!("{mismatch:.4}")),
             percent(self.wer.rate),
             percent(self.wer_raw.rate),
             percent(self.cer.rate),
             percent(self.cer_raw.rate),
         );
         if let Some(tokens) = &self.tokens {
-            let drift = format!("{:.6}, mean {:.6}", tokens.max_drift, tokens.mean_drift);
-            line += &format!("; {} of {} tokens equal, drift at most {drift}", tokens.equal, tokens.count);
+            line += &format!("; {} of {} tokens equal", tokens.equal, tokens.count);
+            if let (Some(max), Some(mean)) = (tokens.max_drift, tokens.mean_drift) {
+                line += &format!(", drift at most {max:.6}, mean {mean:.6}");
+            }
             if let Some(first) = tokens.first_difference_s {
                 line += &format!(", the first differs at {first:.2} s");
             }

@@ -13,8 +13,8 @@ use crate::recording::letters;
 pub(super) struct Score {
     /// Words of both sides together.
     pub words: usize,
-    /// The part of them that does not match.
-    pub mismatch: f64,
+    /// The part of them that does not match; `None` where the texts are too long and repetitive to find it.
+    pub mismatch: Option<f64>,
     /// Without case and punctuation.
     pub wer: Rate,
     pub cer: Rate,
@@ -56,9 +56,9 @@ pub(super) struct Tokens {
     pub count: usize,
     /// That have the same id on both sides.
     pub equal: usize,
-    /// How far log-probabilities are apart where ids are equal.
-    pub max_drift: f64,
-    pub mean_drift: f64,
+    /// How far log-probabilities are apart where ids are equal; `None` where none are.
+    pub max_drift: Option<f64>,
+    pub mean_drift: Option<f64>,
     /// Where the first that differs lies in the recording.
     pub first_difference_s: Option<f64>,
 }
@@ -91,7 +91,7 @@ impl Score {
     /// Of all recordings: the rates of the added counts, not means of rates.
     pub(super) fn total<'a>(scores: impl Iterator<Item = &'a Self> + Clone) -> Self {
         let words: usize = scores.clone().map(|score| score.words).sum();
-        let mismatched: f64 = scores.clone().map(|score| score.mismatch * score.words as f64).sum();
+        let mismatched: Option<f64> = scores.clone().map(|score| Some(score.mismatch? * score.words as f64)).sum();
         let sum = |of: fn(&Self) -> Rate| {
             let mut all = Errors::default();
             scores.clone().for_each(|score| all += of(score).into());
@@ -99,7 +99,7 @@ impl Score {
         };
         Self {
             words,
-            mismatch: if words > 0 { mismatched / words as f64 } else { 0.0 },
+            mismatch: mismatched.map(|mismatched| mismatched / words.max(1) as f64),
             wer: sum(|score| score.wer),
             cer: sum(|score| score.cer),
             wer_raw: sum(|score| score.wer_raw),
@@ -112,15 +112,14 @@ impl Score {
 impl Tokens {
     fn of(left: &[TokenRecord], right: &[TokenRecord]) -> Self {
         let same = |(a, b): &(&TokenRecord, &TokenRecord)| a.id == b.id;
-        let pairs = || left.iter().zip(right);
-        let drifts: Vec<f64> = pairs().filter(same).map(|(a, b)| f64::from(a.logprob - b.logprob).abs()).collect();
-        let count = left.len().max(right.len());
+        let pairs = left.iter().zip(right).filter(same);
+        let drifts: Vec<f64> = pairs.map(|(a, b)| f64::from(a.logprob - b.logprob).abs()).collect();
         let first = first_difference(left, right);
         Self {
-            count,
+            count: left.len().max(right.len()),
             equal: drifts.len(),
-            max_drift: drifts.iter().copied().fold(0.0, f64::max),
-            mean_drift: drifts.iter().sum::<f64>() / drifts.len().max(1) as f64,
+            max_drift: drifts.iter().copied().reduce(f64::max),
+            mean_drift: mean(drifts.iter().sum(), drifts.len()),
             first_difference_s: first.map(|token| token as f64 * f64::from(TOKEN_MS) / 1e3),
         }
     }
@@ -128,15 +127,19 @@ impl Tokens {
     /// The first difference is that of a recording, and all recordings have none.
     fn total(all: &[Self]) -> Self {
         let equal = all.iter().map(|tokens| tokens.equal).sum::<usize>();
-        let drift: f64 = all.iter().map(|tokens| tokens.mean_drift * tokens.equal as f64).sum();
+        let drift = all.iter().filter_map(|tokens| Some(tokens.mean_drift? * tokens.equal as f64)).sum();
         Self {
             count: all.iter().map(|tokens| tokens.count).sum(),
             equal,
-            max_drift: all.iter().map(|tokens| tokens.max_drift).fold(0.0, f64::max),
-            mean_drift: drift / equal.max(1) as f64,
+            max_drift: all.iter().filter_map(|tokens| tokens.max_drift).reduce(f64::max),
+            mean_drift: mean(drift, equal),
             first_difference_s: None,
         }
     }
+}
+
+fn mean(sum: f64, count: usize) -> Option<f64> {
+    (count > 0).then(|| sum / count as f64)
 }
 
 /// The first token that differs, or that only one side has.
@@ -203,8 +206,10 @@ mod tests {
     fn equal_transcripts_differ_nowhere() {
         let same = [transcript("One, two."), transcript("One, two.")];
         let score = Score::of(&same);
-        assert_eq!((score.mismatch, score.wer.rate, score.cer_raw.rate), (0.0, 0.0, 0.0));
-        assert!(score.tokens.is_some_and(|t| t.equal == 2 && t.max_drift == 0.0 && t.first_difference_s.is_none()));
+        assert_eq!((score.mismatch, score.wer.rate, score.cer_raw.rate), (Some(0.0), 0.0, 0.0));
+        assert!(
+            score.tokens.is_some_and(|t| t.equal == 2 && t.max_drift == Some(0.0) && t.first_difference_s.is_none())
+        );
         assert!(Divergence::of(&same).is_none());
     }
 
@@ -213,7 +218,7 @@ mod tests {
         let score = Score::of(&[transcript("One, two."), transcript("one two")]);
         assert_eq!((score.wer.rate, score.cer.rate), (0.0, 0.0));
         assert_eq!((score.wer_raw.rate, score.cer_raw.substitutions, score.cer_raw.deletions), (1.0, 1, 2));
-        assert_eq!(score.mismatch, 1.0);
+        assert_eq!(score.mismatch, Some(1.0));
     }
 
     #[test]
@@ -235,8 +240,26 @@ mod tests {
         let right = [token(1, -0.5), token(9, -0.25), token(3, -1.5), token(4, 0.0)];
         let tokens = Tokens::of(&left, &right);
         assert_eq!((tokens.count, tokens.equal, tokens.first_difference_s), (4, 2, Some(0.08)));
-        assert_eq!((tokens.max_drift, tokens.mean_drift), (0.5, 0.25));
+        assert_eq!((tokens.max_drift, tokens.mean_drift), (Some(0.5), Some(0.25)));
         assert_eq!(Tokens::of(&left, &left[..2]).first_difference_s, Some(0.16));
+    }
+
+    #[test]
+    fn without_an_equal_token_there_is_no_drift() {
+        let token = |id| TokenRecord { id, logprob: -0.5 };
+        for (left, right) in [(&[token(1), token(2)][..], &[token(2), token(1)][..]), (&[], &[]), (&[token(1)], &[])] {
+            let tokens = Tokens::of(left, right);
+            assert_eq!((tokens.equal, tokens.max_drift, tokens.mean_drift), (0, None, None));
+        }
+        let all = [Tokens::of(&[], &[]), Tokens::of(&[token(1)], &[token(1)])];
+        assert_eq!(Tokens::total(&all).mean_drift, Some(0.0));
+        assert_eq!(Tokens::total(&all[..1]).max_drift, None);
+    }
+
+    #[test]
+    fn texts_without_a_word_are_equal() {
+        let score = Score::total([Score::of(&[transcript(""), transcript("")])].iter());
+        assert_eq!((score.words, score.mismatch, score.wer.rate), (0, Some(0.0), 0.0));
     }
 
     #[test]
@@ -244,7 +267,7 @@ mod tests {
         let scores =
             [Score::of(&[transcript("a b c"), transcript("a b c")]), Score::of(&[transcript("d"), transcript("e")])];
         let total = Score::total(scores.iter());
-        assert_eq!((total.words, total.mismatch, total.wer.rate), (8, 0.25, 0.25));
+        assert_eq!((total.words, total.mismatch, total.wer.rate), (8, Some(0.25), 0.25));
         let tokens = total.tokens.unwrap();
         assert_eq!((tokens.count, tokens.equal), (4, 4));
     }

@@ -74,7 +74,10 @@ pub(crate) fn sample(device: Device) -> Check {
 /// How fast weights can be read, and how long a step of the full-size model takes at the least.
 pub(crate) fn speed(device: Device, gpu: &Gpu) -> Check {
     let rate = match device {
-        Device::Cpu => machine::read_rate(machine::threads()),
+        Device::Cpu => match machine::read_rate(machine::threads()) {
+            Ok(rate) => rate,
+            Err(why) => return Check::skipped("speed", format!("{why:#}")).on(device.name()),
+        },
         Device::Cuda(ordinal) => match CudaBackend::copy_rate(ordinal) {
             Ok(rate) => rate,
             Err(error) => {

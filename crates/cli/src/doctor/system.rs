@@ -4,14 +4,12 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use sysinfo::{
-    DiskRefreshKind, Disks, MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System,
-};
+use sysinfo::{DiskRefreshKind, Disks, System};
 use voxtral_cpu::{CpuBackend, Isa};
 use voxtral_model::ModelConfig;
 
 use super::check::{Check, Status, size};
-use crate::machine;
+use crate::machine::{self, Memory};
 use crate::wsl::{self, Wsl};
 
 /// What a disk should have left after a download.
@@ -34,14 +32,6 @@ impl Disk {
     }
 }
 
-/// Bytes, the limit of the process's control group applied.
-#[derive(Clone, Copy)]
-pub(crate) struct Memory {
-    pub total: u64,
-    /// What of it can be had.
-    pub available: u64,
-}
-
 /// What was found out about the host once, for several checks.
 pub(crate) struct Host {
     pub wsl: Option<Wsl>,
@@ -59,31 +49,6 @@ impl Host {
             free: disk.available_space(),
         });
         Self { wsl: Wsl::detect(), memory: Memory::of_the_process(), disks: disks.collect() }
-    }
-}
-
-impl Memory {
-    fn of_the_process() -> Option<Self> {
-        let ram = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
-        let mut system = System::new_with_specifics(ram).ok()?;
-        let pid = Pid::from_u32(std::process::id());
-        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, ProcessRefreshKind::nothing());
-        let (total, available) = (system.total_memory(), system.available_memory());
-        let group = system.process(pid).and_then(|process| process.cgroup_limits());
-        Self::within(total, available, group.map(|group| (group.total_memory, group.rss)))
-    }
-
-    /// Of a machine, and of a control group's limit and what is resident in it.
-    fn within(total: u64, available: u64, group: Option<(u64, u64)>) -> Option<Self> {
-        match group {
-            // Without /proc all is 0.
-            _ if total == 0 => None,
-            // What a group has cached it can have back, so only what is resident counts as taken.
-            Some((limit, resident)) if limit < total => {
-                Some(Self { total: limit, available: available.min(limit.saturating_sub(resident)) })
-            }
-            _ => Some(Self { total, available }),
-        }
     }
 }
 
@@ -236,17 +201,6 @@ mod tests {
         assert_eq!(kind("/mnt/company"), Some("ext4"));
         assert_eq!(kind("/home/me/models"), Some("ext4"));
         assert_eq!(kind("relative"), None);
-    }
-
-    #[test]
-    fn memory_is_what_the_process_may_have() {
-        let memory = |total, available, group| Memory::within(total, available, group).map(|m| (m.total, m.available));
-        assert_eq!(memory(16, 9, None), Some((16, 9)));
-        assert_eq!(memory(16, 9, Some((8, 3))), Some((8, 5)));
-        assert_eq!(memory(16, 2, Some((8, 3))), Some((8, 2)));
-        assert_eq!(memory(16, 9, Some((u64::MAX, 3))), Some((16, 9)));
-        // A system that does not tell is not one without memory.
-        assert_eq!(memory(0, 0, None), None);
     }
 
     #[test]

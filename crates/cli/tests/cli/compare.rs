@@ -122,6 +122,68 @@ fn saved_transcripts_are_compared() {
 }
 
 #[test]
+fn what_was_not_compared_has_not_held() {
+    let saved = Saved(tempfile::tempdir().unwrap());
+    let whole = json_of(&["samples/digits.wav"], "");
+    let mut other = whole.clone();
+    for token in other["tokens"].as_array_mut().unwrap() {
+        token["id"] = (token["id"].as_u64().unwrap() + 1).into();
+    }
+    let mut without = whole.clone();
+    without["tokens"] = serde_json::json!([]);
+    let [whole, other, without] = [("a", whole), ("b", other), ("c", without)].map(|(n, json)| {
+        let json = json.to_string();
+        (saved.write(&format!("{n}.json"), &json), json)
+    });
+    for (left, right) in [(&whole, &other), (&without, &without)] {
+        let (report, said) = compare(&[&left.0, &right.0, "--max-drift", "0.01"], 3);
+        let tokens = &report["total"]["tokens"];
+        assert_eq!(
+            (&tokens["equal"], &tokens["max_drift"], &tokens["mean_drift"]),
+            (&0.into(), &Value::Null, &Value::Null)
+        );
+        assert!(said.contains("samples/digits.wav: not one token is equal"), "{said}");
+        let text = voxtral().args(["compare", &left.0, &right.0]).assert().code(0).get_output().stdout.clone();
+        assert!(!String::from_utf8(text).unwrap().contains("drift"));
+    }
+    // One recording of several is not made up for by the others.
+    let left = saved.write("left.json", &[&whole.1[..], &whole.1].concat());
+    let right = saved.write("right.json", &[&whole.1[..], &other.1].concat());
+    let (report, _) = compare(&[&left, &right, "--max-drift", "0.01"], 3);
+    assert_eq!(report["past"].as_array().unwrap().len(), 1, "{report}");
+    assert_eq!(report["total"]["tokens"]["max_drift"], 0.0);
+}
+
+/// The program is given a minute: cell by cell, this takes longer.
+#[test]
+fn long_texts_that_have_nothing_in_common_are_scored() {
+    let saved = Saved(tempfile::tempdir().unwrap());
+    let mut json = json_of(&["samples/digits.wav"], "");
+    json["words"] = serde_json::json!([]);
+    let mut state = 1u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        format!("w{:04} ", (state >> 8) % 1000)
+    };
+    let [a, b] = ["a", "b"].map(|name| {
+        json["text"] = (0..40_000).map(|_| random()).collect::<String>().into();
+        saved.write(name, &json.to_string())
+    });
+    let report = compare(&[&a, &b], 3).0;
+    assert_eq!(report["total"]["wer"]["reference"], 40_000);
+    assert!(report["total"]["mismatch"].as_f64().is_some_and(|mismatch| mismatch > 0.9), "{report}");
+
+    // And where what was asked for would take hours, that is said.
+    let [a, b] = [("a", "x ".repeat(30_000)), ("b", "x y ".repeat(15_000))].map(|(name, text)| {
+        json["text"] = text.into();
+        saved.write(name, &json.to_string())
+    });
+    let (report, said) = compare(&[&a, &b], 3);
+    assert_eq!(report["total"]["mismatch"], Value::Null);
+    assert!(said.contains("samples/digits.wav: the mismatch ratio was given up"), "{said}");
+}
+
+#[test]
 fn files_that_are_no_transcripts_are_told() {
     let saved = Saved(tempfile::tempdir().unwrap());
     let whole = json_of(&["samples/digits.wav"], "").to_string();
