@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use voxtral::ModelRef;
 use voxtral_audio::{MAX_CHANNELS, MAX_RATE, MIN_RATE, SampleFormat};
-use voxtral_engine::Decoding;
 use voxtral_model::{Delay, Recipe, TOKEN_MS};
 
 const RATES: RangeInclusive<i64> = MIN_RATE as i64..=MAX_RATE as i64;
@@ -112,7 +112,7 @@ pub(crate) struct Setup {
     /// The model: a folder with params.json, tekken.json and consolidated.safetensors, or with Hugging Face files; "digits" is
     /// the built-in demo, which knows spoken English digits only and is the default
     #[arg(short = 'd', long, value_name = "DIR|digits", env = "VOXTRAL_MODEL")]
-    pub model: Option<PathBuf>,
+    pub model: Option<ModelRef>,
 
     /// How long after a word it is written: 80 to 1200 in steps of 80, or 2400. More is more accurate. Default: what the model
     /// recommends, 480 for Voxtral Mini 4B Realtime
@@ -146,17 +146,6 @@ pub(crate) struct Setup {
     /// Positions a pass with --decode parallel
     #[arg(long, value_name = "K", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=128))]
     pub lookahead: u16,
-}
-
-impl Setup {
-    /// How tokens are found.
-    pub(crate) fn decoding(&self) -> Decoding {
-        match self.decode {
-            DecodeChoice::Auto => Decoding::Auto,
-            DecodeChoice::Sequential => Decoding::Sequential,
-            DecodeChoice::Parallel => Decoding::Parallel { lookahead: usize::from(self.lookahead) },
-        }
-    }
 }
 
 /// The name of a choice, as it is typed.
@@ -246,7 +235,7 @@ pub(crate) struct Doctor {
 
     /// The model to look at: a folder, or "digits", the built-in demo and the default
     #[arg(short = 'd', long, value_name = "DIR|digits", env = "VOXTRAL_MODEL")]
-    pub model: Option<PathBuf>,
+    pub model: Option<ModelRef>,
 
     /// What is to compute; with cuda, a GPU that cannot be used is a failure
     #[arg(long, value_enum, default_value_t = BackendChoice::Auto)]
@@ -393,7 +382,7 @@ pub(crate) struct Sides {
 
     /// Two models
     #[arg(long, value_name = "DIR,DIR", value_delimiter = ',')]
-    pub models: Vec<PathBuf>,
+    pub models: Vec<ModelRef>,
 
     /// References: each line a recording, a tab and what is said in it; names are relative to this file
     #[arg(long, value_name = "FILE.tsv", conflicts_with_all = ["files", "max_drift"])]

@@ -1,4 +1,4 @@
-//! Where audio comes from, and feeding it to a session.
+//! Where audio comes from, as the command line names it.
 
 use std::fs;
 use std::io;
@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use voxtral_audio::{AudioSource, RawFormat};
-use voxtral_engine::{AudioIn, EngineError};
+use voxtral::{RawFormat, Source};
 
 use crate::args::{Transcribe, usage};
 
@@ -55,10 +54,10 @@ impl Input {
     }
 
     /// Opens it; waits for the first bytes of a pipe.
-    pub(crate) fn open(&self) -> anyhow::Result<AudioSource> {
+    pub(crate) fn open(&self) -> anyhow::Result<Source> {
         let source = match self {
-            Self::File(path) => AudioSource::open(path),
-            Self::Stdin(raw) => AudioSource::from_reader(io::stdin(), Some(*raw)),
+            Self::File(path) => Source::file(path),
+            Self::Stdin(raw) => Source::stream(io::stdin(), Some(*raw)),
         };
         source.with_context(|| self.name())
     }
@@ -70,20 +69,6 @@ impl Input {
             Self::File(_) => self.open().map(drop),
             Self::Stdin(_) => Ok(()),
         }
-    }
-
-    /// Pushes all of `source` into a session. Ends early, without an error, where the session does.
-    pub(crate) fn feed(&self, mut source: AudioSource, session: &AudioIn) -> anyhow::Result<()> {
-        while let Some(block) = source.next_block().with_context(|| self.name())? {
-            match session.push_samples(block) {
-                Err(EngineError::Ended) => return Ok(()),
-                pushed => pushed?,
-            }
-        }
-        if source.damaged_packets() > 0 {
-            tracing::warn!("{}: {} damaged packets were replaced by silence", self.name(), source.damaged_packets());
-        }
-        Ok(())
     }
 }
 

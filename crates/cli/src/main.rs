@@ -3,18 +3,19 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod backend;
 mod bench;
 mod compare;
 mod doctor;
 mod input;
+mod interrupt;
 mod machine;
-mod model;
+mod open;
 mod output;
 mod progress;
 mod recording;
 mod synth;
 mod transcribe;
+mod turns;
 mod wsl;
 
 use std::io::IsTerminal;

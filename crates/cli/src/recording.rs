@@ -1,44 +1,30 @@
-//! Whole recordings through an engine, for the commands that measure.
+//! Whole recordings, decoded before anything is measured, for the commands that measure.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
-use voxtral_audio::{AudioSource, SAMPLE_RATE};
-use voxtral_engine::{AudioIn, Decoding, Engine, Event, SessionOptions, Summary};
-use voxtral_model::{Delay, TOKEN_MS};
-use voxtral_transcript::{TokenRecord, Word};
-
-use crate::input::Input;
+use voxtral::{AudioSource, Collect, Decoding, Options, Sink, Source, Summary, TokenRecord, Voxtral, Word};
 
 /// Somebody saying digits.
 pub(crate) const SAMPLE: &[u8] = include_bytes!("../../../samples/digits.wav");
 /// What is said in it.
 pub(crate) const SAMPLE_WORDS: &str = "four seven one one nine zero two six three five eight";
-/// Live audio comes in pieces of a token.
-const PIECE: Duration = Duration::from_millis(TOKEN_MS as u64);
 
 /// A recording, decoded.
 pub(crate) struct Recording {
     pub name: String,
-    samples: Vec<f32>,
+    /// 16 kHz, mono.
+    pub samples: Arc<[f32]>,
 }
 
-/// What a session gave.
+/// What was heard in it.
 pub(crate) struct Heard {
     pub summary: Summary,
     pub tokens: Vec<TokenRecord>,
     pub words: Vec<Word>,
-}
-
-/// How fast audio comes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pace {
-    /// All of it is there.
-    AtOnce,
-    /// Each piece when it has been spoken.
-    Live,
 }
 
 impl Recording {
@@ -53,9 +39,9 @@ impl Recording {
     }
 
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let input = Input::File(path.to_owned());
-        let name = input.name();
-        Self::decode(name.clone(), input.open()?).context(name)
+        let name = path.display().to_string();
+        let source = AudioSource::open(path).with_context(|| name.clone())?;
+        Self::decode(name.clone(), source).context(name)
     }
 
     fn decode(name: String, mut source: AudioSource) -> anyhow::Result<Self> {
@@ -63,71 +49,38 @@ impl Recording {
         while let Some(block) = source.next_block()? {
             samples.extend_from_slice(block);
         }
-        Ok(Self { name, samples })
+        Ok(Self { name, samples: samples.into() })
     }
 
-    /// Transcribes it as `voxtral FILE` does.
-    pub(crate) fn hear(&self, engine: &Engine, delay: Option<Delay>, decoding: Decoding) -> anyhow::Result<Heard> {
-        let (mut words, mut tokens) = (Vec::new(), Vec::new());
-        let summary = self.transcribe(engine, delay, decoding, Pace::AtOnce, |event, _| match event {
-            Event::Token(token) => tokens.push(token),
-            Event::Word(word) => words.push(word),
-            Event::Text(_) | Event::Done(_) => {}
-        })?;
-        Ok(Heard { summary, tokens, words })
+    /// As a recording, or as fast as it is spoken.
+    pub(crate) fn source(&self, spoken: bool) -> Source {
+        let samples = Arc::clone(&self.samples);
+        if spoken { Source::spoken(samples) } else { Source::samples(samples) }
     }
 
-    /// Transcribes it; `hear` gets each event with the time since the first sample.
-    pub(crate) fn transcribe(
+    /// Transcribes it as `voxtral FILE` does, with another decoding perhaps.
+    pub(crate) fn hear(&self, voxtral: &Voxtral, decoding: Option<Decoding>) -> anyhow::Result<Heard> {
+        let mut all = Collect::default();
+        let options = Options { decoding, ..Options::default() };
+        let summary = self.tell(voxtral, self.source(false), &options, &mut all)?;
+        Ok(Heard { summary, tokens: all.tokens, words: all.words })
+    }
+
+    /// Tells a sink what is heard in it.
+    pub(crate) fn tell(
         &self,
-        engine: &Engine,
-        delay: Option<Delay>,
-        decoding: Decoding,
-        pace: Pace,
-        mut hear: impl FnMut(Event, Duration),
+        voxtral: &Voxtral,
+        source: Source,
+        options: &Options,
+        sink: &mut dyn Sink,
     ) -> anyhow::Result<Summary> {
-        let start = Instant::now();
-        let (interval, samples) = match pace {
-            Pace::AtOnce => (usize::MAX, Some(self.samples.len() as u64)),
-            Pace::Live => (1, None),
-        };
-        let live = pace == Pace::Live;
-        let options = SessionOptions { delay, decoding, live, interval, samples, ..SessionOptions::default() };
-        let (audio, events) = engine.session(options)?.split();
-        std::thread::scope(|scope| {
-            scope.spawn(move || self.feed(&audio, pace, start));
-            for event in events {
-                match event.with_context(|| self.name.clone())? {
-                    Event::Done(summary) => return Ok(summary),
-                    event => hear(event, start.elapsed()),
-                }
-            }
-            anyhow::bail!("{}: the engine ended without a result", self.name)
-        })
-    }
-
-    /// Ends early where the session does; its last event says why.
-    fn feed(&self, audio: &AudioIn, pace: Pace, start: Instant) {
-        let piece = (PIECE.as_millis() as usize) * SAMPLE_RATE as usize / 1000;
-        for (piece, spoken) in self.samples.chunks(piece).zip(1..) {
-            if pace == Pace::Live {
-                std::thread::sleep((start + PIECE * spoken).saturating_duration_since(Instant::now()));
-            }
-            if audio.push_samples(piece).is_err() {
-                return;
-            }
-        }
+        voxtral.transcribe(source, options, sink).with_context(|| self.name.clone())
     }
 }
 
 /// A time in milliseconds, as figures have it.
 pub(crate) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
-}
-
-/// When live audio up to `seconds` has been fed.
-pub(crate) fn fed_at(seconds: f64) -> Duration {
-    PIECE * (seconds / PIECE.as_secs_f64()).ceil() as u32
 }
 
 /// Characters that are no white space: what words and text have in common.

@@ -33,13 +33,21 @@ pub struct Summary {
     pub stats: SessionStats,
 }
 
-/// Some of the audio could not be decoded; silence stands in for it.
+/// Some of the audio is not what was recorded; silence stands in for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Damage {
     /// Where it was noticed, in seconds of audio.
     pub at_s: f64,
-    /// Packets that were lost there.
-    pub packets: u64,
+    /// What is lost there.
+    pub lost: Lost,
+}
+
+/// What silence stands in for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lost {
+    /// So many packets that could not be decoded.
+    Packets(u64),
 }
 
 /// What a session took. Passes that it shared with others count whole.

@@ -1,6 +1,6 @@
 //! What to open: a model, and what computes.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -64,6 +64,14 @@ pub enum ModelRef {
 impl ModelRef {
     const DIGITS: &str = "digits";
 
+    /// As it is typed.
+    pub fn as_os_str(&self) -> &OsStr {
+        match self {
+            Self::Digits => Self::DIGITS.as_ref(),
+            Self::Folder(dir) => dir.as_os_str(),
+        }
+    }
+
     /// Opens it. The files of a folder must not be changed as long as anything of the model is in use.
     ///
     /// # Errors
@@ -85,10 +93,7 @@ impl From<OsString> for ModelRef {
 
 impl fmt::Display for ModelRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Digits => f.write_str(Self::DIGITS),
-            Self::Folder(dir) => dir.display().fmt(f),
-        }
+        self.as_os_str().display().fmt(f)
     }
 }
 
@@ -162,7 +167,10 @@ mod tests {
         for folder in ["models/digits", "./digits", "x"] {
             assert_eq!(ModelRef::from(OsString::from(folder)), ModelRef::Folder(folder.into()));
         }
-        assert_eq!([ModelRef::Digits, ModelRef::Folder("a/b".into())].map(|model| model.to_string()), ["digits", "a/b"]);
+        assert_eq!(
+            [ModelRef::Digits, ModelRef::Folder("a/b".into())].map(|model| model.to_string()),
+            ["digits", "a/b"]
+        );
     }
 
     #[test]

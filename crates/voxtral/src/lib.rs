@@ -112,7 +112,7 @@ pub use voxtral_engine::{
 };
 pub use voxtral_model::{Backend, BackendError, BackendInfo, Delay, Model, ModelError};
 pub use voxtral_transcript::render::{About, Collect, End, Json, Sink, Text};
-pub use voxtral_transcript::{Damage, TokenRecord, Word};
+pub use voxtral_transcript::{Damage, Lost, TokenRecord, Word};
 
 use std::time::Duration;
 

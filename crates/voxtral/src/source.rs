@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use voxtral_audio::{AudioSource, Error as AudioError, RawFormat, SAMPLE_RATE};
 use voxtral_engine::AudioIn;
 use voxtral_model::TOKEN_MS;
-use voxtral_transcript::Damage;
+use voxtral_transcript::{Damage, Lost};
 
 /// Samples of a token: what [`Source::spoken`] gives out at a time.
 const PIECE: usize = (SAMPLE_RATE * TOKEN_MS / 1000) as usize;
@@ -91,9 +91,7 @@ impl Source {
     pub(crate) fn expected(&self) -> Option<u64> {
         match &self.audio {
             _ if self.live => None,
-            Audio::Decoded(source) => {
-                Some((source.duration()?.as_secs_f64() * f64::from(SAMPLE_RATE)).ceil() as u64)
-            }
+            Audio::Decoded(source) => Some((source.duration()?.as_secs_f64() * f64::from(SAMPLE_RATE)).ceil() as u64),
             Audio::Samples(samples) => Some(samples.len() as u64),
             Audio::Pieces(_) => None,
         }
@@ -131,7 +129,7 @@ fn feed_decoded(mut source: AudioSource, session: &AudioIn, told: &mut dyn FnMut
         let packets = source.damaged_packets() - damaged;
         if packets > 0 {
             damaged += packets;
-            told(Damage { at_s: samples as f64 / f64::from(SAMPLE_RATE), packets });
+            told(Damage { at_s: samples as f64 / f64::from(SAMPLE_RATE), lost: Lost::Packets(packets) });
         }
         if !more {
             return end;

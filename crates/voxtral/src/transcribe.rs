@@ -69,12 +69,7 @@ impl Voxtral {
 }
 
 /// Follows a session to its end.
-fn follow(
-    events: Events,
-    reading: &mut Reading,
-    expected: Option<u64>,
-    sink: &mut dyn Sink,
-) -> Result<Summary, Error> {
+fn follow(events: Events, reading: &mut Reading, expected: Option<u64>, sink: &mut dyn Sink) -> Result<Summary, Error> {
     let total_s = expected.map(|samples| samples as f64 / f64::from(SAMPLE_RATE));
     let mut tokens = 0;
     for event in events {
@@ -87,6 +82,8 @@ fn follow(
                 sink.token(&token).and_then(|()| sink.progress(done_s.min(total_s.unwrap_or(done_s)), total_s))
             }
             Event::Text(text) => sink.text(&text),
+            // Nobody asked for that.
+            Event::Flushed { .. } => Ok(()),
             Event::Word(word) => sink.word(&word),
             Event::Done(summary) => return Ok(summary),
         };

@@ -1,70 +1,54 @@
 //! The runs, and the figures taken from them.
 
+use std::io;
 use std::time::{Duration, Instant};
 
+use voxtral::{Model, Options, SAMPLE_RATE, Sink, Source, Voxtral, Word};
 use voxtral_cuda::CudaBackend;
-use voxtral_engine::{Decoding, Engine, EngineOptions, Event, Schedule};
-use voxtral_model::{Model, Tensor, TensorData};
-use voxtral_transcript::{Audio, Word};
+use voxtral_engine::Schedule;
+use voxtral_model::TensorData;
+use voxtral_transcript::Audio;
 
 use super::clock::{Call, Clocked, Log};
 use super::report::{Figures, Live, Measured, Memory, Percentiles, Settings, WordLatency, decimals};
 use crate::args::{Bench, Setup, name};
 use crate::output::say;
-use crate::recording::{Pace, Recording, fed_at, letters};
-use crate::{backend, machine, model};
+use crate::recording::{Recording, letters};
+use crate::{machine, open};
 
 /// Measures one backend: a run to warm up, then each recording as often as it was asked for.
 pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> anyhow::Result<(Settings, Measured)> {
     machine::forget_peak_rss();
     let start = Instant::now();
-    let model = model::open(setup.model.as_deref(), true)?;
     let log = Log::default();
-    let clocked = Clocked::new(backend::to_measure(&model, setup)?, log.clone());
-    let engine = Engine::new(&model, Box::new(clocked), EngineOptions::default())?;
+    let voxtral = open::to_measure(setup, |backend| Box::new(Clocked::new(backend, log.clone())))?;
     let load = start.elapsed();
 
-    let delay = setup.delay.unwrap_or(model.tokenizer.default_delay());
-    let decoding = setup.decoding();
     let mut warm_start = Duration::ZERO;
     if let Some(first) = recordings.first() {
-        first.hear(&engine, Some(delay), decoding)?;
+        first.hear(&voxtral, None)?;
         warm_start = log.take().iter().filter(|(call, _)| *call == Call::WarmStart).map(|(_, time)| *time).sum();
     }
-    let schedule = Schedule {
-        left_pad: model.tokenizer.left_pad_tokens(),
-        delay,
-        samples_per_token: model.config.audio.samples_per_token,
-    };
-    let pace = if args.live { Pace::Live } else { Pace::AtOnce };
-    let info = engine.info();
-    let pass_bytes = pass_bytes(&model, info.backend);
+    let prompt_len = schedule(&voxtral).prompt_len();
+    let info = voxtral.info();
+    let pass_bytes = pass_bytes(voxtral.model(), info.backend);
     let mut figures = Vec::new();
     for recording in recordings {
         let mut runs = Vec::new();
         for _ in 0..args.repeat {
-            runs.push(Run::of(recording, &engine, &schedule, decoding, pace, &log)?);
+            runs.push(Run::of(recording, &voxtral, args.live, prompt_len, &log)?);
         }
-        figures.push(sum_up(recording, &runs, pace, pass_bytes));
+        figures.push(sum_up(recording, &runs, args.live, pass_bytes));
     }
-    let (peak_rss, device_bytes) = (machine::peak_rss_bytes(), engine.peak_device_bytes());
+    let (peak_rss, device_bytes) = (voxtral::peak_rss_bytes(), voxtral.engine().peak_device_bytes());
+    let settings = settings(setup, args, &voxtral);
     // What the model took is free again when memory itself is measured.
-    drop(engine);
+    drop(voxtral);
     let rate = match info.backend {
         "cuda" => Some(CudaBackend::copy_rate(setup.device)?),
         _ => machine::read_rate(setup.threads.map_or_else(machine::threads, usize::from))
             .inspect_err(|why| say(&format!("the bandwidth is not measured: {why:#}")))
             .ok(),
-    };
-    let settings = Settings {
-        model: model.name.clone(),
-        parameters: model.config.parameters(),
-        delay_ms: delay.ms(),
-        decode: name(setup.decode),
-        lookahead: setup.lookahead,
-        live: args.live,
-        warm_up_runs: 1,
-        runs: args.repeat,
     };
     let measured = Measured {
         backend: info.backend.to_owned(),
@@ -77,6 +61,30 @@ pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> 
         recordings: figures,
     };
     Ok((settings, measured))
+}
+
+/// What was run, and how.
+pub(super) fn settings(setup: &Setup, args: &Bench, voxtral: &Voxtral) -> Settings {
+    Settings {
+        model: voxtral.model().name.clone(),
+        parameters: voxtral.model().config.parameters(),
+        delay_ms: voxtral.delay().ms(),
+        decode: name(setup.decode),
+        lookahead: setup.lookahead,
+        live: args.live,
+        warm_up_runs: 1,
+        runs: args.repeat,
+    }
+}
+
+/// When the model hears and writes what.
+pub(super) fn schedule(voxtral: &Voxtral) -> Schedule {
+    let model = voxtral.model();
+    Schedule {
+        left_pad: model.tokenizer.left_pad_tokens(),
+        delay: voxtral.delay(),
+        samples_per_token: model.config.audio.samples_per_token,
+    }
 }
 
 /// One run of one recording.
@@ -92,33 +100,15 @@ struct Run {
 }
 
 impl Run {
-    fn of(
-        recording: &Recording,
-        engine: &Engine,
-        schedule: &Schedule,
-        decoding: Decoding,
-        pace: Pace,
-        log: &Log,
-    ) -> anyhow::Result<Self> {
+    fn of(recording: &Recording, voxtral: &Voxtral, live: bool, prompt_len: usize, log: &Log) -> anyhow::Result<Self> {
         let start = Instant::now();
-        let (mut tokens, mut text, mut words) = (0, String::new(), Vec::new());
-        // How much of the text was out when.
-        let mut shown = Vec::new();
-        let summary = recording.transcribe(engine, Some(schedule.delay), decoding, pace, |event, at| match event {
-            Event::Token { .. } => tokens += 1,
-            Event::Text(more) => {
-                text += &more;
-                shown.push((letters(&text), at));
-            }
-            Event::Word(word) => words.push(word),
-            Event::Done(_) => {}
-        })?;
+        let mut heard = Watched { start, letters: 0, shown: Vec::new(), words: Vec::new() };
+        let summary = recording.tell(voxtral, recording.source(live), &Options::default(), &mut heard)?;
         let total = start.elapsed();
         let calls = log.take();
         let sum = |wanted: &dyn Fn(Call) -> bool| {
             calls.iter().filter(|(call, _)| wanted(*call)).map(|(_, time)| *time).sum::<Duration>()
         };
-        let prompt_len = schedule.prompt_len();
         let in_text = |call| matches!(call, Call::Decode { position } if position >= prompt_len);
         Ok(Self {
             audio_s: summary.audio_s,
@@ -127,10 +117,37 @@ impl Run {
             encode: sum(&|call| call == Call::Encode),
             prefill: sum(&|call| matches!(call, Call::Decode { position } if position < prompt_len)),
             passes: calls.iter().filter(|(call, _)| in_text(*call)).map(|(_, time)| *time).collect(),
-            tokens,
-            words: latencies(&words, &shown),
+            tokens: summary.stats.tokens,
+            words: latencies(&heard.words, &heard.shown),
         })
     }
+}
+
+/// When text came.
+struct Watched {
+    start: Instant,
+    letters: usize,
+    /// How many letters of the text were out when.
+    shown: Vec<(usize, Duration)>,
+    words: Vec<Word>,
+}
+
+impl Sink for Watched {
+    fn text(&mut self, text: &str) -> io::Result<()> {
+        self.letters += letters(text);
+        self.shown.push((self.letters, self.start.elapsed()));
+        Ok(())
+    }
+
+    fn word(&mut self, word: &Word) -> io::Result<()> {
+        self.words.push(word.clone());
+        Ok(())
+    }
+}
+
+/// When audio up to `seconds` has been fed.
+fn fed_at(seconds: f64) -> Duration {
+    Source::spoken_after((seconds * f64::from(SAMPLE_RATE)).round() as usize)
 }
 
 /// How long after its end was fed the last letter of each word was out.
@@ -145,7 +162,7 @@ fn latencies(words: &[Word], shown: &[(usize, Duration)]) -> Vec<WordLatency> {
     words.iter().filter_map(latency).collect()
 }
 
-fn sum_up(recording: &Recording, runs: &[Run], pace: Pace, pass_bytes: f64) -> Figures {
+fn sum_up(recording: &Recording, runs: &[Run], live: bool, pass_bytes: f64) -> Figures {
     let median = |of: &dyn Fn(&Run) -> Duration| Percentiles::of(runs.iter().map(|run| ms(of(run))).collect()).p50;
     let pass_ms = Percentiles::of(runs.iter().flat_map(|run| run.passes.iter().map(|&time| ms(time))).collect());
     let (passes, tokens) = runs.first().map_or((0, 0), |run| (run.passes.len(), run.tokens));
@@ -166,7 +183,7 @@ fn sum_up(recording: &Recording, runs: &[Run], pace: Pace, pass_bytes: f64) -> F
         tokens_per_s: decimals((tokens * runs.len()) as f64 / decoding.as_secs_f64().max(1e-9)),
         reached_gb_s: decimals(pass_bytes / pass_ms.p50.max(1e-6) / 1e6),
         pass_ms,
-        live: (pace == Pace::Live).then(|| {
+        live: live.then(|| {
             let latencies: Vec<f64> = words.iter().map(|word| word.latency_ms).collect();
             Live { latency_ms: (!latencies.is_empty()).then(|| Percentiles::of(latencies)), words }
         }),
@@ -178,19 +195,14 @@ fn ms(time: Duration) -> f64 {
     decimals(crate::recording::ms(time))
 }
 
-/// Bytes of weights that a pass of the decoder reads: its matrices and the output projection.
+/// Bytes of weights that a pass of the decoder reads.
 fn pass_bytes(model: &Model, backend: &str) -> f64 {
-    let layers = model.weights.decoder.iter();
-    let products = layers.flat_map(|l| [&l.wq, &l.wk, &l.wv, &l.wo, &l.gate, &l.up, &l.down]).map(|l| &l.weight);
     // The GPU holds everything in bf16, the CPU reads what is stored.
-    let bytes = |tensor: &Tensor| {
-        let element = match tensor.data() {
-            TensorData::F32(_) if backend == "cpu" => 4,
-            _ => 2,
-        };
-        element * tensor.data().len()
+    let weight_bytes = match model.weights.embedding.data() {
+        TensorData::F32(_) if backend == "cpu" => 4,
+        TensorData::F32(_) | TensorData::F16(_) | TensorData::Bf16(_) => 2,
     };
-    products.chain([&model.weights.embedding]).map(bytes).sum::<usize>() as f64
+    model.config.decode_step_bytes(weight_bytes) as f64
 }
 
 #[cfg(test)]

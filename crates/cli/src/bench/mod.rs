@@ -12,8 +12,8 @@ mod measure;
 mod report;
 
 use crate::args::{Bench, BenchFormat, Setup};
-use crate::backend;
 use crate::input::spare;
+use crate::open;
 use crate::output::{Output, Unmet, unless_closed};
 use crate::recording::Recording;
 use environment::Environment;
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Bench) -> anyhow::Result<()> {
     let with = |&backend| Setup { backend, ..args.setup.clone() };
     let setups =
         if args.backends.is_empty() { vec![args.setup.clone()] } else { args.backends.iter().map(with).collect() };
-    setups.iter().try_for_each(backend::expect)?;
+    setups.iter().try_for_each(open::expect)?;
     let measured =
         setups.iter().map(|setup| measure::backend(setup, args, &recordings)).collect::<Result<Vec<_>, _>>()?;
     let (mut settings, backends): (Vec<_>, Vec<_>) = measured.into_iter().unzip();

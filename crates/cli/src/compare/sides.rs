@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use voxtral_engine::{Engine, EngineOptions};
+use voxtral::ModelRef;
 use voxtral_transcript::{Report, TokenRecord, Word};
 
 use crate::args::{BackendChoice, Compare, Setup, name, usage};
 use crate::input::read_text;
+use crate::open;
 use crate::recording::{Heard, Recording};
-use crate::{backend, model};
 
 /// Two transcripts of each recording.
 pub(super) struct Sides {
@@ -66,7 +66,7 @@ impl Sides {
     }
 
     fn with_each_other(setups: [(String, Setup); 2], recordings: &[Recording]) -> anyhow::Result<Self> {
-        setups.iter().try_for_each(|(_, setup)| backend::expect(setup))?;
+        setups.iter().try_for_each(|(_, setup)| open::expect(setup))?;
         let side = |(name, setup): &(String, Setup)| {
             let (device, heard) = transcribe(setup, recordings)?;
             anyhow::Ok((format!("{name}: {device}"), heard))
@@ -127,7 +127,7 @@ fn setups(args: &Compare) -> Option<[(String, Setup); 2]> {
         two("--precisions", &sides.precisions, |&precision| (name(precision), Setup { precision, ..on_processor() }))
     };
     let models = || {
-        let of = |dir: &PathBuf| (dir.display().to_string(), Setup { model: Some(dir.clone()), ..base() });
+        let of = |model: &ModelRef| (model.to_string(), Setup { model: Some(model.clone()), ..base() });
         two("--models", &sides.models, of)
     };
     backends.or_else(decodes).or_else(isas).or_else(precisions).or_else(models)
@@ -144,13 +144,12 @@ fn two<T>(flag: &str, values: &[T], of: impl Fn(&T) -> (String, Setup)) -> Optio
 
 /// Transcribes all recordings, one after the other; also tells on what.
 fn transcribe(setup: &Setup, recordings: &[Recording]) -> anyhow::Result<(String, Vec<Transcript>)> {
-    let model = model::open(setup.model.as_deref(), true)?;
-    let engine = Engine::new(&model, backend::to_measure(&model, setup)?, EngineOptions::default())?;
+    let voxtral = open::to_measure(setup, |backend| backend)?;
     let one = |recording: &Recording| {
-        let Heard { summary, tokens, words } = recording.hear(&engine, setup.delay, setup.decoding())?;
+        let Heard { summary, tokens, words } = recording.hear(&voxtral, None)?;
         anyhow::Ok(Transcript { text: summary.text, words, tokens: Some(tokens) })
     };
     let transcripts = recordings.iter().map(one).collect::<Result<_, _>>()?;
-    let info = engine.info();
-    Ok((format!("{} on {}, {}", model.name, info.backend, info.device), transcripts))
+    let info = voxtral.info();
+    Ok((format!("{} on {}, {}", voxtral.model().name, info.backend, info.device), transcripts))
 }

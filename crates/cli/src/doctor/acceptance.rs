@@ -3,23 +3,21 @@
 use std::borrow::Cow;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::json;
+use voxtral::{BackendError, Decoding, Engine, Error, SessionOptions, Voxtral};
 use voxtral_audio::SAMPLE_RATE;
 use voxtral_cuda::CudaBackend;
-use voxtral_engine::{Decoding, Engine, SessionOptions};
-use voxtral_model::BackendError;
 use voxtral_transcript::score::mismatch_ratio;
 use voxtral_transcript::{Report, TokenRecord};
 
 use super::Checks;
 use super::check::{Check, Status};
 use super::gpu::Gpu;
-use super::model::{self, Opened};
+use super::model::Opened;
 use super::smoke::Device;
 use crate::args::Doctor;
 use crate::compare;
@@ -94,25 +92,25 @@ impl Trial<'_> {
     fn run(&self, checks: &mut Checks) -> anyhow::Result<Option<Heard>> {
         let mut add = |check: Check| checks.add(check.on(self.device.name()));
         let start = Instant::now();
-        let engine = match self.device.engine(&self.opened.model) {
-            Ok(engine) => engine,
+        let voxtral = match self.device.open(&self.opened.model) {
+            Ok(voxtral) => voxtral,
             Err(error) => {
-                add(match error.downcast_ref() {
+                add(match &error {
                     // Where that is a failure, the check of the model has said so.
-                    Some(BackendError::OutOfMemory { .. } | BackendError::Unsupported(_)) => {
+                    Error::Backend(BackendError::OutOfMemory { .. } | BackendError::Unsupported(_)) => {
                         Check::skipped("load", error.to_string())
                     }
-                    _ => failed("load", format!("{error:#}")),
+                    _ => failed("load", format!("{:#}", anyhow::Error::from(error))),
                 })?;
                 ITEMS[1..].iter().try_for_each(|item| add(Check::skipped(item, "the model did not load")))?;
                 return Ok(None);
             }
         };
         let (open, place) = (self.opened.took, start.elapsed());
-        add(load(&engine, open, place))?;
+        add(load(&voxtral, open, place))?;
 
         let start = Instant::now();
-        let heard = match self.recording.hear(&engine, None, Decoding::Sequential) {
+        let heard = match self.recording.hear(&voxtral, Some(Decoding::Sequential)) {
             Ok(heard) => heard,
             Err(error) => {
                 add(failed("transcript", format!("{error:#}")))?;
@@ -123,18 +121,18 @@ impl Trial<'_> {
         let total = start.elapsed();
         add(transcript(&heard))?;
         add(timings(&heard, total))?;
-        add(verdict("parallel", self.parallel(&engine, &heard)))?;
-        add(verdict("sessions", self.sessions(&engine)))?;
+        add(verdict("parallel", self.parallel(&voxtral, &heard)))?;
+        add(verdict("sessions", self.sessions(voxtral.engine())))?;
         // The program that is started next puts the model on the device again.
-        drop(engine);
+        drop(voxtral);
         add(verdict("stdin", self.stdin(&heard)))?;
         Ok(Some(heard))
     }
 
     /// Guessing ahead gives the tokens of one a pass.
-    fn parallel(&self, engine: &Engine, sequential: &Heard) -> anyhow::Result<Check> {
+    fn parallel(&self, voxtral: &Voxtral, sequential: &Heard) -> anyhow::Result<Check> {
         let decoding = Decoding::Parallel { lookahead: LOOKAHEAD };
-        let parallel = self.recording.hear(engine, None, decoding)?;
+        let parallel = self.recording.hear(voxtral, Some(decoding))?;
         let passes = [sequential, &parallel].map(|heard| heard.summary.stats.passes);
         let differ = different(&sequential.tokens, &parallel.tokens);
         let facts = json!({ "different_tokens": differ, "sequential_passes": passes[0], "parallel_passes": passes[1] });
@@ -199,8 +197,8 @@ impl Trial<'_> {
     }
 }
 
-fn load(engine: &Engine, open: Duration, place: Duration) -> Check {
-    let info = engine.info();
+fn load(voxtral: &Voxtral, open: Duration, place: Duration) -> Check {
+    let info = voxtral.info();
     let [open_ms, place_ms] = [open, place].map(ms);
     let mut found = format!("{}: opened in {open_ms:.0} ms, in place after {place_ms:.0} ms more", info.device);
     if info.device_bytes > 0 {
@@ -278,8 +276,7 @@ fn fallback(args: &Doctor, encoded: &[u8], gpu: &Gpu, cpu: &Heard) -> anyhow::Re
     program.args(["--backend", "auto"]).env("CUDA_VISIBLE_DEVICES", "-1");
     let Answer { backend, tokens, stderr } = ask(program, encoded)?;
     let differ = different(&cpu.tokens, &tokens);
-    let said =
-        stderr.lines().find_map(|line| Some(&line[line.find("running on the processor")?..])).unwrap_or_default();
+    let said = stderr.lines().find_map(|line| Some(&line[line.find("running on the CPU")?..])).unwrap_or_default();
     let facts = json!({ "backend": backend, "different_tokens": differ, "said": said });
     let how = if gpu.usable.is_ok() { "with the GPU hidden" } else { "on this machine, which has no GPU to use," };
     if backend != "cpu" || said.is_empty() {
@@ -311,7 +308,7 @@ fn equal(name: &'static str, differ: usize, found: String) -> Check {
 fn program(args: &Doctor) -> anyhow::Result<Command> {
     let mut program = Command::new(std::env::current_exe().context("the program does not know where it is")?);
     program.args(["--stdin", "--format", "json", "--tokens", "--device", &args.device.to_string()]);
-    program.arg("--model").arg(model::folder(args).unwrap_or(Path::new("digits")));
+    program.arg("--model").arg(args.model.clone().unwrap_or_default().as_os_str());
     Ok(program)
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use voxtral::ModelRef;
 use voxtral_cpu::CpuBackend;
 use voxtral_cuda::CudaBackend;
 use voxtral_model::{Model, TensorData};
@@ -13,7 +14,6 @@ use super::check::{Check, Status, size};
 use super::gpu::Gpu;
 use super::system::Host;
 use crate::args::{BackendChoice, Doctor};
-use crate::model;
 
 /// An opened model.
 pub(crate) struct Opened {
@@ -24,13 +24,16 @@ pub(crate) struct Opened {
 
 /// The folder that was named, if it is one.
 pub(crate) fn folder(args: &Doctor) -> Option<&Path> {
-    model::folder(args.model.as_deref())
+    match &args.model {
+        Some(ModelRef::Folder(dir)) => Some(dir),
+        _ => None,
+    }
 }
 
 /// Opens the model; says what is wrong with it, or where it fits.
 pub(crate) fn open(args: &Doctor, host: &Host, gpu: &Gpu) -> (Option<Opened>, Check) {
     let start = Instant::now();
-    let model = match model::load(args.model.as_deref()) {
+    let model = match args.model.clone().unwrap_or_default().open() {
         Ok(model) => model,
         Err(error) => {
             let remedy =

@@ -3,10 +3,9 @@
 use std::time::Instant;
 
 use serde_json::json;
-use voxtral_cpu::{CpuBackend, CpuOptions};
-use voxtral_cuda::{CudaBackend, CudaOptions};
-use voxtral_engine::{Decoding, Engine, EngineOptions};
-use voxtral_model::{Model, ModelConfig, TOKEN_MS};
+use voxtral::{BackendChoice, Config, Error, Model, ModelRef, Voxtral};
+use voxtral_cuda::CudaBackend;
+use voxtral_model::{ModelConfig, TOKEN_MS};
 use voxtral_transcript::score::word_errors;
 
 use super::check::{Check, Status};
@@ -29,18 +28,14 @@ impl Device {
         }
     }
 
-    pub(crate) fn engine(self, model: &Model) -> anyhow::Result<Engine> {
-        let engine = match self {
-            Self::Cpu => {
-                Engine::new(model, Box::new(CpuBackend::new(model, CpuOptions::default())?), EngineOptions::default())?
-            }
-            Self::Cuda(device) => Engine::new(
-                model,
-                Box::new(CudaBackend::new(model, &CudaOptions { device, ..CudaOptions::default() }, &mut |_, _| {})?),
-                EngineOptions::default(),
-            )?,
+    /// Puts a model there.
+    pub(crate) fn open(self, model: &Model) -> Result<Voxtral, Error> {
+        let config = match self {
+            Self::Cpu => Config { backend: BackendChoice::Cpu, ..Config::default() },
+            Self::Cuda(device) => Config { backend: BackendChoice::Cuda, device, ..Config::default() },
         };
-        Ok(engine)
+        let opened = config.open_backend(model, &mut |_| {})?;
+        Voxtral::with_backend(&config, model.clone(), opened.backend)
     }
 }
 
@@ -48,8 +43,8 @@ impl Device {
 pub(crate) fn sample(device: Device) -> Check {
     let start = Instant::now();
     let heard = || {
-        let engine = device.engine(&voxtral_digits::model())?;
-        Recording::sample()?.hear(&engine, None, Decoding::Auto)
+        let voxtral = device.open(&ModelRef::Digits.open()?)?;
+        Recording::sample()?.hear(&voxtral, None)
     };
     let report = "this should not happen: please report it, with what `voxtral doctor --json` prints";
     let check = match heard() {
@@ -86,7 +81,8 @@ pub(crate) fn speed(device: Device, gpu: &Gpu) -> Check {
             }
         },
     };
-    let bytes = step_bytes(&ModelConfig::released());
+    // In bf16, as it is released.
+    let bytes = ModelConfig::released().decode_step_bytes(2);
     let step_ms = bytes as f64 / rate * 1e3;
     let rtf = step_ms / f64::from(TOKEN_MS);
     let facts = json!({ "bytes_per_s": rate, "step_bytes": bytes, "step_ms": step_ms, "real_time_factor": rtf });
@@ -104,21 +100,4 @@ pub(crate) fn speed(device: Device, gpu: &Gpu) -> Check {
         Check::bad("speed", Status::Warning, found, remedy)
     };
     check.with(facts).on(device.name())
-}
-
-/// Bytes that one position of the decoder reads: its products and the output projection, in bf16.
-fn step_bytes(config: &ModelConfig) -> u64 {
-    let d = &config.decoder;
-    let layer = 2 * d.dim * (d.q_dim() + d.kv_dim()) + 3 * d.dim * d.ffn_dim;
-    2 * (d.layers * layer + config.vocab * d.dim) as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_step_of_the_released_model_reads_most_of_it() {
-        assert_eq!(step_bytes(&ModelConfig::released()), 6_857_687_040);
-    }
 }

@@ -1,0 +1,19 @@
+//! Ctrl-C.
+
+use anyhow::Context;
+use voxtral::Stop;
+
+/// The exit code of a program that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
+
+/// The first Ctrl-C ends the audio, so that what was heard is printed; the second, or one while no audio is heard, ends the program.
+pub(crate) fn stops(stop: &Stop) -> anyhow::Result<()> {
+    let stop = stop.clone();
+    let interrupted = move || {
+        if stop.is_stopped() || stop.stop() == 0 {
+            // Without the clean-up of other libraries, which may wait for the very thing that hangs: a driver's waits for its device.
+            signal_hook::low_level::exit(INTERRUPTED);
+        }
+    };
+    ctrlc::set_handler(interrupted).context("cannot listen for Ctrl-C")
+}

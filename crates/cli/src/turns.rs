@@ -1,0 +1,103 @@
+//! Several transcripts that are made at the same time, written one after the other.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::output::Output;
+
+/// An output that many write to, in the order of their numbers. What the first writes is written at once; what others write is kept until
+/// their turn, and that is no more than their transcripts.
+pub(crate) struct Turns(Mutex<State>);
+
+struct State {
+    output: Output,
+    /// Whose turn it is.
+    number: usize,
+    kept: BTreeMap<usize, String>,
+}
+
+impl Turns {
+    /// The turn is that of number 0.
+    pub(crate) fn new(output: Output) -> Self {
+        Self(Mutex::new(State { output, number: 0, kept: BTreeMap::new() }))
+    }
+
+    /// Where number `number` writes.
+    pub(crate) fn turn(&self, number: usize) -> Turn<'_> {
+        Turn { turns: self, number }
+    }
+
+    /// The next number has its turn: what it has written already is written now.
+    pub(crate) fn next(&self) -> anyhow::Result<()> {
+        let state = &mut *self.lock();
+        state.number += 1;
+        state.kept.remove(&state.number).map_or(Ok(()), |text| state.output.write(&text))
+    }
+
+    pub(crate) fn into_output(self) -> Output {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).output
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one of many writes to, whole characters at a time.
+pub(crate) struct Turn<'a> {
+    turns: &'a Turns,
+    number: usize,
+}
+
+impl Write for Turn<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = str::from_utf8(bytes).map_err(io::Error::other)?;
+        let state = &mut *self.turns.lock();
+        if self.number == state.number {
+            // The error says which output it is, and its cause whether anybody reads it.
+            state.output.write(text).map_err(io::Error::other)?;
+        } else {
+            state.kept.entry(self.number).or_default().push_str(text);
+        }
+        Ok(bytes.len())
+    }
+
+    /// The output sees to it that what is written can be read at once.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// What is in a file that many have written to, by number and text; "next" is the next turn.
+    fn written(steps: &[(usize, &str)]) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let turns = Turns::new(Output::open(Some(&path)).unwrap());
+        for &(number, text) in steps {
+            match text {
+                "next" => turns.next().unwrap(),
+                text => turns.turn(number).write_all(text.as_bytes()).unwrap(),
+            }
+        }
+        turns.into_output().finish().unwrap();
+        fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn who_is_early_waits_for_its_turn() {
+        let steps = [(1, "b"), (0, "a"), (2, "d"), (0, "next"), (1, "c"), (2, "e"), (1, "next"), (2, "f")];
+        assert_eq!(written(&steps), "abcdef");
+    }
+
+    #[test]
+    fn who_has_written_nothing_is_passed_over() {
+        assert_eq!(written(&[(2, "c"), (0, "next"), (1, "next")]), "c");
+    }
+}
