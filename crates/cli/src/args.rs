@@ -24,7 +24,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bench or compare: a limit did not
 
 /// Writes down what is said, on your own machine, with Mistral's Voxtral Realtime.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(name = "voxtral", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -264,6 +264,7 @@ Examples:
   voxtral bench                                      the built-in sample
   voxtral bench --backends cpu,cuda talk.wav         two backends, one after the other
   voxtral bench --live talk.wav                      how late is each word?
+  voxtral bench --live --sessions 50 --minutes 10    does it keep up with 50 streams that have gone on for 10 minutes?
   voxtral bench --format json -o before.json talk.wav
   voxtral bench --against before.json talk.wav       after a change
 
@@ -290,6 +291,22 @@ pub(crate) struct Bench {
     /// Feed the audio as fast as it is spoken, and tell how long after each word was heard it came out
     #[arg(long)]
     pub live: bool,
+
+    /// With --live: so many streams at a time, the recordings repeated without an end; tells how late their tokens are
+    #[arg(long, value_name = "N", requires = "live", conflicts_with_all = ["repeat", "against"], value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub sessions: Option<u16>,
+
+    /// With --sessions: minutes that each stream has heard before it is measured, pushed as fast as possible
+    #[arg(long, value_name = "M", requires = "sessions", default_value_t = 0.0, value_parser = minutes)]
+    pub minutes: f64,
+
+    /// With --sessions: seconds that are measured
+    #[arg(long, value_name = "S", requires = "sessions", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub seconds: u16,
+
+    /// With --sessions: recordings that are transcribed at the same time, as fast as they go
+    #[arg(long = "files", value_name = "K", requires = "sessions", default_value_t = 0, value_parser = clap::value_parser!(u8))]
+    pub beside: u8,
 
     /// How the figures are written; JSON is what --against reads
     #[arg(long, value_enum, default_value_t = BenchFormat::Table)]
@@ -428,6 +445,11 @@ fn audio_weight(text: &str) -> Result<f32, String> {
         .ok()
         .filter(|weight| (0.0..=1000.0).contains(weight))
         .ok_or_else(|| format!("{text:?} is not from 0 to 1000"))
+}
+
+/// At most a day.
+fn minutes(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|m| (0.0..=1440.0).contains(m)).ok_or_else(|| format!("{text:?} is not from 0 to 1440"))
 }
 
 fn ratio(text: &str) -> Result<f64, String> {

@@ -9,6 +9,7 @@ use voxtral_engine::Schedule;
 use voxtral_model::TensorData;
 use voxtral_transcript::Audio;
 
+use super::capacity;
 use super::clock::{Call, Clocked, Log};
 use super::report::{Figures, Live, Measured, Memory, Percentiles, Settings, WordLatency, decimals};
 use crate::args::{Bench, Setup, name};
@@ -16,8 +17,11 @@ use crate::output::say;
 use crate::recording::{Recording, letters};
 use crate::{machine, open};
 
-/// Measures one backend: a run to warm up, then each recording as often as it was asked for.
+/// Measures one backend: a run to warm up, then each recording as often as it was asked for; or with so many at a time.
 pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> anyhow::Result<(Settings, Measured)> {
+    if let Some(sessions) = args.sessions {
+        return capacity::backend(setup, args, usize::from(sessions), recordings);
+    }
     machine::forget_peak_rss();
     let start = Instant::now();
     let log = Log::default();
@@ -59,6 +63,7 @@ pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> 
         device_mb: decimals(device_bytes as f64 / 1e6),
         memory: Memory { pass_mb: decimals(pass_bytes / 1e6), rate_gb_s: rate.map(|rate| decimals(rate / 1e9)) },
         recordings: figures,
+        capacity: Vec::new(),
     };
     Ok((settings, measured))
 }
@@ -196,7 +201,7 @@ fn ms(time: Duration) -> f64 {
 }
 
 /// Bytes of weights that a pass of the decoder reads.
-fn pass_bytes(model: &Model, backend: &str) -> f64 {
+pub(super) fn pass_bytes(model: &Model, backend: &str) -> f64 {
     // The GPU holds everything in bf16, the CPU reads what is stored.
     let weight_bytes = match model.weights.embedding.data() {
         TensorData::F32(_) if backend == "cpu" => 4,

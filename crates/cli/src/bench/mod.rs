@@ -1,11 +1,12 @@
 //! `voxtral bench`: recordings through each backend, and what it took.
 //!
 //! ```text
-//! flags ─measure─ figures of each backend and recording ─report─ table, JSON, CSV
-//!                                                └─against─ ratios to an earlier report
+//! flags ─┬─measure──┬─ figures of each backend and recording ─report─ table, JSON, CSV
+//!        └─capacity─┘  (one at a time, or many live ones)   └─against─ ratios to an earlier report
 //! ```
 
 mod against;
+mod capacity;
 mod clock;
 mod environment;
 mod measure;
@@ -45,8 +46,8 @@ pub(crate) fn run(args: &Bench) -> anyhow::Result<()> {
     });
     unless_closed(written)?;
     output.finish()?;
-    match past.flatten() {
-        Some(past) => Err(Unmet(past).into()),
+    match report.lost().or(past.flatten()) {
+        Some(unmet) => Err(Unmet(unmet).into()),
         None => Ok(()),
     }
 }

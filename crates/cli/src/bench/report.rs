@@ -48,7 +48,11 @@ pub(super) struct Measured {
     pub peak_rss_mb: f64,
     pub device_mb: f64,
     pub memory: Memory,
+    /// One at a time.
     pub recordings: Vec<Figures>,
+    /// Repeated, by many live sessions at a time.
+    #[serde(default)]
+    pub capacity: Vec<Capacity>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,6 +86,36 @@ pub(super) struct Figures {
     pub live: Option<Live>,
     /// Ratios to the report that was compared with.
     pub against: Option<Ratios>,
+}
+
+/// Live sessions, each in real time; percentiles are over the measured tokens of all of them.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Capacity {
+    /// The recording that they hear.
+    pub audio: String,
+    pub sessions: u64,
+    /// That each has heard beforehand.
+    pub minutes: f64,
+    /// That were measured.
+    pub seconds: f64,
+    pub tokens: u64,
+    /// Of all tokens of the sessions, those that did not come.
+    pub tokens_lost: u64,
+    /// From when the audio that a token needs was due to when its event could be read.
+    pub late_ms: Percentiles,
+    pub device_start_mb: f64,
+    pub device_end_mb: f64,
+    /// Part of the time in which the backend was at work.
+    pub busy: f64,
+    pub files: Option<Files>,
+}
+
+/// Recordings that were transcribed beside live sessions.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Files {
+    pub count: u8,
+    /// Seconds of audio that all of them got through in a second.
+    pub audio_s_per_s: f64,
 }
 
 /// How long after it was heard each word was written.
@@ -174,7 +208,9 @@ impl Report {
             s.model, s.delay_ms
         )?;
         let live = if s.live { ", audio as fast as it is spoken" } else { "" };
-        writeln!(out, "runs          {} after {} to warm up{live}; times are medians", s.runs, s.warm_up_runs)?;
+        if self.backends.iter().any(|measured| !measured.recordings.is_empty()) {
+            writeln!(out, "runs          {} after {} to warm up{live}; times are medians", s.runs, s.warm_up_runs)?;
+        }
         for measured in &self.backends {
             let Measured { load_ms, warm_start_ms, peak_rss_mb, device_mb, memory, .. } = measured;
             writeln!(out, "\n{}: {}", measured.backend, measured.device)?;
@@ -186,21 +222,63 @@ impl Report {
                 writeln!(out, "\n  {}, {:.3} s", figures.audio.path, figures.audio.duration_s)?;
                 figures.write_table(out, memory)?;
             }
+            for capacity in &measured.capacity {
+                capacity.write_table(out)?;
+            }
         }
         Ok(())
     }
 
     /// A line for each backend and recording, below a line of names.
     pub(super) fn csv(&self) -> String {
+        let one_at_a_time = |measured| move |figures| self.columns(measured, figures);
+        let many_at_a_time = |measured| move |capacity| self.capacity_columns(measured, capacity);
         let rows: Vec<_> = self
             .backends
             .iter()
-            .flat_map(|measured| measured.recordings.iter().map(|figures| self.columns(measured, figures)))
+            .flat_map(|measured| {
+                let one = measured.recordings.iter().map(one_at_a_time(measured));
+                one.chain(measured.capacity.iter().map(many_at_a_time(measured)))
+            })
             .collect();
         let line = |cells: Vec<String>| cells.join(",") + "\n";
         let names = rows.first().map(|row| row.iter().map(|(name, _)| (*name).to_owned()).collect());
         let values = rows.iter().map(|row| row.iter().map(|(_, value)| quoted(value)).collect());
         names.into_iter().chain(values).map(line).collect()
+    }
+
+    /// Where live sessions lost tokens.
+    pub(super) fn lost(&self) -> Option<String> {
+        let lost: u64 = self.backends.iter().flat_map(|measured| &measured.capacity).map(|c| c.tokens_lost).sum();
+        (lost > 0).then(|| format!("{lost} tokens did not come"))
+    }
+
+    fn capacity_columns(&self, measured: &Measured, capacity: &Capacity) -> Vec<(&'static str, String)> {
+        let (e, s, files) = (&self.environment, &self.settings, capacity.files.as_ref());
+        vec![
+            ("version", e.version.clone()),
+            ("commit", e.commit.clone()),
+            ("backend", measured.backend.clone()),
+            ("device", measured.device.clone()),
+            ("model", s.model.clone()),
+            ("delay_ms", s.delay_ms.to_string()),
+            ("decode", s.decode.clone()),
+            ("audio", capacity.audio.clone()),
+            ("sessions", capacity.sessions.to_string()),
+            ("minutes", capacity.minutes.to_string()),
+            ("seconds", capacity.seconds.to_string()),
+            ("tokens", capacity.tokens.to_string()),
+            ("tokens_lost", capacity.tokens_lost.to_string()),
+            ("late_p50_ms", capacity.late_ms.p50.to_string()),
+            ("late_p90_ms", capacity.late_ms.p90.to_string()),
+            ("late_p99_ms", capacity.late_ms.p99.to_string()),
+            ("late_max_ms", capacity.late_ms.max.to_string()),
+            ("device_start_mb", capacity.device_start_mb.to_string()),
+            ("device_end_mb", capacity.device_end_mb.to_string()),
+            ("busy", capacity.busy.to_string()),
+            ("files", files.map_or(0, |files| files.count).to_string()),
+            ("files_audio_s_per_s", files.map_or_else(String::new, |files| files.audio_s_per_s.to_string())),
+        ]
     }
 
     fn columns(&self, measured: &Measured, figures: &Figures) -> Vec<(&'static str, String)> {
@@ -278,6 +356,32 @@ impl Figures {
         }
         if let Some(Ratios { total, encode, pass }) = self.against {
             writeln!(out, "  against     total {total:.2}, encoder {encode:.2}, median pass {pass:.2} times as long")?;
+        }
+        Ok(())
+    }
+}
+
+impl Capacity {
+    fn write_table(&self, out: &mut String) -> std::fmt::Result {
+        let Self { audio, sessions, minutes, seconds, tokens, tokens_lost, busy, .. } = self;
+        let Percentiles { p50, p90, p99, max } = self.late_ms;
+        writeln!(
+            out,
+            "\n  {audio}, repeated: {sessions} live sessions, {minutes} minutes heard before, {seconds:.1} s measured"
+        )?;
+        writeln!(
+            out,
+            "  late        p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}, at most {max:.1} ms after their audio was due"
+        )?;
+        writeln!(out, "  tokens      {tokens}; {tokens_lost} lost")?;
+        let (start, end) = (self.device_start_mb, self.device_end_mb);
+        writeln!(
+            out,
+            "  device      {start:.0} MB at the start, {end:.0} MB at the end; at work {:.0} % of the time",
+            busy * 100.0
+        )?;
+        if let Some(Files { count, audio_s_per_s }) = self.files {
+            writeln!(out, "  files       {count} beside them, {audio_s_per_s:.1} seconds of audio a second")?;
         }
         Ok(())
     }

@@ -80,6 +80,25 @@ fn live_words_come_after_they_were_heard() {
 }
 
 #[test]
+fn live_sessions_lose_no_token() {
+    let args = ["--live", "--sessions", "3", "--minutes", "0.1", "--seconds", "1", "--files", "1"];
+    let report = json(&args);
+    let measured = &report["backends"][0];
+    assert_eq!(measured["recordings"], serde_json::json!([]));
+    let capacity = &measured["capacity"][0];
+    // A second is 12.5 tokens.
+    assert_eq!((&capacity["tokens"], &capacity["tokens_lost"]), (&(3 * 13).into(), &0.into()), "{capacity}");
+    assert_eq!((&capacity["sessions"], &capacity["files"]["count"]), (&3.into(), &1.into()));
+    assert!(capacity["files"]["audio_s_per_s"].as_f64().unwrap() > 0.0, "{capacity}");
+    let all = [&["--backend", "cpu"], &args[..7]].concat();
+    let (table, _) = bench(&all, 0);
+    assert!(table.contains("\n  tokens      ") && table.contains("; 0 lost\n"), "{table}");
+    let (csv, _) = bench(&[&all[..], &["--format", "csv"]].concat(), 0);
+    let lines: Vec<&str> = csv.lines().collect();
+    assert!(lines.len() == 2 && lines[0].contains(",late_p99_ms,"), "{csv}");
+}
+
+#[test]
 fn where_nothing_is_said_there_is_no_latency() {
     let dir = tempfile::tempdir().unwrap();
     let silence = dir.path().join("silence.wav");

@@ -190,6 +190,33 @@ fn an_interrupt_while_nothing_is_heard_ends_it() {
     assert_eq!((code, errors.as_str()), (Some(130), ""), "{text}");
 }
 
+/// The output takes nothing, and so what was heard is never written.
+#[test]
+fn a_second_interrupt_ends_a_program_that_hangs() {
+    let (_reader, mut full) = std::io::pipe().unwrap();
+    full.write_all(&[0; 1 << 16]).unwrap();
+    let mut command = program();
+    command.args(["--silent", "--stdin"]).stdin(Stdio::piped()).stdout(full);
+    let mut running = command.spawn().unwrap();
+    let mut stdin = running.stdin.take().unwrap();
+    stdin.write_all(&long_raw()).unwrap();
+    // A second one that came before the first was seen would be the first.
+    let deadline = std::time::Instant::now() + HANGS;
+    let ended = loop {
+        let kill = Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        match running.try_wait().unwrap() {
+            Some(status) => break status,
+            None if kill.success() && std::time::Instant::now() < deadline => {}
+            None => {
+                running.kill().unwrap();
+                panic!("it hangs");
+            }
+        }
+    };
+    assert_eq!(ended.code(), Some(130));
+}
+
 #[test]
 fn a_reader_that_leaves_ends_it_quietly() {
     let mut command = program();
