@@ -70,7 +70,7 @@ impl Recording {
     pub(crate) fn hear(&self, engine: &Engine, delay: Option<Delay>, decoding: Decoding) -> anyhow::Result<Heard> {
         let (mut words, mut tokens) = (Vec::new(), Vec::new());
         let summary = self.transcribe(engine, delay, decoding, Pace::AtOnce, |event, _| match event {
-            Event::Token { id, logprob } => tokens.push(TokenRecord { id, logprob }),
+            Event::Token(token) => tokens.push(token),
             Event::Word(word) => words.push(word),
             Event::Text(_) | Event::Done(_) => {}
         })?;
@@ -91,7 +91,8 @@ impl Recording {
             Pace::AtOnce => (usize::MAX, Some(self.samples.len() as u64)),
             Pace::Live => (1, None),
         };
-        let options = SessionOptions { delay, decoding, interval, samples, ..SessionOptions::default() };
+        let live = pace == Pace::Live;
+        let options = SessionOptions { delay, decoding, live, interval, samples, ..SessionOptions::default() };
         let (audio, events) = engine.session(options)?.split();
         std::thread::scope(|scope| {
             scope.spawn(move || self.feed(&audio, pace, start));

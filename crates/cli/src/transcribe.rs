@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use voxtral_audio::SAMPLE_RATE;
-use voxtral_engine::{Engine, Event, Events, SessionOptions, Stats, Stopper, Summary};
+use voxtral_engine::{Engine, EngineOptions, Event, Events, SessionOptions, SessionStats, Stopper, Summary};
 use voxtral_model::Delay;
-use voxtral_transcript::{Audio, Report, TokenRecord};
+use voxtral_transcript::{Audio, Report};
 
 use crate::args::{Format, Transcribe};
 use crate::input::Input;
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
     let start = Instant::now();
     let model = model::open(args.setup.model.as_deref(), args.silent)?;
     let delay = args.setup.delay.unwrap_or(model.tokenizer.default_delay());
-    let engine = Engine::new(&model, backend::choose(&model, &args.setup, args.silent)?)?;
+    let engine = Engine::new(&model, backend::choose(&model, &args.setup, args.silent)?, EngineOptions::default())?;
     let job = Job { args, engine: &engine, model: &model.name, delay, interrupt: &interrupt };
     let mut load = start.elapsed();
 
@@ -88,6 +88,7 @@ impl Job<'_> {
             delay: Some(self.delay),
             decoding: self.args.setup.decoding(),
             stop_at_eos: self.args.stop_at_eos,
+            live: input.is_live(),
             interval: if input.is_live() { self.args.interval.unwrap_or(1) } else { usize::MAX },
             samples: samples.filter(|_| !input.is_live()),
         };
@@ -142,8 +143,8 @@ impl Job<'_> {
                     let _ = output.send(text);
                 }
                 Event::Text(_) => {}
-                Event::Token { id, logprob } if self.args.tokens => tokens.push(TokenRecord { id, logprob }),
-                Event::Token { .. } => {}
+                Event::Token(token) if self.args.tokens => tokens.push(token),
+                Event::Token(_) => {}
                 Event::Word(word) if !as_text => words.push(word),
                 Event::Word(_) => {}
                 Event::Done(summary) => return Ok(Heard { summary, tokens, words }),
@@ -184,7 +185,7 @@ impl Job<'_> {
 
 /// For those who asked for more on standard error.
 fn tell(input: &Input, summary: &Summary, total: Duration) {
-    let Stats { positions, passes, certain, encode, decode, .. } = summary.stats;
+    let SessionStats { positions, passes, certain, encode, decode, .. } = summary.stats;
     tracing::debug!(
         "{}: {:.2} s of audio in {:.2} s ({:.2} s encoding, {:.2} s decoding)",
         input.name(),

@@ -16,39 +16,39 @@ pub(crate) struct KvCache {
 
 struct Layer {
     /// `[kv_heads, slots / BLOCK, head_dim, BLOCK]`
-    keys: Vec<f32>,
+    keys: Box<[f32]>,
     /// `[kv_heads, slots, value_stride]`
-    values: Vec<f32>,
+    values: Box<[f32]>,
 }
 
 impl KvCache {
-    /// For spans of up to `span` positions in a stream of up to `positions`. Memory that was never written to costs nothing: the
-    /// system hands out zeroed pages as they are touched.
-    pub(crate) fn new(config: &TransformerConfig, span: usize, positions: usize) -> Self {
-        let (slots, value_stride) = Self::slots_and_stride(config, span, positions);
-        let layer = || Layer {
-            keys: vec![0.0; config.kv_heads * slots * config.head_dim],
-            values: vec![0.0; config.kv_heads * slots * value_stride],
+    /// For spans of up to `span` positions. Memory that was never written to costs nothing: the system hands out zeroed pages as they
+    /// are touched. Fails with the bytes that it does not even promise.
+    pub(crate) fn new(config: &TransformerConfig, span: usize) -> Result<Self, usize> {
+        let (slots, value_stride) = Self::slots_and_stride(config, span);
+        let layer = |_| {
+            let keys = zeros(config.kv_heads * slots * config.head_dim)?;
+            Ok::<_, usize>(Layer { keys, values: zeros(config.kv_heads * slots * value_stride)? })
         };
-        Self {
-            layers: std::iter::repeat_with(layer).take(config.layers).collect(),
+        Ok(Self {
+            layers: (0..config.layers).map(layer).collect::<Result<_, _>>()?,
             slots,
             kv_heads: config.kv_heads,
             head_dim: config.head_dim,
             value_stride,
             window: config.window,
-        }
+        })
     }
 
-    /// Bytes of such rings when all of them has been written to.
+    /// Bytes that so many positions take.
     pub(crate) fn bytes(config: &TransformerConfig, span: usize, positions: usize) -> usize {
-        let (slots, value_stride) = Self::slots_and_stride(config, span, positions);
+        let (slots, value_stride) = Self::slots_and_stride(config, span);
+        let slots = slots.min(positions.div_ceil(BLOCK).saturating_mul(BLOCK));
         config.layers * config.kv_heads * slots * (config.head_dim + value_stride) * size_of::<f32>()
     }
 
-    fn slots_and_stride(config: &TransformerConfig, span: usize, positions: usize) -> (usize, usize) {
-        let slots = (config.window + span).min(positions.max(1)).next_multiple_of(BLOCK);
-        (slots, config.head_dim.next_multiple_of(BLOCK))
+    fn slots_and_stride(config: &TransformerConfig, span: usize) -> (usize, usize) {
+        ((config.window + span).next_multiple_of(BLOCK), config.head_dim.next_multiple_of(BLOCK))
     }
 
     /// Writes the keys and values of one position, `[kv_heads * head_dim]` each.
@@ -97,6 +97,11 @@ impl KvCache {
     }
 }
 
+/// So many zeros, or how many bytes are not to be had.
+pub(crate) fn zeros(len: usize) -> Result<Box<[f32]>, usize> {
+    bytemuck::allocation::try_zeroed_slice_box(len).map_err(|()| len.saturating_mul(size_of::<f32>()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,18 +121,24 @@ mod tests {
     }
 
     #[test]
-    fn rings_take_the_bytes_that_were_told() {
-        for (span, positions) in [(4, usize::MAX), (4, 7), (100, 30)] {
-            let cache = KvCache::new(&config(), span, positions);
+    fn a_full_cache_takes_the_bytes_that_were_told() {
+        for span in [4, 100] {
+            let cache = KvCache::new(&config(), span).unwrap();
             let values: usize = cache.layers.iter().map(|layer| layer.keys.len() + layer.values.len()).sum();
-            assert_eq!(KvCache::bytes(&config(), span, positions), values * 4, "{span}, {positions}");
+            assert_eq!(KvCache::bytes(&config(), span, 100_000), values * 4, "{span}");
+            assert!(KvCache::bytes(&config(), span, 7) < values * 4, "{span}");
         }
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        assert_eq!(zeros(usize::MAX / 8).unwrap_err(), usize::MAX / 8 * 4);
     }
 
     #[test]
     fn a_copy_into_a_ring_of_another_size_sees_the_same() {
         let config = config();
-        let (mut from, mut to) = (KvCache::new(&config, 4, usize::MAX), KvCache::new(&config, 100, usize::MAX));
+        let [mut from, mut to] = [4, 100].map(|span| KvCache::new(&config, span).unwrap());
         for p in 0..70 {
             let row: Vec<f32> = (0..6).map(|i| (p * 10 + i) as f32).collect();
             from.put(0, p, &row, &row);

@@ -15,9 +15,10 @@ mod stack;
 mod stem;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use voxtral_model::{
-    AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, Model,
+    AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Ledger, MAX_DECODE_ROWS, Model,
     ModelConfig, Prediction, Stage, StreamId, Tensor, TensorData, Weights, ada_scales, gelu,
 };
 
@@ -63,8 +64,8 @@ pub struct CpuBackend {
     model: Network,
     pool: rayon::ThreadPool,
     device: String,
+    ledger: Ledger,
     streams: BTreeMap<StreamId, Stream>,
-    opened: u64,
     last: Last,
 }
 
@@ -80,19 +81,14 @@ struct Network {
     head: Linear,
 }
 
-/// One speaker.
+/// The state of one stream. Its memory is as large as it may come to be, and the system gives a page of it when that is first touched.
 struct Stream {
     ada: Vec<Vec<f32>>,
     carry: Carry,
     encoder: KvCache,
     decoder: KvCache,
     /// `[AUDIO_WINDOW, dec_dim]`; token t is in row t % AUDIO_WINDOW.
-    audio: Vec<f32>,
-    /// Tokens of audio heard.
-    encoded: usize,
-    /// Positions decoded, and the furthest that ever were.
-    decoded: usize,
-    furthest: usize,
+    audio: Box<[f32]>,
 }
 
 /// What the last calls left, for `inspect`.
@@ -105,14 +101,17 @@ struct Last {
 }
 
 impl CpuBackend {
-    /// Memory that a stream of `positions` tokens comes to take, bytes; the weights are mapped, and come to it as they are stored.
-    pub fn stream_bytes(config: &ModelConfig, positions: usize) -> u64 {
-        let (encoder, decoder) = stream_rings(config, positions);
-        let audio = AUDIO_WINDOW * config.decoder.dim * size_of::<f32>();
-        let rings = [(&config.encoder, encoder), (&config.decoder, decoder)];
-        let rings: usize =
-            rings.into_iter().map(|(stack, (span, positions))| KvCache::bytes(stack, span, positions)).sum();
-        (rings + audio) as u64
+    /// Memory that a stream comes to take when it has heard `tokens` tokens, bytes; the weights are mapped, and come to it as they are
+    /// stored.
+    pub fn stream_memory(config: &ModelConfig, tokens: usize) -> u64 {
+        let audio = AUDIO_WINDOW.min(tokens) * config.decoder.dim * size_of::<f32>();
+        let encoder = KvCache::bytes(
+            &config.encoder,
+            MAX_ENCODE_TOKENS * config.downsample,
+            tokens.saturating_mul(config.downsample),
+        );
+        let decoder = KvCache::bytes(&config.decoder, MAX_DECODE_ROWS, tokens);
+        (encoder + decoder + audio) as u64
     }
 
     /// Puts a model in place. Copies nothing but norms and biases.
@@ -140,32 +139,22 @@ impl CpuBackend {
             decoder: Stack::new(&config.decoder, &weights.decoder, &weights.decoder_norm),
             head: Linear::new(&weights.embedding, None),
         };
-        Ok(Self { model: network, pool, device, streams: BTreeMap::new(), opened: 0, last: Last::default() })
+        let ledger = Ledger::new(config, MAX_ENCODE_TOKENS);
+        Ok(Self { model: network, pool, device, ledger, streams: BTreeMap::new(), last: Last::default() })
     }
 
-    fn add(&mut self, stream: Stream) -> StreamId {
-        self.opened += 1;
-        let id = StreamId(self.opened);
-        self.streams.insert(id, stream);
-        id
+    fn new_stream(&self, ada: Vec<Vec<f32>>, span: usize) -> Result<Stream, BackendError> {
+        let stream = self.model.new_stream(ada, span);
+        stream.map_err(|bytes| BackendError::OutOfMemory {
+            device: "cpu".into(),
+            needed: bytes as u64 / 1_000_000,
+            free: 0,
+        })
     }
 
-    /// Takes the streams of a batch out of their places, in the batch's order.
-    fn take(&mut self, ids: impl Iterator<Item = StreamId>) -> Result<Vec<(StreamId, Stream)>, BackendError> {
-        let mut taken = Vec::new();
-        for id in ids {
-            match self.streams.remove(&id) {
-                Some(stream) => taken.push((id, stream)),
-                None => {
-                    self.streams.extend(taken);
-                    return Err(BackendError::Contract(format!(
-                        "stream {} is not open, or has two spans in a call",
-                        id.0
-                    )));
-                }
-            }
-        }
-        Ok(taken)
+    /// Takes the streams of a checked batch out of their places, in the batch's order.
+    fn take(&mut self, ids: impl Iterator<Item = StreamId>) -> Vec<(StreamId, Stream)> {
+        ids.filter_map(|id| Some((id, self.streams.remove(&id)?))).collect()
     }
 }
 
@@ -174,57 +163,68 @@ impl Backend for CpuBackend {
         BackendInfo { backend: "cpu", device: self.device.clone(), device_bytes: 0, encode_tokens: MAX_ENCODE_TOKENS }
     }
 
-    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
-        let ada = ada_scales(&self.model.config, &self.model.weights, delay);
-        let stream = self.model.new_stream(ada, positions);
-        Ok(self.add(stream))
+    fn stream_bytes(&self, _: usize, _: usize) -> u64 {
+        0
     }
 
-    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError> {
-        let Some(of) = self.streams.get(&of) else {
-            return Err(BackendError::Contract(format!("stream {} is not open", of.0)));
-        };
-        let mut stream = self.model.new_stream(of.ada.clone(), positions);
+    fn free_bytes(&self) -> Result<u64, BackendError> {
+        Ok(u64::MAX)
+    }
+
+    fn open(&mut self, delay: Delay, span: usize) -> Result<StreamId, BackendError> {
+        let entry = self.ledger.open(span)?;
+        let ada = ada_scales(&self.model.config, &self.model.weights, delay);
+        let stream = self.new_stream(ada, span)?;
+        let id = self.ledger.add(entry);
+        self.streams.insert(id, stream);
+        Ok(id)
+    }
+
+    fn fork(&mut self, of: StreamId, span: usize) -> Result<StreamId, BackendError> {
+        let entry = self.ledger.fork(of, span)?;
+        let of = &self.streams[&of];
+        let mut stream = self.new_stream(of.ada.clone(), span)?;
         stream.carry = of.carry.clone();
-        stream.encoder.copy_from(&of.encoder, of.encoded * self.model.config.downsample);
-        stream.decoder.copy_from(&of.decoder, of.decoded);
+        stream.encoder.copy_from(&of.encoder, entry.encoded * self.model.config.downsample);
+        stream.decoder.copy_from(&of.decoder, entry.decoded);
         stream.audio.clone_from(&of.audio);
-        (stream.encoded, stream.decoded, stream.furthest) = (of.encoded, of.decoded, of.decoded);
-        Ok(self.add(stream))
+        let id = self.ledger.add(entry);
+        self.streams.insert(id, stream);
+        Ok(id)
+    }
+
+    fn grow(&mut self, stream: StreamId, tokens: usize) -> Result<(), BackendError> {
+        self.ledger.get(stream)?;
+        self.ledger.grown(stream, tokens);
+        Ok(())
     }
 
     fn close(&mut self, stream: StreamId) {
+        self.ledger.close(stream);
         self.streams.remove(&stream);
     }
 
     fn encode(&mut self, batch: &[EncodeSpan<'_>]) -> Result<(), BackendError> {
-        let token = self.model.config.frames_per_token() * self.model.config.audio.mel_bins;
-        if let Some(span) = batch.iter().find(|s| s.mel.is_empty() || s.mel.len() % token != 0) {
-            let what = format!("{} mel values are not whole tokens of {token}", span.mel.len());
-            return Err(BackendError::Contract(what));
+        let tokens = self.ledger.begin_encode(batch)?;
+        if !batch.is_empty() {
+            let mut streams = self.take(batch.iter().map(|span| span.stream));
+            self.pool.install(|| self.model.encode(batch, &tokens, &mut streams, &mut self.last));
+            self.streams.extend(streams);
         }
-        let tokens: usize = batch.iter().map(|s| s.mel.len() / token).sum();
-        if tokens > MAX_ENCODE_TOKENS {
-            return Err(BackendError::Contract(format!("{tokens} tokens in one encode, at most {MAX_ENCODE_TOKENS}")));
-        }
-        let mut streams = self.take(batch.iter().map(|s| s.stream))?;
-        self.pool.install(|| self.model.encode(batch, &mut streams, &mut self.last));
-        self.streams.extend(streams);
+        self.ledger.end_encode(batch);
         Ok(())
     }
 
     fn decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), BackendError> {
-        let rows: usize = batch.iter().map(|s| s.ids.len()).sum();
-        if rows > MAX_DECODE_ROWS {
-            return Err(BackendError::Contract(format!("{rows} rows in one decode, at most {MAX_DECODE_ROWS}")));
-        }
-        let mut streams = self.take(batch.iter().map(|s| s.stream))?;
-        let checked = batch.iter().zip(&streams).try_for_each(|(span, (_, stream))| self.model.check(span, stream));
-        if checked.is_ok() {
+        out.clear();
+        self.ledger.begin_decode(batch)?;
+        if !batch.is_empty() {
+            let mut streams = self.take(batch.iter().map(|span| span.stream));
             self.pool.install(|| self.model.decode(batch, &mut streams, &mut self.last, out));
+            self.streams.extend(streams);
         }
-        self.streams.extend(streams);
-        checked.map_err(BackendError::Contract)
+        self.ledger.end_decode(batch);
+        Ok(())
     }
 
     fn inspect(&mut self, stage: Stage) -> Result<Vec<f32>, BackendError> {
@@ -242,22 +242,26 @@ impl Backend for CpuBackend {
 }
 
 impl Network {
-    fn new_stream(&self, ada: Vec<Vec<f32>>, positions: usize) -> Stream {
+    /// Fails with the bytes that could not be had.
+    fn new_stream(&self, ada: Vec<Vec<f32>>, span: usize) -> Result<Stream, usize> {
         let config = &self.config;
-        let (encoder, decoder) = stream_rings(config, positions);
-        Stream {
+        Ok(Stream {
             ada,
             carry: self.stem.silence(),
-            encoder: KvCache::new(&config.encoder, encoder.0, encoder.1),
-            decoder: KvCache::new(&config.decoder, decoder.0, decoder.1),
-            audio: vec![0.0; AUDIO_WINDOW * config.decoder.dim],
-            encoded: 0,
-            decoded: 0,
-            furthest: 0,
-        }
+            encoder: KvCache::new(&config.encoder, span * config.downsample)?,
+            decoder: KvCache::new(&config.decoder, MAX_DECODE_ROWS)?,
+            audio: kv::zeros(AUDIO_WINDOW * config.decoder.dim)?,
+        })
     }
 
-    fn encode(&self, batch: &[EncodeSpan<'_>], streams: &mut [(StreamId, Stream)], last: &mut Last) {
+    /// `tokens` are those of each span's stream.
+    fn encode(
+        &self,
+        batch: &[EncodeSpan<'_>],
+        tokens: &[Range<usize>],
+        streams: &mut [(StreamId, Stream)],
+        last: &mut Last,
+    ) {
         let config = &self.config;
         let mut stem: Vec<_> = batch.iter().zip(&mut *streams).map(|(b, (_, s))| (b.mel, &mut s.carry)).collect();
         let x = self.stem.forward(self.arithmetic, &mut stem);
@@ -265,51 +269,26 @@ impl Network {
 
         let mut row = 0;
         let mut spans = Vec::new();
-        for (span, (_, stream)) in batch.iter().zip(&mut *streams) {
-            let rows = span.mel.len() / config.audio.mel_bins / ModelConfig::CONV_STRIDE;
-            let position = stream.encoded * config.downsample;
+        for (tokens, (_, stream)) in tokens.iter().zip(&mut *streams) {
+            let rows = tokens.len() * config.downsample;
+            let position = tokens.start * config.downsample;
             spans.push(Span { row, rows, position, cache: &mut stream.encoder, ada: None });
             row += rows;
         }
         let y = self.encoder.forward(self.arithmetic, x, &mut spans);
-        let tokens: Vec<usize> = spans.iter().map(|span| span.rows / config.downsample).collect();
 
         // `downsample` consecutive positions are one row of the adapter's input as they lie.
         let mut hidden = self.adapter[0].apply(self.arithmetic, &self.arithmetic.input(&y));
         hidden.iter_mut().for_each(|v| *v = gelu(*v));
         let audio = self.adapter[1].apply(self.arithmetic, &self.arithmetic.input(&hidden));
         let mut embeddings = audio.chunks_exact(config.decoder.dim);
-        for (tokens, (_, stream)) in tokens.into_iter().zip(&mut *streams) {
-            for embedding in embeddings.by_ref().take(tokens) {
-                stream.audio_mut(stream.encoded, config.decoder.dim).copy_from_slice(embedding);
-                stream.encoded += 1;
+        for (tokens, (_, stream)) in tokens.iter().zip(&mut *streams) {
+            for (token, embedding) in tokens.clone().zip(&mut embeddings) {
+                stream.audio_mut(token, config.decoder.dim).copy_from_slice(embedding);
             }
         }
         last.encoder = y;
         last.adapter = audio;
-    }
-
-    /// Whether a span may be decoded.
-    fn check(&self, span: &DecodeSpan<'_>, stream: &Stream) -> Result<(), String> {
-        if span.ids.is_empty() || span.position > stream.decoded {
-            return Err(format!(
-                "{} ids at {} do not follow the {} decoded",
-                span.ids.len(),
-                span.position,
-                stream.decoded
-            ));
-        }
-        let (first, end) = (span.position, span.position + span.ids.len());
-        if end > stream.encoded || first + AUDIO_WINDOW < stream.encoded {
-            return Err(format!("positions {first}..{end} are not among the audio kept, up to {}", stream.encoded));
-        }
-        if first + MAX_DECODE_ROWS < stream.furthest {
-            return Err(format!("position {first} is too far behind {}, the furthest decoded", stream.furthest));
-        }
-        match span.ids.iter().find(|&&id| id as usize >= self.config.vocab) {
-            Some(id) => Err(format!("token {id} is not one of {}", self.config.vocab)),
-            None => Ok(()),
-        }
     }
 
     fn decode(
@@ -329,8 +308,6 @@ impl Network {
                 x.extend_from_slice(stream.audio_mut(position, dim));
                 add_row(&mut x[at..], &self.weights.embedding, id as usize);
             }
-            stream.decoded = span.position + span.ids.len();
-            stream.furthest = stream.furthest.max(stream.decoded);
             let (position, rows) = (span.position, span.ids.len());
             spans.push(Span { row, rows, position, cache: &mut stream.decoder, ada: Some(&stream.ada) });
         }
@@ -349,12 +326,6 @@ impl Stream {
     fn audio_mut(&mut self, token: usize, dim: usize) -> &mut [f32] {
         &mut self.audio[token % AUDIO_WINDOW * dim..][..dim]
     }
-}
-
-/// Longest span and number of positions, in the encoder and in the decoder, of a stream of `positions` tokens.
-fn stream_rings(config: &ModelConfig, positions: usize) -> ((usize, usize), (usize, usize)) {
-    let encoder = (MAX_ENCODE_TOKENS * config.downsample, positions.saturating_mul(config.downsample));
-    (encoder, (MAX_DECODE_ROWS, positions))
 }
 
 /// `x += matrix[row, :]`.

@@ -25,7 +25,8 @@ fn every_stage_equals_the_goldens() {
             let options = CpuOptions { threads: 2, precision: Precision::F32, isa };
             let mut backend = CpuBackend::new(&model, options).unwrap();
             let tokens = case.split_once("_d").unwrap().1.parse::<u32>().unwrap();
-            let stream = backend.open(Delay::from_ms(tokens * 80).unwrap(), usize::MAX).unwrap();
+            let stream = backend.open(Delay::from_ms(tokens * 80).unwrap(), 21).unwrap();
+            backend.grow(stream, usize::MAX).unwrap();
             let close = |what: &str, got: &[f32], want: &[f32], tolerance: f32| {
                 let error = max_difference(got, want);
                 assert!(error <= tolerance, "{case} {layout} {}: {what} differs by {error:e}", isa.name());

@@ -1,12 +1,13 @@
 //! [`CudaBackend`]: streams, tables and the recorded passes behind the model's `Backend`.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use voxtral_model::{
-    AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, Model,
-    ModelConfig, Prediction, Stage, StreamId, TOKEN_MS, Weights, ada_scales,
+    Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Ledger, MAX_DECODE_ROWS, Model, ModelConfig,
+    Prediction, Stage, StreamId, TOKEN_MS, Weights, ada_scales,
 };
 
 use crate::device::{DeviceReport, copy_rate, device_error, open_device, out_of_memory, supported};
@@ -42,30 +43,20 @@ pub struct CudaBackend {
     config: ModelConfig,
     host: Weights,
     delays: HashMap<Delay, Arc<Buffer>>,
-    streams: BTreeMap<StreamId, Open>,
-    next: u64,
+    ledger: Ledger,
+    streams: BTreeMap<StreamId, State>,
     recorded: PerPass<Vec<Recorded>>,
     table: Table,
     uploads: PerPass<Upload>,
     mel: Upload,
     predictions: Download,
-    encoded: Vec<(StreamId, usize, usize)>,
+    encoded: Vec<(StreamId, Range<usize>)>,
     decoded_rows: usize,
     scratch: Scratch,
     weights: DeviceWeights,
     kernels: Kernels,
     stream: Stream,
     device: Arc<Device>,
-}
-
-/// An open stream.
-#[derive(Debug)]
-struct Open {
-    state: State,
-    positions: usize,
-    encoded: usize,
-    decoded: usize,
-    broken: bool,
 }
 
 /// Where a model's weights will lie, if the kernels can run it.
@@ -173,8 +164,8 @@ impl CudaBackend {
             config: config.clone(),
             host: weights.clone(),
             delays: HashMap::new(),
+            ledger: Ledger::new(config, MAX_ENCODE_TOKENS),
             streams: BTreeMap::new(),
-            next: 0,
             recorded,
             table: Table::default(),
             uploads,
@@ -197,15 +188,6 @@ impl CudaBackend {
 
     fn error(&self, error: DriverError) -> BackendError {
         device_error(&self.device, &error)
-    }
-
-    fn get(&self, id: StreamId) -> Result<&Open, BackendError> {
-        let state =
-            self.streams.get(&id).ok_or_else(|| BackendError::Contract(format!("stream {} is not open", id.0)))?;
-        if state.broken {
-            return Err(BackendError::Contract(format!("a call on stream {} failed; it can only be closed", id.0)));
-        }
-        Ok(state)
     }
 
     /// The scales of a delay, computed once.
@@ -239,95 +221,30 @@ impl CudaBackend {
         state.grow(tokens, &self.stream).map_err(|e| self.error(e))
     }
 
-    fn new_state(&self, positions: usize, ada: Arc<Buffer>) -> Result<State, BackendError> {
-        let shape = Shape::new(&self.config, MAX_ENCODE_TOKENS);
+    /// A stream that has memory for `tokens`.
+    fn new_state(&self, span: usize, tokens: usize, ada: Arc<Buffer>) -> Result<State, BackendError> {
+        let shape = Shape::new(&self.config, span);
         let mut state = State::new(shape, &self.device, ada).map_err(|e| self.error(e))?;
-        self.grow_state(&mut state, positions)?;
+        self.grow_state(&mut state, tokens)?;
         Ok(state)
     }
 
-    fn insert(&mut self, state: Open) -> StreamId {
-        let id = StreamId(self.next);
-        self.next += 1;
-        self.streams.insert(id, state);
-        id
-    }
-
-    /// Checks an encode call and returns each span's tokens.
-    fn check_encode(&self, batch: &[EncodeSpan<'_>]) -> Result<Vec<usize>, BackendError> {
-        let contract = |what: String| Err(BackendError::Contract(what));
-        let token = self.config.frames_per_token() * self.config.audio.mel_bins;
-        let mut all = Vec::new();
-        for (i, span) in batch.iter().enumerate() {
-            let state = self.get(span.stream)?;
-            let id = span.stream.0;
-            if !span.mel.len().is_multiple_of(token) || span.mel.is_empty() {
-                return contract(format!("stream {id}: {} mel values are no whole tokens of {token}", span.mel.len()));
-            }
-            if batch[..i].iter().any(|other| other.stream == span.stream) {
-                return contract(format!("stream {id} has two spans in one call"));
-            }
-            let tokens = span.mel.len() / token;
-            if state.encoded + tokens > state.positions {
-                return contract(format!(
-                    "stream {id}: {} tokens, opened for {}",
-                    state.encoded + tokens,
-                    state.positions
-                ));
-            }
-            all.push(tokens);
-        }
-        if all.iter().sum::<usize>() > MAX_ENCODE_TOKENS {
-            return contract(format!("{} tokens in one call, at most {MAX_ENCODE_TOKENS}", all.iter().sum::<usize>()));
-        }
-        Ok(all)
-    }
-
-    fn check_decode(&self, batch: &[DecodeSpan<'_>]) -> Result<(), BackendError> {
-        let contract = |what: String| Err(BackendError::Contract(what));
-        for (i, span) in batch.iter().enumerate() {
-            let state = self.get(span.stream)?;
-            let (id, end) = (span.stream.0, span.position.saturating_add(span.ids.len()));
-            if span.position > state.decoded || end > state.encoded || span.ids.is_empty() {
-                let (decoded, encoded, position) = (state.decoded, state.encoded, span.position);
-                return contract(format!(
-                    "stream {id}: span {position}..{end} of {decoded} decoded and {encoded} encoded"
-                ));
-            }
-            if span.position + AUDIO_WINDOW < state.encoded {
-                return contract(format!("stream {id}: the audio of position {} is gone", span.position));
-            }
-            if let Some(token) = span.ids.iter().find(|&&token| token as usize >= self.config.vocab) {
-                return contract(format!("stream {id}: id {token} of a vocabulary of {}", self.config.vocab));
-            }
-            if batch[..i].iter().any(|other| other.stream == span.stream) {
-                return contract(format!("stream {id} has two spans in one call"));
-            }
-        }
-        let rows: usize = batch.iter().map(|span| span.ids.len()).sum();
-        if rows > MAX_DECODE_ROWS {
-            return contract(format!("{rows} rows in one call, at most {MAX_DECODE_ROWS}"));
-        }
-        Ok(())
-    }
-
-    fn run_encode(&mut self, batch: &[EncodeSpan<'_>], tokens: &[usize]) -> Result<(), DriverError> {
+    fn run_encode(&mut self, batch: &[EncodeSpan<'_>], tokens: &[Range<usize>]) -> Result<(), DriverError> {
         let (d, fpt, bins) = (self.config.downsample, self.config.frames_per_token(), self.config.audio.mel_bins);
-        let total: usize = tokens.iter().sum();
+        let total: usize = tokens.iter().map(Range::len).sum();
         let Recorded { cut, graph } = Recorded::for_rows(&mut self.recorded.encode, total * d);
         self.table.clear();
         self.encoded.clear();
         let mel = self.mel.fill()?;
         let mut frames = 0;
-        for (span, &tokens) in batch.iter().zip(tokens) {
-            let open = &self.streams[&span.stream];
+        for (span, tokens) in batch.iter().zip(tokens) {
+            let state = &self.streams[&span.stream];
             mel[frames * bins * 4..][..span.mel.len() * 4].copy_from_slice(bytemuck::cast_slice(span.mel));
-            self.table.spans.push(open.state.span(frames, tokens * fpt));
-            frames += tokens * fpt;
-            let range = open.encoded..open.encoded + tokens;
-            self.table.push(open.state.encoder_rows(range.clone()), *cut);
-            self.table.tokens.extend(range.map(|t| open.state.token_row(t)));
-            self.encoded.push((span.stream, open.encoded, tokens));
+            self.table.spans.push(state.span(frames, tokens.len() * fpt));
+            frames += tokens.len() * fpt;
+            self.table.push(state.encoder_rows(tokens.clone()), *cut);
+            self.table.tokens.extend(tokens.clone().map(|t| state.token_row(t)));
+            self.encoded.push((span.stream, tokens.clone()));
         }
         let s = &self.scratch;
         self.mel.send(&self.stream, s.region(s.mel, frames * bins * 4))?;
@@ -345,7 +262,7 @@ impl CudaBackend {
         self.table.clear();
         self.decoded_rows = 0;
         for span in batch {
-            let state = &self.streams[&span.stream].state;
+            let state = &self.streams[&span.stream];
             let rows = (span.position..).zip(span.ids).map(|(p, &id)| state.decoder_row(p, id));
             self.table.push(rows, *cut);
         }
@@ -368,7 +285,7 @@ impl CudaBackend {
 
     fn run_inspect(&self, stage: Stage) -> Result<Vec<f32>, DriverError> {
         let (c, s) = (&self.config, &self.scratch);
-        let tokens: usize = self.encoded.iter().map(|(_, _, tokens)| tokens).sum();
+        let tokens: usize = self.encoded.iter().map(|(_, tokens)| tokens.len()).sum();
         match stage {
             Stage::ConvStem => self.read(s.region(s.stem, tokens * c.downsample * c.encoder.dim * 4)),
             Stage::Encoder => {
@@ -379,10 +296,10 @@ impl CudaBackend {
             }
             Stage::Adapter => {
                 let mut all = Vec::new();
-                for &(stream, first, tokens) in &self.encoded {
-                    let Some(open) = self.streams.get(&stream) else { continue };
-                    for token in first..first + tokens {
-                        all.extend(self.read::<f32>(open.state.audio_of(token))?);
+                for (stream, tokens) in &self.encoded {
+                    let Some(state) = self.streams.get(stream) else { continue };
+                    for token in tokens.clone() {
+                        all.extend(self.read::<f32>(state.audio_of(token))?);
                     }
                 }
                 Ok(all)
@@ -396,19 +313,11 @@ impl CudaBackend {
             }
         }
     }
-
-    fn mark_broken(&mut self, ids: impl Iterator<Item = StreamId>) {
-        for id in ids {
-            if let Some(state) = self.streams.get_mut(&id) {
-                state.broken = true;
-            }
-        }
-    }
 }
 
 impl Backend for CudaBackend {
     fn info(&self) -> BackendInfo {
-        let streams: usize = self.streams.values().map(|open| open.state.bytes()).sum();
+        let streams: usize = self.streams.values().map(State::bytes).sum();
         let delays: usize = self.delays.values().map(|ada| ada.bytes()).sum();
         let fixed = self.weights.bytes() + self.scratch.buffer().bytes() + Kernels::SCRATCH_BYTES;
         let device_bytes = (fixed + streams + delays) as u64;
@@ -420,67 +329,75 @@ impl Backend for CudaBackend {
         }
     }
 
-    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
-        self.device.bind().map_err(|e| self.error(e))?;
-        let ada = self.ada(delay)?;
-        let state = self.new_state(positions, ada)?;
-        Ok(self.insert(Open { state, positions, encoded: 0, decoded: 0, broken: false }))
+    fn stream_bytes(&self, span: usize, tokens: usize) -> u64 {
+        Shape::new(&self.config, span).bytes(tokens, self.device.granularity()) as u64
     }
 
-    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError> {
+    fn free_bytes(&self) -> Result<u64, BackendError> {
         self.device.bind().map_err(|e| self.error(e))?;
-        let parent = self.get(of)?;
-        if parent.encoded > positions {
-            let what = format!("stream {} holds {} tokens, its fork is to hold {positions}", of.0, parent.encoded);
-            return Err(BackendError::Contract(what));
-        }
-        let state = self.new_state(positions, parent.state.ada.clone())?;
-        let Open { encoded, decoded, .. } = *parent;
-        let copied = state.copy_from(&parent.state, encoded, decoded, &self.stream);
+        let (free, _) = self.device.memory().map_err(|e| self.error(e))?;
+        Ok(free.saturating_sub(RESERVE))
+    }
+
+    fn open(&mut self, delay: Delay, span: usize) -> Result<StreamId, BackendError> {
+        let entry = self.ledger.open(span)?;
+        self.device.bind().map_err(|e| self.error(e))?;
+        let ada = self.ada(delay)?;
+        let state = self.new_state(span, entry.room, ada)?;
+        let id = self.ledger.add(entry);
+        self.streams.insert(id, state);
+        Ok(id)
+    }
+
+    fn fork(&mut self, of: StreamId, span: usize) -> Result<StreamId, BackendError> {
+        let entry = self.ledger.fork(of, span)?;
+        self.device.bind().map_err(|e| self.error(e))?;
+        let parent = &self.streams[&of];
+        let state = self.new_state(span, entry.room, parent.ada.clone())?;
+        let copied = state.copy_from(parent, entry.encoded, entry.decoded, &self.stream);
         copied.and_then(|()| self.stream.wait()).map_err(|e| self.error(e))?;
-        Ok(self.insert(Open { state, positions, encoded, decoded, broken: false }))
+        let id = self.ledger.add(entry);
+        self.streams.insert(id, state);
+        Ok(id)
+    }
+
+    fn grow(&mut self, stream: StreamId, tokens: usize) -> Result<(), BackendError> {
+        self.ledger.get(stream)?;
+        self.device.bind().map_err(|e| self.error(e))?;
+        if let Some(mut state) = self.streams.remove(&stream) {
+            let grown = self.grow_state(&mut state, tokens);
+            self.streams.insert(stream, state);
+            grown?;
+        }
+        self.ledger.grown(stream, tokens);
+        Ok(())
     }
 
     fn close(&mut self, stream: StreamId) {
         // A context that cannot be made current cannot free either; the next call says so.
         let _ = self.device.bind();
+        self.ledger.close(stream);
         self.streams.remove(&stream);
     }
 
     fn encode(&mut self, batch: &[EncodeSpan<'_>]) -> Result<(), BackendError> {
-        let tokens = self.check_encode(batch)?;
-        if batch.is_empty() {
-            return Ok(());
+        let tokens = self.ledger.begin_encode(batch)?;
+        if !batch.is_empty() {
+            self.device.bind().map_err(|e| self.error(e))?;
+            self.run_encode(batch, &tokens).map_err(|e| self.error(e))?;
         }
-        self.device.bind().map_err(|e| self.error(e))?;
-        if let Err(error) = self.run_encode(batch, &tokens) {
-            self.mark_broken(batch.iter().map(|span| span.stream));
-            return Err(self.error(error));
-        }
-        for (span, tokens) in batch.iter().zip(tokens) {
-            if let Some(state) = self.streams.get_mut(&span.stream) {
-                state.encoded += tokens;
-            }
-        }
+        self.ledger.end_encode(batch);
         Ok(())
     }
 
     fn decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), BackendError> {
         out.clear();
-        self.check_decode(batch)?;
-        if batch.is_empty() {
-            return Ok(());
+        self.ledger.begin_decode(batch)?;
+        if !batch.is_empty() {
+            self.device.bind().map_err(|e| self.error(e))?;
+            self.run_decode(batch, out).map_err(|e| self.error(e))?;
         }
-        self.device.bind().map_err(|e| self.error(e))?;
-        if let Err(error) = self.run_decode(batch, out) {
-            self.mark_broken(batch.iter().map(|span| span.stream));
-            return Err(self.error(error));
-        }
-        for span in batch {
-            if let Some(state) = self.streams.get_mut(&span.stream) {
-                state.decoded = span.position + span.ids.len();
-            }
-        }
+        self.ledger.end_decode(batch);
         Ok(())
     }
 

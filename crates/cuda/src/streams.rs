@@ -20,8 +20,8 @@ type Result<T> = std::result::Result<T, DriverError>;
 pub struct RingShape {
     /// Its length, whole blocks.
     slots: usize,
-    /// Slots that a position sees.
-    window: usize,
+    /// The newest so many are kept: those that a position sees, and those before which it may be decoded again.
+    kept: usize,
     /// Keys, and values, of each layer.
     planes: usize,
     /// Bytes of one slot of a plane.
@@ -29,9 +29,9 @@ pub struct RingShape {
 }
 
 impl RingShape {
-    fn new(c: &TransformerConfig, span: usize) -> Self {
-        let slots = c.window.saturating_add(span).next_multiple_of(SLOT_BLOCK);
-        Self { slots, window: c.window, planes: 2 * c.layers, slot_bytes: c.kv_dim() * 2 }
+    fn new(c: &TransformerConfig, span: usize, again: usize) -> Self {
+        let slots = (c.window + span).next_multiple_of(SLOT_BLOCK);
+        Self { slots, kept: c.window + again, planes: 2 * c.layers, slot_bytes: c.kv_dim() * 2 }
     }
 
     fn block_bytes(&self) -> usize {
@@ -69,8 +69,8 @@ impl Shape {
     pub fn new(config: &ModelConfig, span: usize) -> Self {
         let (enc, dec) = (&config.encoder, &config.decoder);
         Self {
-            decoder: RingShape::new(dec, MAX_DECODE_ROWS),
-            encoder: RingShape::new(enc, span.min(MAX_ENCODE_TOKENS) * config.downsample),
+            decoder: RingShape::new(dec, MAX_DECODE_ROWS, MAX_DECODE_ROWS),
+            encoder: RingShape::new(enc, span.min(MAX_ENCODE_TOKENS) * config.downsample, 0),
             downsample: config.downsample,
             mel_carry: (ModelConfig::CONV_KERNEL - 1) * config.audio.mel_bins * 4,
             column_carry: enc.dim * 2,
@@ -213,10 +213,10 @@ struct Piece {
     bytes: usize,
 }
 
-/// The window before `end` in pieces that are contiguous in two rings of one width: as many whole blocks as wrap in neither, and a plane at
-/// a time where a block belongs to the window in part. There it may hold newer positions too, and in another ring these lie elsewhere.
+/// What is kept of the positions before `end`, in pieces that are contiguous in two rings of one width: as many whole blocks as wrap in neither, and a plane at
+/// a time where a block belongs to it in part. There it may hold newer positions too, and in another ring these lie elsewhere.
 fn pieces(to: &RingShape, from: &RingShape, end: usize) -> Vec<Piece> {
-    let mut at = end.saturating_sub(to.window);
+    let mut at = end.saturating_sub(to.kept);
     let mut all = Vec::new();
     while at < end {
         let (a, b) = (at % to.slots, at % from.slots);
@@ -295,9 +295,9 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_copied_whole_between_rings_of_other_lengths() {
-        let ring = |slots| RingShape { slots, window: 50, planes: 6, slot_bytes: 1 };
-        // A window of 50 may lie in three blocks; in a ring of two its first and its last share one.
+    fn what_is_kept_is_copied_between_rings_of_other_lengths() {
+        let ring = |slots| RingShape { slots, kept: 50, planes: 6, slot_bytes: 1 };
+        // 50 positions may lie in three blocks; in a ring of two its first and its last share one.
         for (to, from) in [(64, 64), (64, 160), (160, 64), (96, 128), (1024, 64)].map(|(a, b)| (ring(a), ring(b))) {
             for end in (0..200).chain([511, 512, 513, 1000]) {
                 let (mut copy, source) = (vec![0; filled(&to, 0).len()], filled(&from, end));
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_is_copied_has_memory_in_both() {
-        let ring = |slots| RingShape { slots, window: 50, planes: 6, slot_bytes: 1 };
+        let ring = |slots| RingShape { slots, kept: 50, planes: 6, slot_bytes: 1 };
         for (to, from) in [(64, 64), (64, 160), (160, 64), (1024, 64)].map(|(a, b)| (ring(a), ring(b))) {
             for end in 0..1100 {
                 for piece in pieces(&to, &from, end) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use voxtral_model::{Backend, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, Model, StreamId};
 
@@ -11,6 +11,23 @@ use crate::decoding::Pace;
 use crate::session::{Bell, Port, Session, SessionOptions};
 use crate::speaker::{ModelParts, Speaker};
 use crate::{EngineError, Schedule};
+
+/// What an engine promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// Most sessions at a time; one more is refused with [`EngineError::Full`].
+    pub max_sessions: usize,
+    /// The length of audio that a session is expected to have where it does not say. A session is admitted if the device has memory for
+    /// so much of it beside what the running sessions may still need.
+    pub expected: Duration,
+}
+
+impl Default for EngineOptions {
+    /// Any number of sessions, of five minutes each.
+    fn default() -> Self {
+        Self { max_sessions: usize::MAX, expected: Duration::from_secs(300) }
+    }
+}
 
 /// A model at work on a backend, for any number of sessions.
 ///
@@ -51,7 +68,8 @@ impl Engine {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn new(model: &Model, backend: Box<dyn Backend>) -> Result<Self, EngineError> {
+    pub fn new(model: &Model, backend: Box<dyn Backend>, options: EngineOptions) -> Result<Self, EngineError> {
+        let _ = options;
         let bell = Arc::new(Bell::default());
         let info = backend.info();
         let (encode_tokens, peak_device_bytes) = (info.encode_tokens, info.device_bytes);
@@ -67,7 +85,7 @@ impl Engine {
             pace: Pace::new(),
         };
         let thread = std::thread::Builder::new().name("voxtral-engine".into()).spawn(move || scheduler.run());
-        let thread = thread.map_err(|e| EngineError::Thread(e.to_string()))?;
+        let thread = thread.map_err(|e| EngineError::Thread(Arc::new(e)))?;
         Ok(Self { inbox, thread: Some(thread) })
     }
 
@@ -177,16 +195,16 @@ impl Scheduler {
             Some(&template) => template,
             None => self.warm_up(&schedule)?,
         };
-        let positions = options.samples.map_or(usize::MAX, |samples| schedule.tokens(samples));
-        let stream = self.backend.fork(template, positions)?;
-        Speaker::new(&self.model, schedule, options, self.encode_tokens, Arc::clone(port), stream, positions)
+        let stream = self.backend.fork(template, self.encode_tokens)?;
+        Speaker::new(&self.model, schedule, options, self.encode_tokens, Arc::clone(port), stream)
             .inspect_err(|_| self.backend.close(stream))
     }
 
     /// Runs through what all streams of a delay begin with, once.
     fn warm_up(&mut self, schedule: &Schedule) -> Result<StreamId, EngineError> {
         let tokens = schedule.constant_tokens();
-        let stream = self.backend.open(schedule.delay, tokens)?;
+        let stream = self.backend.open(schedule.delay, self.encode_tokens)?;
+        self.backend.grow(stream, tokens)?;
         self.templates.insert(schedule.delay, stream);
         let (_, frames) = self.model.begin(schedule)?;
         for mel in frames[..tokens * self.model.frames_of_token].chunks(self.encode_tokens * self.model.frames_of_token)
@@ -202,17 +220,8 @@ impl Scheduler {
         Ok(stream)
     }
 
-    /// Takes in audio, and makes room for it where there is more than was announced.
     fn listen(&mut self) {
-        for speaker in &mut self.speakers {
-            speaker.listen();
-            if speaker.outgrows_room() {
-                match self.backend.fork(speaker.stream, usize::MAX) {
-                    Ok(larger) => self.backend.close(speaker.move_to(larger)),
-                    Err(error) => speaker.port.end(Err(error.into())),
-                }
-            }
-        }
+        self.speakers.iter_mut().for_each(Speaker::listen);
     }
 
     /// Encodes what has been heard, as much of it as one call takes. False when there was nothing.
@@ -221,7 +230,12 @@ impl Scheduler {
         let (mut who, mut batch) = (Vec::new(), Vec::new());
         for (index, speaker) in self.speakers.iter().enumerate() {
             if let Some(mel) = speaker.due_audio(budget) {
-                budget -= mel.len() / self.model.frames_of_token;
+                let tokens = mel.len() / self.model.frames_of_token;
+                if let Err(error) = self.backend.grow(speaker.stream, speaker.encoded_tokens() + tokens) {
+                    speaker.port.end(Err(error.into()));
+                    continue;
+                }
+                budget -= tokens;
                 who.push((index, mel.len()));
                 batch.push(EncodeSpan { stream: speaker.stream, mel });
             }

@@ -2,11 +2,11 @@
 //!
 //! ```
 //! use voxtral_cpu::{CpuBackend, CpuOptions};
-//! use voxtral_engine::{Engine, Event, SessionOptions};
+//! use voxtral_engine::{Engine, EngineOptions, Event, SessionOptions};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = voxtral_model::Model::digits();
 //! let backend = CpuBackend::new(&model, CpuOptions::default())?;
-//! let engine = Engine::new(&model, Box::new(backend))?;
+//! let engine = Engine::new(&model, Box::new(backend), EngineOptions::default())?;
 //! let mut session = engine.session(SessionOptions::default())?;
 //! session.push_samples(&[0.0; 16000])?; // 16 kHz mono, in pieces of any size
 //! session.finish();
@@ -40,10 +40,11 @@ mod session;
 mod speaker;
 
 pub use decoding::Decoding;
-pub use engine::Engine;
+pub use engine::{Engine, EngineOptions};
 pub use error::EngineError;
 pub use schedule::Schedule;
-pub use session::{AudioIn, Event, Events, Session, SessionOptions, Stats, Stopper, Summary};
+pub use session::{AudioIn, Events, Session, SessionOptions, Stopper};
+pub use voxtral_transcript::{Event, SessionStats, Summary};
 
 /// The README's example compiles.
 #[cfg(doctest)]

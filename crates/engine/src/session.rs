@@ -2,10 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use voxtral_model::Delay;
-use voxtral_transcript::Word;
+use voxtral_transcript::Event;
 
 use crate::{Decoding, EngineError};
 
@@ -23,66 +22,20 @@ pub struct SessionOptions {
     pub decoding: Decoding,
     /// End the session at the model's end-of-sequence token, instead of where the audio ends.
     pub stop_at_eos: bool,
+    /// Whether the audio comes as it is spoken. Live sessions go before others: recordings take what time they leave.
+    pub live: bool,
     /// Tokens of audio (80 ms each) that the encoder waits for: 1 for the least latency, many for the least work; more than one call of
     /// the backend takes counts as that many. The result is the same.
     pub interval: usize,
-    /// How many samples there will be, if that is known: the session then takes no more memory than they need. If there are more
-    /// after all, it takes more.
+    /// How many samples there will be, if that is known, else [`EngineOptions::expected`](crate::EngineOptions::expected): memory for
+    /// so many is promised. If there are more after all, the session goes on as long as there is memory.
     pub samples: Option<u64>,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { delay: None, decoding: Decoding::Auto, stop_at_eos: false, interval: 1, samples: None }
+        Self { delay: None, decoding: Decoding::Auto, stop_at_eos: false, live: true, interval: 1, samples: None }
     }
-}
-
-/// What happens in a session, in order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// The model wrote a token, one for each 80 ms of audio.
-    Token {
-        /// Its id.
-        id: u32,
-        /// The natural logarithm of its probability.
-        logprob: f32,
-    },
-    /// Text became certain: the transcript goes on with it.
-    Text(String),
-    /// A word is complete.
-    Word(Word),
-    /// All audio is transcribed. Nothing follows.
-    Done(Summary),
-}
-
-/// A whole session.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Summary {
-    /// The transcript, without space around it.
-    pub text: String,
-    /// Seconds of audio.
-    pub audio_s: f64,
-    /// What it took.
-    pub stats: Stats,
-}
-
-/// What a session took. Passes that it shared with others count whole.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Stats {
-    /// Decoder positions, those of the prompt included.
-    pub positions: usize,
-    /// Tokens generated.
-    pub tokens: usize,
-    /// Decoder passes, the prompt's included.
-    pub passes: usize,
-    /// Passes that made so many positions certain: 1, 2 to 3, 4 to 7, and so on to 128. The prompt's is not among them.
-    pub certain: [usize; 8],
-    /// Time in the encoder.
-    pub encode: Duration,
-    /// Time in the decoder.
-    pub decode: Duration,
-    /// From the start of the session to its first text.
-    pub first_text: Option<Duration>,
 }
 
 /// One stream of audio and what comes of it.

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use voxtral_audio::{MelConfig, MelStream};
 use voxtral_model::{AUDIO_WINDOW, Kind, Model, Prediction, StreamId, Tokenizer};
-use voxtral_transcript::{Piece, Transcript};
+use voxtral_transcript::{Event, Piece, SessionStats, Summary, TokenRecord, Transcript};
 
 use crate::decoding::{Decoding, Guesses};
-use crate::session::{Event, Port, SessionOptions, Stats, Summary};
+use crate::session::{Port, SessionOptions};
 use crate::{EngineError, Schedule};
 
 /// Encoded tokens below which a stream asks for more, so that it need not wait where others go first.
@@ -34,8 +34,6 @@ pub(crate) struct Speaker {
     samples: u64,
     sample_rate: usize,
 
-    /// Tokens that the backend has room for.
-    room: usize,
     /// Tokens encoded and positions decoded.
     encoded: usize,
     position: usize,
@@ -49,7 +47,7 @@ pub(crate) struct Speaker {
 
     transcript: Transcript,
     opened: Instant,
-    stats: Stats,
+    stats: SessionStats,
 }
 
 impl Speaker {
@@ -61,7 +59,6 @@ impl Speaker {
         encode_tokens: usize,
         port: Arc<Port>,
         stream: StreamId,
-        room: usize,
     ) -> Result<Self, EngineError> {
         let (mel, mut frames) = model.begin(&schedule)?;
         frames.drain(..schedule.constant_tokens() * model.frames_of_token);
@@ -80,7 +77,6 @@ impl Speaker {
             frames_of_token: model.frames_of_token,
             samples: 0,
             sample_rate: model.mel.sample_rate,
-            room,
             encoded: schedule.constant_tokens(),
             position: schedule.constant_tokens(),
             end: None,
@@ -89,7 +85,7 @@ impl Speaker {
             inputs: Vec::new(),
             transcript: Transcript::new(),
             opened: Instant::now(),
-            stats: Stats::default(),
+            stats: SessionStats::default(),
         })
     }
 
@@ -110,15 +106,8 @@ impl Speaker {
         }
     }
 
-    /// Whether there is more audio than was announced.
-    pub(crate) fn outgrows_room(&self) -> bool {
-        self.schedule.tokens(self.samples) > self.room
-    }
-
-    /// Goes on in `stream`, which has room for any length. Returns the one left behind.
-    pub(crate) fn move_to(&mut self, stream: StreamId) -> StreamId {
-        self.room = usize::MAX;
-        std::mem::replace(&mut self.stream, stream)
+    pub(crate) fn encoded_tokens(&self) -> usize {
+        self.encoded
     }
 
     fn audio_s(&self) -> f64 {
@@ -218,7 +207,7 @@ impl Speaker {
                 Kind::WordStart => Piece::Word,
                 _ => Piece::Special,
             };
-            events.push(Event::Token { id, logprob });
+            events.push(Event::Token(TokenRecord { id, logprob }));
             self.stats.tokens += 1;
             let text = self.transcript.push(piece, logprob);
             if !text.is_empty() {
@@ -279,7 +268,7 @@ impl ModelParts {
 
     /// A front-end that has heard the left pad, and the frames of it.
     pub(crate) fn begin(&self, schedule: &Schedule) -> Result<(MelStream, Vec<f32>), EngineError> {
-        let mut mel = MelStream::new(self.mel.clone()).map_err(|e| EngineError::FrontEnd(e.to_string()))?;
+        let mut mel = MelStream::new(self.mel.clone()).map_err(|e| EngineError::FrontEnd(Arc::new(e)))?;
         let mut frames = Vec::new();
         mel.push(&vec![0.0; schedule.left_samples()], &mut frames);
         Ok((mel, frames))

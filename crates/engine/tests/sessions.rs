@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use proptest::prelude::*;
 use voxtral_cpu::{CpuBackend, CpuOptions, Precision};
-use voxtral_engine::{Decoding, Engine, EngineError, Event, Session, SessionOptions, Summary};
+use voxtral_engine::{Decoding, Engine, EngineError, EngineOptions, Event, Session, SessionOptions, Summary};
 use voxtral_model::testing::{array, cases, golden, ids};
 use voxtral_model::{
     Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig, Prediction, Stage, StreamId,
@@ -17,7 +17,7 @@ fn cpu(model: &Model) -> CpuBackend {
 }
 
 fn engine(model: &Model) -> Engine {
-    Engine::new(model, Box::new(cpu(model))).unwrap()
+    Engine::new(model, Box::new(cpu(model)), EngineOptions::default()).unwrap()
 }
 
 /// The processor, whose encoded values are counted, which holds a byte for each open stream and fails when it is told to.
@@ -44,16 +44,28 @@ impl Backend for Watched {
         BackendInfo { device_bytes: self.open, ..self.cpu.info() }
     }
 
-    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
-        self.works()?;
-        self.open += 1;
-        self.cpu.open(delay, positions)
+    fn stream_bytes(&self, span: usize, tokens: usize) -> u64 {
+        self.cpu.stream_bytes(span, tokens)
     }
 
-    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError> {
+    fn free_bytes(&self) -> Result<u64, BackendError> {
+        self.cpu.free_bytes()
+    }
+
+    fn open(&mut self, delay: Delay, span: usize) -> Result<StreamId, BackendError> {
         self.works()?;
         self.open += 1;
-        self.cpu.fork(of, positions)
+        self.cpu.open(delay, span)
+    }
+
+    fn fork(&mut self, of: StreamId, span: usize) -> Result<StreamId, BackendError> {
+        self.works()?;
+        self.open += 1;
+        self.cpu.fork(of, span)
+    }
+
+    fn grow(&mut self, stream: StreamId, tokens: usize) -> Result<(), BackendError> {
+        self.works().and_then(|()| self.cpu.grow(stream, tokens))
     }
 
     fn close(&mut self, stream: StreamId) {
@@ -84,7 +96,7 @@ fn tokens(session: &mut Session) -> (Vec<(u32, u32)>, Summary) {
     let mut tokens = Vec::new();
     loop {
         match session.next_event().expect("a session ends with Done").unwrap() {
-            Event::Token { id, logprob } => tokens.push((id, logprob.to_bits())),
+            Event::Token(token) => tokens.push((token.id, token.logprob.to_bits())),
             Event::Done(summary) => return (tokens, summary),
             _ => {}
         }
@@ -160,7 +172,7 @@ fn audio_is_encoded_once_whatever_the_interval() {
     let model = Model::digits();
     let encoded = Arc::new(AtomicUsize::new(0));
     let watched = Watched { encoded: encoded.clone(), ..Watched::new(&model) };
-    let engine = Engine::new(&model, Box::new(watched)).unwrap();
+    let engine = Engine::new(&model, Box::new(watched), EngineOptions::default()).unwrap();
     let samples = noise(50_000, 9);
     let token = model.config.frames_per_token() * model.config.audio.mel_bins;
     let run = |interval: usize, chunk: usize| {
@@ -185,19 +197,19 @@ fn a_device_that_fails_ends_sessions_with_an_error() {
     for early in [false, true] {
         let fails = Arc::new(AtomicBool::new(early));
         let watched = Watched { fails: fails.clone(), ..Watched::new(&model) };
-        let engine = Engine::new(&model, Box::new(watched)).unwrap();
+        let engine = Engine::new(&model, Box::new(watched), EngineOptions::default()).unwrap();
         let mut sessions = [(); 2].map(|()| engine.session(SessionOptions::default()).unwrap());
         for session in &mut sessions {
             // It may have failed already, here and below.
             let _ = session.push_samples(&noise(16_000, 4));
-            while !early && !matches!(session.next_event(), Some(Ok(Event::Token { .. }))) {}
+            while !early && !matches!(session.next_event(), Some(Ok(Event::Token(_)))) {}
         }
         fails.store(true, Relaxed);
         for mut session in sessions {
             let _ = session.push_samples(&noise(16_000, 5));
             session.finish();
             let last = std::iter::from_fn(|| session.next_event()).last();
-            let told = matches!(&last, Some(Err(EngineError::Backend(what))) if what.contains("told to fail"));
+            let told = matches!(&last, Some(Err(EngineError::Backend(what))) if what.to_string().contains("told to fail"));
             assert!(told, "{last:?}");
         }
     }
@@ -241,7 +253,7 @@ fn an_hour_needs_no_more_memory_than_a_minute() {
     });
     let mut tokens = 0;
     for event in events {
-        tokens += usize::from(matches!(event.unwrap(), Event::Token { .. }));
+        tokens += usize::from(matches!(event.unwrap(), Event::Token(_)));
     }
     assert_eq!(tokens, 3600 * 16_000 / 1280 + 10);
     let resident = feeder.join().unwrap();
@@ -293,7 +305,7 @@ fn endings() {
 #[test]
 fn the_peak_of_device_memory_outlives_the_sessions() {
     let model = Model::digits();
-    let engine = Engine::new(&model, Box::new(Watched::new(&model))).unwrap();
+    let engine = Engine::new(&model, Box::new(Watched::new(&model)), EngineOptions::default()).unwrap();
     for _ in 0..2 {
         run(&engine, &noise(1280, 1), 1280, SessionOptions::default());
     }

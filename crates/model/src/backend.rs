@@ -28,8 +28,8 @@ pub struct DecodeSpan<'a> {
     /// Whose positions they are.
     pub stream: StreamId,
     /// The first position. At most the number of positions decoded so far: a position may be decoded again, with another id, and
-    /// then everything after it counts as not yet decoded. At most [`MAX_DECODE_ROWS`] before the furthest ever decoded: the rings
-    /// hold no more beyond their window.
+    /// then everything after it counts as not yet decoded. At most [`MAX_DECODE_ROWS`] before the furthest ever decoded: the KV
+    /// cache holds no more beyond its window.
     pub position: usize,
     /// Input ids, one a position. The audio of all these positions has been encoded and is among the newest [`AUDIO_WINDOW`].
     pub ids: &'a [u32],
@@ -71,7 +71,7 @@ pub struct BackendInfo {
 }
 
 /// Why a backend could not do what it was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum BackendError {
     /// Weights, or a stream's state, do not fit.
     #[error("not enough memory on {device}: {needed} MB are needed, {free} MB are free")]
@@ -101,33 +101,52 @@ pub enum BackendError {
 
 /// A model on a device: weights shared by any number of streams.
 ///
-/// A stream is one speaker's state and stays on the device: what the convolutions carry over, the key and value rings of encoder and
-/// decoder, the newest audio embeddings. Calls run to completion; a call that fails leaves the streams it named unusable but for
-/// [`Backend::close`], and all others as they were.
+/// A stream is the state of one input and stays on the device: what the convolutions carry over, the KV caches of encoder and decoder,
+/// the newest audio embeddings. It takes memory as it is [grown](Self::grow), until the attention windows are full.
+///
+/// Calls run to completion. A call that breaks the contract is refused with [`BackendError::Contract`] and changes nothing
+/// ([`Ledger`](crate::Ledger) checks that for all backends alike). A call that fails otherwise leaves the streams it named unusable but
+/// for [`Backend::close`], and all others as they were.
 ///
 /// What a row comes to depends neither on the other rows of its call nor on how positions are cut into calls.
 pub trait Backend: Send {
     /// What it runs on and how much of it is taken.
     fn info(&self) -> BackendInfo;
 
-    /// A new stream that has heard nothing, to be decoded at `delay`. It will not grow beyond `positions` tokens: the rings are no
-    /// larger than that needs, and `usize::MAX` is for streams without an end.
+    /// Device memory, in bytes, that a stream of such encode spans takes once it has room for `tokens`; 0 where the device is the host.
+    fn stream_bytes(&self, span: usize, tokens: usize) -> u64;
+
+    /// Device memory, in bytes, that streams may still take; `u64::MAX` where the device is the host.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn free_bytes(&self) -> Result<u64, BackendError>;
+
+    /// A new stream that has heard nothing and has room for nothing, to be decoded at `delay`. None of its encode spans will be longer
+    /// than `span` tokens, which is at least 1 and at most [`BackendInfo::encode_tokens`].
     ///
     /// # Errors
     /// When there is no memory for it.
-    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError>;
+    fn open(&mut self, delay: Delay, span: usize) -> Result<StreamId, BackendError>;
 
-    /// A new stream that has heard and decoded what `of` has, for up to `positions` tokens.
+    /// A new stream that has heard and decoded what `of` has, and has room for that, with encode spans of at most `span` tokens.
     ///
     /// # Errors
     /// When there is no memory for it, or `of` is not open.
-    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError>;
+    fn fork(&mut self, of: StreamId, span: usize) -> Result<StreamId, BackendError>;
+
+    /// Makes room for `tokens` tokens of audio in all. A stream that has it stays as it is, and so does one for which there is no
+    /// memory: it can go on as far as its room reaches.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    fn grow(&mut self, stream: StreamId, tokens: usize) -> Result<(), BackendError>;
 
     /// Frees a stream's memory. The id is never used again; closing it twice does nothing.
     fn close(&mut self, stream: StreamId);
 
     /// Turns log-mel frames into audio embeddings, which stay in their streams. At most [`BackendInfo::encode_tokens`] in all and one
-    /// span a stream.
+    /// span a stream, no longer than what the stream was opened for and within its room.
     ///
     /// # Errors
     /// When the device fails or a span breaks the contract.

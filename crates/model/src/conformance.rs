@@ -19,7 +19,7 @@ mod refusals;
 use crate::{Backend, Model, ModelConfig, Stage};
 use bench::{Bench, Live, Script};
 
-pub use refusals::{closed_streams_are_refused, mistakes_are_refused};
+pub use refusals::{closed_streams_are_refused, mistakes_are_refused, old_audio_is_refused};
 
 /// Makes the backend under test for a model.
 pub type Make<'a> = &'a dyn Fn(&Model) -> Box<dyn Backend>;
@@ -51,6 +51,7 @@ pub fn run(make: Make<'_>, terms: &Terms) {
     windows_have_their_width(make, terms);
     closed_streams_are_refused(make, terms);
     mistakes_are_refused(make, terms);
+    old_audio_is_refused(make, terms);
 }
 
 /// One model for each head width, the other dimensions taken in turn.
@@ -235,17 +236,19 @@ pub fn forks_are_equal_and_independent(make: Make<'_>, terms: &Terms) {
     });
 }
 
-/// Rings that wrap hold what rings that never need to would hold: a stream comes to the same whatever room it was opened with.
+/// KV caches that wrap hold what caches that never need to would hold, and growing moves nothing that matters: a stream comes to the
+/// same whatever room it has from the start and however long its encode spans may be.
 pub fn room_does_not_matter(make: Make<'_>, terms: &Terms) {
     on_each_model("room does not matter", make, terms, |bench| {
         for tokens in [5, 25, 640] {
             let script = Script::new(bench, 6, tokens, 7);
             let mut exact = bench.open(&script, tokens);
             let expected = bench.decode_rest(&mut exact, &[8]);
-            for room in [tokens + 1000, usize::MAX] {
-                let mut live = bench.open(&script, room);
+            for (span, room) in [(1, 0), (3, 17), (8, 0), (8, tokens + 1000), (4, usize::MAX)] {
+                let mut live = bench.open_for_spans(&script, span, room);
                 let got = bench.decode_rest(&mut live, &[8]);
-                bench.same(&format!("{tokens} tokens in a stream with room for {room}"), &expected, &got);
+                let what = format!("{tokens} tokens in spans of {span}, in a stream with room for {room} at first");
+                bench.same(&what, &expected, &got);
                 bench.close(&live);
             }
             bench.close(&exact);

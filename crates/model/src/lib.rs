@@ -19,6 +19,7 @@ pub mod conformance;
 mod delay;
 mod error;
 mod files;
+mod ledger;
 mod model;
 mod numerics;
 mod synth;
@@ -34,6 +35,7 @@ pub use backend::{
 pub use config::{AudioConfig, ConfigError, ModelConfig, TransformerConfig};
 pub use delay::{Delay, DelayError, TOKEN_MS};
 pub use error::ModelError;
+pub use ledger::{Entry, Ledger};
 pub use model::Model;
 pub use numerics::{Rope, ada_scales, gelu};
 pub use synth::{Recipe, SpecError, write_synthetic};

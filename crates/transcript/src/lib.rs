@@ -19,11 +19,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod event;
 pub mod format;
 mod report;
 pub mod score;
 mod similarity;
 mod transcript;
 
+pub use event::{Event, SessionStats, Summary};
 pub use report::{Audio, Report, Stats, TokenRecord};
 pub use transcript::{Piece, Transcript, Word};

@@ -54,14 +54,26 @@ impl Backend for Clocked {
         self.backend.info()
     }
 
-    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
-        let stream = self.backend.open(delay, positions)?;
+    fn stream_bytes(&self, span: usize, tokens: usize) -> u64 {
+        self.backend.stream_bytes(span, tokens)
+    }
+
+    fn free_bytes(&self) -> Result<u64, BackendError> {
+        self.backend.free_bytes()
+    }
+
+    fn open(&mut self, delay: Delay, span: usize) -> Result<StreamId, BackendError> {
+        let stream = self.backend.open(delay, span)?;
         self.templates.insert(stream);
         Ok(stream)
     }
 
-    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError> {
-        self.backend.fork(of, positions)
+    fn fork(&mut self, of: StreamId, span: usize) -> Result<StreamId, BackendError> {
+        self.backend.fork(of, span)
+    }
+
+    fn grow(&mut self, stream: StreamId, tokens: usize) -> Result<(), BackendError> {
+        self.backend.grow(stream, tokens)
     }
 
     fn close(&mut self, stream: StreamId) {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use voxtral_cuda::CudaBackend;
-use voxtral_engine::{Decoding, Engine, Event, Schedule};
+use voxtral_engine::{Decoding, Engine, EngineOptions, Event, Schedule};
 use voxtral_model::{Model, Tensor, TensorData};
 use voxtral_transcript::{Audio, Word};
 
@@ -20,7 +20,7 @@ pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> 
     let model = model::open(setup.model.as_deref(), true)?;
     let log = Log::default();
     let clocked = Clocked::new(backend::to_measure(&model, setup)?, log.clone());
-    let engine = Engine::new(&model, Box::new(clocked))?;
+    let engine = Engine::new(&model, Box::new(clocked), EngineOptions::default())?;
     let load = start.elapsed();
 
     let delay = setup.delay.unwrap_or(model.tokenizer.default_delay());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use voxtral_engine::Engine;
+use voxtral_engine::{Engine, EngineOptions};
 use voxtral_transcript::{Report, TokenRecord, Word};
 
 use crate::args::{BackendChoice, Compare, Setup, name, usage};
@@ -145,7 +145,7 @@ fn two<T>(flag: &str, values: &[T], of: impl Fn(&T) -> (String, Setup)) -> Optio
 /// Transcribes all recordings, one after the other; also tells on what.
 fn transcribe(setup: &Setup, recordings: &[Recording]) -> anyhow::Result<(String, Vec<Transcript>)> {
     let model = model::open(setup.model.as_deref(), true)?;
-    let engine = Engine::new(&model, backend::to_measure(&model, setup)?)?;
+    let engine = Engine::new(&model, backend::to_measure(&model, setup)?, EngineOptions::default())?;
     let one = |recording: &Recording| {
         let Heard { summary, tokens, words } = recording.hear(&engine, setup.delay, setup.decoding())?;
         anyhow::Ok(Transcript { text: summary.text, words, tokens: Some(tokens) })

@@ -153,7 +153,7 @@ impl Trial<'_> {
         let [before, free_before] = memory()?;
         // Longer than any delay, so that each session gives a token while it is still open.
         let silence = vec![0.0; 4 * SAMPLE_RATE as usize];
-        let options = SessionOptions { samples: Some(silence.len() as u64), ..SessionOptions::default() };
+        let options = SessionOptions { live: false, samples: Some(silence.len() as u64), ..SessionOptions::default() };
         let mut open = Vec::new();
         for _ in 0..SESSIONS {
             let mut session = engine.session(options)?;

@@ -68,7 +68,7 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &Opened) -> Check {
     let config = &opened.model.config;
     let (parameters, types) = (config.parameters(), types(&opened.model));
     let bytes_each = if types.contains(&"f32") { 4 } else { 2 };
-    let cpu_needs = (parameters * bytes_each, CpuBackend::stream_bytes(config, usize::MAX));
+    let cpu_needs = (parameters * bytes_each, CpuBackend::stream_memory(config, usize::MAX));
     let cpu_fit = host.memory.map_or(Fit::Whole, |memory| Fit::of(cpu_needs, memory.total));
     let gpu_needs = CudaBackend::needs(&opened.model, CudaBackend::LEAST_POSITIONS)
         .and_then(|least| Ok((least, CudaBackend::needs(&opened.model, usize::MAX)? - least)));

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde_json::json;
 use voxtral_cpu::{CpuBackend, CpuOptions};
 use voxtral_cuda::{CudaBackend, CudaOptions};
-use voxtral_engine::{Decoding, Engine};
+use voxtral_engine::{Decoding, Engine, EngineOptions};
 use voxtral_model::{Model, ModelConfig, TOKEN_MS};
 use voxtral_transcript::score::word_errors;
 
@@ -31,10 +31,13 @@ impl Device {
 
     pub(crate) fn engine(self, model: &Model) -> anyhow::Result<Engine> {
         let engine = match self {
-            Self::Cpu => Engine::new(model, Box::new(CpuBackend::new(model, CpuOptions::default())?))?,
+            Self::Cpu => {
+                Engine::new(model, Box::new(CpuBackend::new(model, CpuOptions::default())?), EngineOptions::default())?
+            }
             Self::Cuda(device) => Engine::new(
                 model,
                 Box::new(CudaBackend::new(model, &CudaOptions { device, ..CudaOptions::default() }, &mut |_, _| {})?),
+                EngineOptions::default(),
             )?,
         };
         Ok(engine)

@@ -128,7 +128,7 @@ fn full_size_bytes() -> u64 {
 
 /// Whether the full-size model runs in the processor's memory.
 pub(crate) fn memory(host: &Host) -> Check {
-    let needed = full_size_bytes() + CpuBackend::stream_bytes(&ModelConfig::released(), usize::MAX);
+    let needed = full_size_bytes() + CpuBackend::stream_memory(&ModelConfig::released(), usize::MAX);
     let Some(Memory { total, available }) = host.memory else {
         return Check::skipped("memory", "the system does not tell how much there is");
     };

@@ -1,4 +1,4 @@
-//! Every error text of the program has a row in the tables of `docs/wsl2.md`, and every row is of a text that there still is.
+//! Every error text of the program has a row in the tables of `docs/errors.md`, and every row is of a text that there still is.
 //!
 //! The texts are read from the sources: the `#[error("…")]` of every crate, and the sentences among what makes an error (see
 //! [`Collector::makes_errors`]). What a value stands for is `…` in both, and one that a text begins with, such as the name of a file,
@@ -14,8 +14,8 @@ use syn::{Attribute, Expr, Item, LitStr, Macro};
 
 use crate::support::root;
 
-const GUIDE: &str = "docs/wsl2.md";
-const SECTION: &str = "## Troubleshooting";
+const GUIDE: &str = "docs/errors.md";
+const SECTION: &str = "## Messages";
 
 /// Texts, as the tables show them, and the file that each comes from.
 type Texts = BTreeMap<String, PathBuf>;
@@ -94,7 +94,7 @@ fn texts_are_found_wherever_errors_are_made() {
 
 #[test]
 fn rows_are_read_from_the_section_alone() {
-    let guide = "| `before` | a | b |\n## Troubleshooting\n### Group\n| message | cause | remedy |\n|---|---|---|\n\
+    let guide = "| `before` | a | b |\n## Messages\n### Group\n| message | cause | remedy |\n|---|---|---|\n\
                  | `…: one`<br>`` run `two` `` | c | use `d` |\n## After\n| `after` | a | b |\n";
     assert_eq!(rows(guide), BTreeSet::from(["…: one".to_owned(), "run `two`".to_owned()]));
 }

@@ -11,7 +11,7 @@ use voxtral_cuda::table::{Counts, Row, Table};
 use voxtral_model::{Backend, DecodeSpan, EncodeSpan, Model, ModelConfig};
 
 use crate::gpu::{Gpu, random, rng};
-use crate::model::{backend, delay};
+use crate::model::{backend, open};
 use crate::twins_attention::{Call, Shape};
 
 /// The figures whose names hold `filter`; how many that are.
@@ -162,9 +162,18 @@ fn passes(_: &Gpu) {
     let begun = Instant::now();
     let mut backend = backend(&model);
     println!("load: {:.2} s for {:.2} GB", begun.elapsed().as_secs_f64(), backend.info().device_bytes as f64 / 1e9);
-    let full = backend.open(delay(), usize::MAX).expect("memory");
-    println!("device memory with one endless stream: {:.3} GB", backend.info().device_bytes as f64 / 1e9);
-    backend.close(full);
+    let live = open(&mut backend, 4, 0).expect("memory");
+    let fixed = backend.info().device_bytes;
+    for (what, tokens) in
+        [("31 tokens", 31), ("10 s", 156), ("a minute", 781), ("5 minutes", 3781), ("an hour", 45_031)]
+    {
+        let begun = Instant::now();
+        backend.grow(live, tokens).expect("memory");
+        let ms = begun.elapsed().as_secs_f64() * 1e3;
+        let taken = (backend.info().device_bytes - fixed) as f64 / 1e6;
+        println!("device memory of a live stream after {what}: {taken:.0} MB, grown in {ms:.2} ms");
+    }
+    backend.close(live);
 
     // 180 s and its padding: what a file is.
     let tokens = 2304;
@@ -174,7 +183,7 @@ fn passes(_: &Gpu) {
     for call in [64, 128, most] {
         let mut encode_s = Vec::new();
         for _ in 0..4 {
-            let stream = backend.open(delay(), tokens).expect("memory");
+            let stream = open(&mut backend, call, tokens).expect("memory");
             let begun = Instant::now();
             for _ in 0..tokens / call {
                 backend.encode(&[EncodeSpan { stream, mel: &mel[..call * len] }]).expect("encoded");
@@ -186,7 +195,7 @@ fn passes(_: &Gpu) {
     }
     let mel = &mel[..64 * len];
 
-    let stream = backend.open(delay(), 4 * tokens).expect("memory");
+    let stream = open(&mut backend, 64, 4 * tokens).expect("memory");
     let (mut position, mut encoded) = (0, 0);
     let mut out = Vec::new();
     let mut fill = |backend: &mut voxtral_cuda::CudaBackend, position: &mut usize, to: usize| {
@@ -225,11 +234,12 @@ fn passes(_: &Gpu) {
         position = first;
     }
 
-    let stream = backend.open(delay(), 4096).expect("memory");
+    let stream = open(&mut backend, 4, 0).expect("memory");
     let mut live = Vec::new();
     let mut out = Vec::new();
     for position in 0..800 {
         let begun = Instant::now();
+        backend.grow(stream, position + 1).expect("memory");
         backend.encode(&[EncodeSpan { stream, mel: &mel[..len] }]).expect("encoded");
         let encoded = begun.elapsed().as_secs_f64() * 1e3;
         backend.decode(&[DecodeSpan { stream, position, ids: &[32] }], &mut out).expect("decoded");
@@ -237,5 +247,8 @@ fn passes(_: &Gpu) {
     }
     live.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (p50, p99) = (live[live.len() / 2], live[live.len() * 99 / 100]);
-    println!("live step, encode and decode: p50 {:.3} ms ({:.3} of it encode), p99 {:.3} ms", p50.0, p50.1, p99.0);
+    println!(
+        "live step, growth, encode and decode: p50 {:.3} ms ({:.3} of it growth and encode), p99 {:.3} ms",
+        p50.0, p50.1, p99.0
+    );
 }

@@ -38,6 +38,8 @@ pub(super) struct Live {
     pub(super) script: Script,
     pub(super) encoded: usize,
     pub(super) decoded: usize,
+    /// Most tokens of an encode span.
+    pub(super) span: usize,
 }
 
 impl Live {
@@ -84,15 +86,27 @@ impl<'a> Bench<'a> {
         self.model.config.frames_per_token() * self.model.config.audio.mel_bins
     }
 
-    pub(super) fn open(&mut self, script: &Script, positions: usize) -> Live {
-        let id = self.backend.open(script.delay, positions).unwrap_or_else(|e| panic!("{}: open: {e}", self.label));
-        Live { id, script: script.clone(), encoded: 0, decoded: 0 }
+    /// A stream with the longest spans that a call takes, and room for so many tokens; more is made where it is needed.
+    pub(super) fn open(&mut self, script: &Script, room: usize) -> Live {
+        let span = self.backend.info().encode_tokens;
+        self.open_for_spans(script, span, room)
+    }
+
+    pub(super) fn open_for_spans(&mut self, script: &Script, span: usize, room: usize) -> Live {
+        let id = self.backend.open(script.delay, span).unwrap_or_else(|e| panic!("{}: open: {e}", self.label));
+        self.grow(id, room);
+        Live { id, script: script.clone(), encoded: 0, decoded: 0, span }
     }
 
     /// A fork of `of` that goes on with another script.
-    pub(super) fn fork(&mut self, of: &Live, script: &Script, positions: usize) -> Live {
-        let id = self.backend.fork(of.id, positions).unwrap_or_else(|e| panic!("{}: fork: {e}", self.label));
-        Live { id, script: script.clone(), encoded: of.encoded, decoded: of.decoded }
+    pub(super) fn fork(&mut self, of: &Live, script: &Script, room: usize) -> Live {
+        let id = self.backend.fork(of.id, of.span).unwrap_or_else(|e| panic!("{}: fork: {e}", self.label));
+        self.grow(id, room);
+        Live { id, script: script.clone(), encoded: of.encoded, decoded: of.decoded, span: of.span }
+    }
+
+    fn grow(&mut self, stream: StreamId, room: usize) {
+        self.backend.grow(stream, room).unwrap_or_else(|e| panic!("{}: grow: {e}", self.label));
     }
 
     pub(super) fn close(&mut self, live: &Live) {
@@ -105,6 +119,9 @@ impl<'a> Bench<'a> {
             return;
         }
         let len = self.token_len();
+        for (live, tokens) in &*batch {
+            self.grow(live.id, live.encoded + tokens);
+        }
         let spans: Vec<_> = batch
             .iter()
             .map(|(live, tokens)| EncodeSpan {
@@ -121,7 +138,7 @@ impl<'a> Bench<'a> {
     /// Encodes until so many tokens are heard.
     pub(super) fn hear(&mut self, live: &mut Live, tokens: usize) {
         while live.encoded < tokens {
-            let count = (tokens - live.encoded).min(8);
+            let count = (tokens - live.encoded).min(8).min(live.span);
             self.encode(&mut [(live, count)]);
         }
     }

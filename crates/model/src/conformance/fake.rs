@@ -28,12 +28,20 @@ enum Fault {
     GivesIdsTwice,
     TakesAnyId,
     TakesOldAudio,
+    RollsBackTooFar,
+    OutgrowsRoom,
+    TakesLongSpans,
+    BreaksWhenRefused,
 }
 
 #[derive(Clone)]
 struct Stream {
     delay: Delay,
-    positions: usize,
+    span: usize,
+    room: usize,
+    furthest: usize,
+    /// A call that was refused has left its mark.
+    marked: bool,
     /// A number for each token of audio.
     audio: Vec<u64>,
     embeddings: Vec<u64>,
@@ -73,6 +81,58 @@ impl Fake {
         self.streams.get_mut(&id).ok_or_else(|| BackendError::Contract("no such stream".to_owned()))
     }
 
+    /// Passes a refusal on, with what it must not leave behind.
+    fn refuse<T>(
+        &mut self,
+        streams: impl Iterator<Item = StreamId>,
+        checked: Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        if checked.is_err() {
+            for id in streams {
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    stream.marked = true;
+                }
+            }
+        }
+        checked
+    }
+
+    fn check_encode(&mut self, batch: &[EncodeSpan<'_>]) -> Result<(), BackendError> {
+        let fault = self.fault;
+        let token = self.config.frames_per_token() * self.config.audio.mel_bins;
+        Self::once(batch.iter().map(|span| span.stream))?;
+        let total: usize = batch.iter().map(|span| span.mel.len()).sum();
+        contract(total <= MAX_ENCODE_TOKENS * token, (), "too much audio")?;
+        for span in batch {
+            let stream = self.stream(span.stream)?;
+            let tokens = span.mel.len() / token;
+            contract(span.mel.len().is_multiple_of(token) && tokens > 0, (), "no tokens")?;
+            contract(tokens <= stream.span || fault == Fault::TakesLongSpans, (), "a long span")?;
+            let fits = stream.audio.len() + tokens <= stream.room;
+            contract(fits || fault == Fault::OutgrowsRoom, (), "no room")?;
+        }
+        Ok(())
+    }
+
+    fn check_decode(&mut self, batch: &[DecodeSpan<'_>]) -> Result<(), BackendError> {
+        let (fault, vocab) = (self.fault, self.config.vocab);
+        Self::once(batch.iter().map(|span| span.stream))?;
+        contract(batch.iter().map(|span| span.ids.len()).sum::<usize>() <= MAX_DECODE_ROWS, (), "too many rows")?;
+        for span in batch {
+            let stream = self.stream(span.stream)?;
+            contract(!span.ids.is_empty(), (), "no rows")?;
+            contract(span.position <= stream.ids.len(), (), "a gap")?;
+            contract(span.position + span.ids.len() <= stream.embeddings.len(), (), "audio not encoded")?;
+            let newest = stream.embeddings.len().saturating_sub(AUDIO_WINDOW) <= span.position;
+            contract(newest || fault == Fault::TakesOldAudio, (), "audio too old")?;
+            let near = span.position + MAX_DECODE_ROWS >= stream.furthest;
+            contract(near || fault == Fault::RollsBackTooFar, (), "too far back")?;
+            let known = span.ids.iter().all(|&id| (id as usize) < vocab);
+            contract(known || fault == Fault::TakesAnyId, (), "no such id")?;
+        }
+        Ok(())
+    }
+
     fn once(streams: impl Iterator<Item = StreamId>) -> Result<(), BackendError> {
         let mut seen = HashSet::new();
         contract(streams.into_iter().all(|stream| seen.insert(stream)), (), "a stream twice")
@@ -84,18 +144,34 @@ impl Backend for Fake {
         BackendInfo { backend: "fake", device: String::new(), device_bytes: 0, encode_tokens: MAX_ENCODE_TOKENS }
     }
 
-    fn open(&mut self, delay: Delay, positions: usize) -> Result<StreamId, BackendError> {
-        let first = *self.first_delay.get_or_insert(delay);
-        let delay = if self.fault == Fault::KeepsFirstDelay { first } else { delay };
-        Ok(self.add(Stream { delay, positions, audio: vec![], embeddings: vec![], ids: vec![] }))
+    fn stream_bytes(&self, _: usize, _: usize) -> u64 {
+        0
     }
 
-    fn fork(&mut self, of: StreamId, positions: usize) -> Result<StreamId, BackendError> {
-        let mut stream = Stream { positions, ..self.stream(of)?.clone() };
+    fn free_bytes(&self) -> Result<u64, BackendError> {
+        Ok(u64::MAX)
+    }
+
+    fn open(&mut self, delay: Delay, span: usize) -> Result<StreamId, BackendError> {
+        let first = *self.first_delay.get_or_insert(delay);
+        let delay = if self.fault == Fault::KeepsFirstDelay { first } else { delay };
+        let (audio, embeddings, ids) = (vec![], vec![], vec![]);
+        Ok(self.add(Stream { delay, span, room: 0, furthest: 0, marked: false, audio, embeddings, ids }))
+    }
+
+    fn fork(&mut self, of: StreamId, span: usize) -> Result<StreamId, BackendError> {
+        let mut stream = self.stream(of)?.clone();
+        stream = Stream { span, room: stream.audio.len(), furthest: stream.ids.len(), ..stream };
         if self.fault == Fault::ForgetsInFork {
             stream.ids.fill(0);
         }
         Ok(self.add(stream))
+    }
+
+    fn grow(&mut self, stream: StreamId, tokens: usize) -> Result<(), BackendError> {
+        let stream = self.stream(stream)?;
+        stream.room = stream.room.max(tokens);
+        Ok(())
     }
 
     fn close(&mut self, stream: StreamId) {
@@ -103,14 +179,12 @@ impl Backend for Fake {
     }
 
     fn encode(&mut self, batch: &[EncodeSpan<'_>]) -> Result<(), BackendError> {
+        let checked = self.check_encode(batch);
+        self.refuse(batch.iter().map(|span| span.stream), checked)?;
         let (fault, width) = (self.fault, self.config.decoder.dim);
         let token = self.config.frames_per_token() * self.config.audio.mel_bins;
-        Self::once(batch.iter().map(|span| span.stream))?;
-        let total: usize = batch.iter().map(|span| span.mel.len()).sum();
-        contract(total <= MAX_ENCODE_TOKENS * token, (), "too much audio")?;
         self.embeddings.clear();
         for span in batch {
-            contract(span.mel.len().is_multiple_of(token), (), "a part of a token")?;
             let stream = self.stream(span.stream)?;
             let mut embeddings = Vec::new();
             for (i, mel) in span.mel.chunks(token).enumerate() {
@@ -126,33 +200,29 @@ impl Backend for Fake {
     }
 
     fn decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), BackendError> {
+        let checked = self.check_decode(batch);
+        self.refuse(batch.iter().map(|span| span.stream), checked)?;
         let (fault, vocab, decoder) = (self.fault, self.config.vocab, self.config.decoder.clone());
-        Self::once(batch.iter().map(|span| span.stream))?;
-        contract(batch.iter().map(|span| span.ids.len()).sum::<usize>() <= MAX_DECODE_ROWS, (), "too many rows")?;
         out.clear();
         self.logits.clear();
         for span in batch {
             let stream = self.stream(span.stream)?;
-            contract(span.position <= stream.ids.len(), (), "a gap")?;
-            contract(span.position + span.ids.len() <= stream.embeddings.len(), (), "audio not encoded")?;
-            let newest = stream.embeddings.len().saturating_sub(AUDIO_WINDOW) <= span.position;
-            contract(newest || fault == Fault::TakesOldAudio, (), "audio too old")?;
-            let known = span.ids.iter().all(|&id| (id as usize) < vocab);
-            contract(known || fault == Fault::TakesAnyId, (), "no such id")?;
             let before = if fault == Fault::KeepsFirstId { stream.ids.len() } else { span.position };
             stream.ids.truncate(before);
             stream.ids.extend_from_slice(&span.ids[(before - span.position).min(span.ids.len())..]);
+            stream.furthest = stream.furthest.max(stream.ids.len());
             let mut rows = Vec::new();
             for row in 0..span.ids.len() {
                 let position = span.position + row;
                 let reach = decoder.layers * (decoder.window - 1)
                     + usize::from(fault == Fault::SeesTooFar)
-                    + usize::from(fault == Fault::FeelsRoom && stream.positions == usize::MAX)
+                    + usize::from(fault == Fault::FeelsRoom && stream.room == usize::MAX)
                     - usize::from(fault == Fault::SeesTooLittle);
                 let seen = position.saturating_sub(reach)..position + 1;
                 let quirk = match fault {
                     Fault::FeelsSpans => row,
                     Fault::FeelsCompany => batch.len(),
+                    Fault::BreaksWhenRefused => usize::from(stream.marked),
                     _ => 0,
                 };
                 let state = (&stream.ids[seen.clone()], &stream.embeddings[seen], stream.delay, quirk);
@@ -196,7 +266,7 @@ fn a_backend_that_keeps_the_contract_passes() {
 #[test]
 fn every_broken_promise_is_found_by_its_property() {
     type Property = fn(Make<'_>, &Terms);
-    let cases: [(Fault, Property); 12] = [
+    let cases: [(Fault, Property); 16] = [
         (Fault::FeelsChunks, chunks_do_not_matter),
         (Fault::FeelsSpans, spans_do_not_matter),
         (Fault::FeelsCompany, company_does_not_matter),
@@ -208,7 +278,11 @@ fn every_broken_promise_is_found_by_its_property() {
         (Fault::SeesTooLittle, windows_have_their_width),
         (Fault::GivesIdsTwice, closed_streams_are_refused),
         (Fault::TakesAnyId, mistakes_are_refused),
-        (Fault::TakesOldAudio, mistakes_are_refused),
+        (Fault::TakesOldAudio, old_audio_is_refused),
+        (Fault::RollsBackTooFar, mistakes_are_refused),
+        (Fault::OutgrowsRoom, mistakes_are_refused),
+        (Fault::TakesLongSpans, mistakes_are_refused),
+        (Fault::BreaksWhenRefused, mistakes_are_refused),
     ];
     for (fault, property) in cases {
         let failed = catch_unwind(AssertUnwindSafe(|| property(&fake(fault), &TERMS))).expect_err("not found");
