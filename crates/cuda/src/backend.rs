@@ -330,7 +330,7 @@ impl Backend for CudaBackend {
     }
 
     fn stream_bytes(&self, span: usize, tokens: usize) -> u64 {
-        Shape::new(&self.config, span).bytes(tokens, self.device.granularity()) as u64
+        Shape::new(&self.config, span).bytes_on(&self.device, tokens) as u64
     }
 
     fn free_bytes(&self) -> Result<u64, BackendError> {

@@ -101,6 +101,12 @@ impl Shape {
     pub fn bytes(&self, tokens: usize, granularity: usize) -> usize {
         self.parts(tokens).map(|bytes| bytes.next_multiple_of(granularity)).iter().sum()
     }
+
+    /// The same on a device; one that cannot map memory takes all of it at once.
+    pub fn bytes_on(&self, device: &Device, tokens: usize) -> usize {
+        let all_at_once = tokens > 0 && !device.maps_memory();
+        self.bytes(if all_at_once { usize::MAX } else { tokens }, device.granularity())
+    }
 }
 
 /// A stream's memory.
@@ -130,7 +136,7 @@ impl State {
 
     /// Device memory that it takes once it has grown to `tokens`.
     pub fn bytes_for(&self, tokens: usize) -> usize {
-        self.shape.bytes(tokens, self.device.granularity()).max(self.bytes())
+        self.shape.bytes_on(&self.device, tokens).max(self.bytes())
     }
 
     /// Grows to have memory for `tokens`; what is new is zeros, by work queued on `stream`. A masked key is multiplied by 0, which would

@@ -154,16 +154,19 @@ impl Drop for Physical {
 impl Growable {
     /// Addresses for `bytes`, no memory yet.
     pub fn reserve(device: &Arc<Device>, bytes: usize) -> Result<Self> {
+        if !device.maps_memory() {
+            return Ok(Self::plain(device, bytes));
+        }
         let reserved = device.whole_granules(bytes.max(1));
-        let backing = if device.maps_memory() {
-            let mut address = 0;
-            // SAFETY: `address` is a place for a device pointer; zeros leave alignment and place to the driver.
-            unsafe { driver!(cuMemAddressReserve(&mut address, reserved, 0, 0, 0))? };
-            Backing::Range(Address(address))
-        } else {
-            Backing::Plain(None)
-        };
-        Ok(Self { backing, reserved, mapped: 0, device: device.clone() })
+        let mut address = 0;
+        // SAFETY: `address` is a place for a device pointer; zeros leave alignment and place to the driver.
+        unsafe { driver!(cuMemAddressReserve(&mut address, reserved, 0, 0, 0))? };
+        Ok(Self { backing: Backing::Range(Address(address)), reserved, mapped: 0, device: device.clone() })
+    }
+
+    /// One for `bytes` of a device that cannot map memory.
+    pub fn plain(device: &Arc<Device>, bytes: usize) -> Self {
+        Self { backing: Backing::Plain(None), reserved: bytes.max(1), mapped: 0, device: device.clone() }
     }
 
     /// Where it begins; [`Address::NONE`] perhaps before it has grown.

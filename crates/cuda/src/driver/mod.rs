@@ -39,7 +39,7 @@ pub enum DriverError {
         found: usize,
     },
     /// Memory ran out, on the device or page-locked.
-    #[error("{call}: out of memory")]
+    #[error("{call}: {} (CUDA error {})", "out of memory", sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY as u32)]
     OutOfMemory {
         /// The driver's function.
         call: &'static str,
@@ -254,7 +254,7 @@ impl Device {
     }
 
     /// Whether it can map physical memory to addresses.
-    fn maps_memory(&self) -> bool {
+    pub fn maps_memory(&self) -> bool {
         self.granularity.is_some()
     }
 
@@ -302,6 +302,7 @@ mod tests {
     fn memory_that_ran_out_is_an_error_of_its_own() {
         let error = check("cuMemCreate", sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY).unwrap_err();
         assert_eq!(error, DriverError::OutOfMemory { call: "cuMemCreate", bytes: 0 });
+        assert_eq!(error.to_string(), "cuMemCreate: out of memory (CUDA error 2)");
         assert_eq!(error.asking(7), DriverError::OutOfMemory { call: "cuMemCreate", bytes: 7 });
     }
 

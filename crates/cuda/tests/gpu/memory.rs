@@ -45,18 +45,28 @@ fn take_all(gpu: &Gpu, least: usize) -> Vec<Buffer> {
 
 fn range(gpu: &Gpu) -> Result<(), String> {
     let unit = gpu.device.granularity();
+    let mapped = gpu.device.maps_memory();
+    println!("        units of {unit} bytes, {}", if mapped { "mapped as it grows" } else { "all at once" });
+    grows(gpu, mapped, Growable::reserve(&gpu.device, 40 * unit).map_err(words)?)?;
+    grows(gpu, false, Growable::plain(&gpu.device, 40 * unit))
+}
+
+/// A range of 40 units grows to 17, finds nothing, and goes on.
+fn grows(gpu: &Gpu, mapped: bool, mut range: Growable) -> Result<(), String> {
+    let unit = gpu.device.granularity();
     let before = gpu.free()?;
-    let mut range = Growable::reserve(&gpu.device, 40 * unit).map_err(words)?;
-    range.grow(1, &gpu.stream).map_err(words)?;
-    let plain = range.bytes() == 40 * unit;
-    println!("        units of {unit} bytes, {}", if plain { "all at once" } else { "mapped as it grows" });
-    holds(plain || range.bytes() == unit, || format!("{} bytes for one", range.bytes()))?;
-    let base = range.address();
     let ones = gpu.put(&vec![1u8; unit]);
+    let has = |range: &Growable, units: usize| {
+        let want = if mapped { units } else { 40 } * unit;
+        holds(range.bytes() == want, || format!("{} bytes for {units} units", range.bytes()))
+    };
+    range.grow(1, &gpu.stream).map_err(words)?;
+    has(&range, 1)?;
+    let base = range.address();
     gpu.stream.copy(range.region(0, unit), ones.all()).map_err(words)?;
     for units in [2, 2, 5, 17] {
         range.grow(units * unit, &gpu.stream).map_err(words)?;
-        holds(plain || range.bytes() == units * unit, || format!("{} bytes for {units} units", range.bytes()))?;
+        has(&range, units)?;
     }
     let read = |range: &Growable| -> Result<Vec<u8>, String> {
         let copy = Buffer::new(&gpu.device, 17 * unit).map_err(words)?;
@@ -64,20 +74,27 @@ fn range(gpu: &Gpu) -> Result<(), String> {
         Ok(gpu.get(&copy, 17 * unit))
     };
     let right = |all: &[u8]| all[..unit].iter().all(|&b| b == 1) && all[unit..].iter().all(|&b| b == 0);
-    holds(range.address() == base && right(&read(&range)?), || {
-        "what was there changed, or what is new is not 0".into()
-    })?;
-    if !plain {
+    let kept = |range: &Growable| -> Result<(), String> {
+        holds(range.address() == base && right(&read(range)?), || {
+            "what was there changed, or what is new is not 0".into()
+        })
+    };
+    kept(&range)?;
+    if mapped {
         let taken = take_all(gpu, unit / 2);
         let refused = range.grow(40 * unit, &gpu.stream);
         drop(taken);
         let short = matches!(refused, Err(DriverError::OutOfMemory { bytes, .. }) if bytes == (23 * unit) as u64);
-        holds(short && range.bytes() == 17 * unit, || format!("{refused:?}, {} bytes", range.bytes()))?;
-        holds(right(&read(&range)?), || "what was there changed when there was no more".into())?;
-        range.grow(40 * unit, &gpu.stream).map_err(words)?;
+        holds(short, || format!("{refused:?}"))?;
+        has(&range, 17)?;
+        kept(&range)?;
     }
+    range.grow(40 * unit, &gpu.stream).map_err(words)?;
+    has(&range, 40)?;
+    kept(&range)?;
     drop((range, ones));
-    holds(gpu.free()? == before, || format!("{before} bytes were free, {} are", gpu.free().unwrap_or(0)))
+    let after = gpu.free()?;
+    holds(after == before, || format!("{before} bytes were free, {after} are"))
 }
 
 /// What a stream comes to, bit for bit.
@@ -285,7 +302,7 @@ fn no_leak(gpu: &Gpu) -> Result<(), String> {
     let model = Model::digits();
     let mut backend = backend(&model);
     let mel = vec![0.5; 4 * model.config.frames_per_token() * model.config.audio.mel_bins];
-    let turn = |backend: &mut CudaBackend, i: usize| -> Result<Vec<Prediction>, String> {
+    let round = |backend: &mut CudaBackend, i: usize| -> Result<Vec<Prediction>, String> {
         let mut predictions = Vec::new();
         let stream = open(backend, 4 + i % 3, 4).map_err(words)?;
         backend.encode(&[EncodeSpan { stream, mel: &mel }]).map_err(words)?;
@@ -297,11 +314,11 @@ fn no_leak(gpu: &Gpu) -> Result<(), String> {
         backend.close(fork);
         Ok(predictions)
     };
-    let first = turn(&mut backend, 6)?;
+    let first = round(&mut backend, 6)?;
     let (before, info) = (gpu.free()?, backend.info());
     for i in 0..1000 {
         // Recorded passes know no stream's memory, which is another each time.
-        holds(turn(&mut backend, i)? == first, || format!("stream {i} came to something else"))?;
+        holds(round(&mut backend, i)? == first, || format!("stream {i} came to something else"))?;
     }
     let after = gpu.free()?;
     holds(before == after && info == backend.info(), || format!("{before} bytes were free, {after} are"))

@@ -174,7 +174,7 @@ fn released_widths(_: &Gpu) -> Result<(), String> {
 
 /// The same audio in calls of 1 to 100 tokens, again and again, bit for bit: a race shows itself now and then.
 fn again(_: &Gpu) -> Result<(), String> {
-    for (model, turns) in [(Model::digits(), 20), (released(1)?, 4)] {
+    for (model, rounds) in [(Model::digits(), 20), (released(1)?, 4)] {
         // More than a window and the longest span, where that is not 11 minutes: rings wrap.
         const TOKENS: usize = 300;
         let rng = &mut rng(19);
@@ -195,16 +195,16 @@ fn again(_: &Gpu) -> Result<(), String> {
             Ok((embeddings, all))
         };
         let first = round(1)?;
-        for (turn, most) in (0..turns).flat_map(|turn| [1, 2, 8, 32, 100].map(|most| (turn, most))) {
+        for (n, most) in (0..rounds).flat_map(|n| [1, 2, 8, 32, 100].map(|most| (n, most))) {
             let (embeddings, all) = round(most)?;
             if embeddings != first.0 {
                 let at = embeddings.iter().zip(&first.0).position(|(a, b)| a != b);
                 let token = at.map(|at| at / model.config.decoder.dim);
-                return Err(format!("turn {turn}, {most} tokens a call: token {token:?} came to another embedding"));
+                return Err(format!("round {n}, {most} tokens a call: token {token:?} came to another embedding"));
             }
             if all != first.1 {
                 let at = all.iter().zip(&first.1).position(|(a, b)| a != b);
-                return Err(format!("turn {turn}, {most} rows a call: position {at:?} came to something else"));
+                return Err(format!("round {n}, {most} rows a call: position {at:?} came to something else"));
             }
         }
     }
