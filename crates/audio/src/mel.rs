@@ -33,7 +33,8 @@ pub struct MelConfig {
     pub log_mel_max: f32,
 }
 
-/// Samples in, log-mel frames out.
+/// Samples in, log-mel frames out. A clone goes on from the same place.
+#[derive(Clone)]
 pub struct MelStream {
     config: MelConfig,
     hann: Vec<f64>,
@@ -51,6 +52,7 @@ pub struct MelStream {
 }
 
 /// One mel bin: its weights on the bins `first..` of the spectrum. Zero everywhere else.
+#[derive(Clone)]
 struct Filter {
     first: usize,
     weights: Vec<f32>,

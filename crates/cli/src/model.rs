@@ -14,7 +14,7 @@ pub(crate) fn folder(chosen: Option<&Path>) -> Option<&Path> {
 
 /// The model in a folder, or the built-in one.
 pub(crate) fn load(chosen: Option<&Path>) -> Result<Model, ModelError> {
-    folder(chosen).map_or_else(|| Ok(Model::digits()), Model::open)
+    folder(chosen).map_or_else(|| Ok(voxtral_digits::model()), Model::open)
 }
 
 /// The same, with a line about a folder on a Windows drive, and about the built-in model where nobody chose that.

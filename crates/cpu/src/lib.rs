@@ -1,4 +1,4 @@
-//! The model on the processor: a [`Backend`] over weights as they are stored, with vectors of whatever width the processor has.
+//! The model on the CPU: a [`Backend`] over weights as they are stored, with vectors of whatever width the CPU has.
 //!
 //! ```text
 //! encode: mel ─Stem─ positions ─Stack─ ─adapter─ audio ring          decode: E[id] + audio ─Stack─ ─E─ argmax
@@ -35,7 +35,7 @@ const MAX_ENCODE_TOKENS: usize = 64;
 /// What activations are computed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// The fastest that transcribes as well: bf16 dot products where processor and weights have them.
+    /// The fastest that transcribes as well: bf16 dot products where the CPU and the weights have them.
     #[default]
     Auto,
     /// Single precision throughout, on the weights as stored: the reference.
@@ -45,7 +45,7 @@ pub enum Precision {
 /// How to run.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuOptions {
-    /// Threads; 0 means one for each processor.
+    /// Threads; 0 means one for each core that the process may use.
     pub threads: usize,
     /// What activations are computed in.
     pub precision: Precision,
@@ -59,7 +59,7 @@ impl Default for CpuOptions {
     }
 }
 
-/// The model on the processor.
+/// The model on the CPU.
 pub struct CpuBackend {
     model: Network,
     pool: rayon::ThreadPool,
@@ -126,7 +126,7 @@ impl CpuBackend {
             .build()
             .map_err(|e| BackendError::Device { device: "cpu".into(), what: format!("cannot start threads: {e}") })?;
         let bf16 = options.precision == Precision::Auto && options.isa.has_bf16_dot();
-        let device = format!("{}, {} threads, {}", processor_name(), pool.current_num_threads(), options.isa.name());
+        let device = format!("{}, {} threads, {}", cpu_name(), pool.current_num_threads(), options.isa.name());
         tracing::debug!(device, bf16, "cpu backend");
         let linear = |l: &voxtral_model::Linear| Linear::new(&l.weight, l.bias.as_ref());
         let network = Network {
@@ -338,8 +338,8 @@ fn add_row(x: &mut [f32], matrix: &Tensor, row: usize) {
     }
 }
 
-/// What the system calls the processor.
-pub fn processor_name() -> String {
+/// The CPU's name, as the system tells it.
+pub fn cpu_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name =
         info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':')).map(|(_, name)| name.trim());

@@ -10,7 +10,7 @@ use crate::parallel::{self, SharedColumns};
 #[derive(Clone, Copy)]
 pub(crate) struct Arithmetic {
     pub isa: Isa,
-    /// Round activations to bf16 where the weights are bf16 and the processor has dot products of them.
+    /// Round activations to bf16 where the weights are bf16 and the CPU has dot products of them.
     pub bf16: bool,
 }
 
@@ -71,7 +71,8 @@ impl Linear {
         let out = Output { y: SharedColumns::new(y, self.n), bias: self.bias.as_deref(), accumulate };
         // A cache line of results, so that no two threads write the same one.
         parallel::split(self.n, 16, cost, |columns| {
-            product_columns(arithmetic.isa, activations, weight, self.k, &out, columns);
+            // SAFETY: the ranges of `split` do not overlap, and `y` is nobody else's.
+            unsafe { product_columns(arithmetic.isa, activations, weight, self.k, &out, columns) };
         });
     }
 }

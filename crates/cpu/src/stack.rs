@@ -72,18 +72,18 @@ impl Stack {
     pub(crate) fn forward(&self, arithmetic: Arithmetic, mut x: Vec<f32>, spans: &mut [Span<'_>]) -> Vec<f32> {
         let config = &self.config;
         let positions = spans.iter().flat_map(|s| s.position..s.position + s.rows);
-        let turns: Vec<Vec<(f32, f32)>> = positions.map(|p| self.rope.turns(p).collect()).collect();
+        let cos_sin: Vec<Vec<(f32, f32)>> = positions.map(|p| self.rope.cos_sin(p).collect()).collect();
         for (index, layer) in self.layers.iter().enumerate() {
             let u = self.normed(arithmetic, &x, &layer.attention_norm, |_| None);
             let u = arithmetic.input(&u);
             let mut q = layer.wq.apply(arithmetic, &u);
             let mut k = layer.wk.apply(arithmetic, &u);
             let v = layer.wv.apply(arithmetic, &u);
-            parallel::each_row(&mut q, config.q_dim(), turns.len() * config.q_dim(), |row, q| {
-                rotate_pairs(q, &turns[row])
+            parallel::each_row(&mut q, config.q_dim(), cos_sin.len() * config.q_dim(), |row, q| {
+                rotate_pairs(q, &cos_sin[row])
             });
-            parallel::each_row(&mut k, config.kv_dim(), turns.len() * config.kv_dim(), |row, k| {
-                rotate_pairs(k, &turns[row])
+            parallel::each_row(&mut k, config.kv_dim(), cos_sin.len() * config.kv_dim(), |row, k| {
+                rotate_pairs(k, &cos_sin[row])
             });
             for span in spans.iter_mut() {
                 for i in 0..span.rows {
@@ -154,7 +154,8 @@ impl Stack {
                     };
                     queries.extend((0..group).map(query));
                 }
-                attend(arithmetic.isa, &span.cache.head(layer, h), q, &queries, &shared);
+                // SAFETY: each head of a row is in one piece of work, and `out` is nobody else's.
+                unsafe { attend(arithmetic.isa, &span.cache.head(layer, h), q, &queries, &shared) };
             }
         });
         out

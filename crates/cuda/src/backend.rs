@@ -343,7 +343,7 @@ impl Backend for CudaBackend {
         let entry = self.ledger.open(span)?;
         self.device.bind().map_err(|e| self.error(e))?;
         let ada = self.ada(delay)?;
-        let state = self.new_state(span, entry.room, ada)?;
+        let state = self.new_state(span, entry.capacity, ada)?;
         let id = self.ledger.add(entry);
         self.streams.insert(id, state);
         Ok(id)
@@ -353,7 +353,7 @@ impl Backend for CudaBackend {
         let entry = self.ledger.fork(of, span)?;
         self.device.bind().map_err(|e| self.error(e))?;
         let parent = &self.streams[&of];
-        let state = self.new_state(span, entry.room, parent.ada.clone())?;
+        let state = self.new_state(span, entry.capacity, parent.ada.clone())?;
         let copied = state.copy_from(parent, entry.encoded, entry.decoded, &self.stream);
         copied.and_then(|()| self.stream.wait()).map_err(|e| self.error(e))?;
         let id = self.ledger.add(entry);
@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn memory_for_the_weights_but_for_no_minute_of_audio_is_refused() {
-        let model = Model::digits();
+        let model = voxtral_digits::model();
         let fixed = fixed_bytes(&model.config, &plan(&model).unwrap());
         let least = CudaBackend::needs(&model, CudaBackend::LEAST_POSITIONS).unwrap();
         let minute = Shape::new(&model.config, LIVE_SPAN).bytes(750, TYPICAL_GRANULARITY);

@@ -1,17 +1,14 @@
-//! A session as its owner sees it, and the queues between it and the engine.
+//! A session as its owner sees it.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use voxtral_model::Delay;
 use voxtral_transcript::Event;
 
+use crate::port::{EventQueue, Port, Wait};
 use crate::{Decoding, EngineError};
-
-/// Samples that wait for the engine: ten seconds, more than a live source falls behind by accident.
-const AUDIO_QUEUE: usize = 160_000;
-/// Events that wait for their reader, beyond which the session pauses: a minute's tokens.
-const EVENT_QUEUE: usize = 1024;
 
 /// How to transcribe.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +35,7 @@ impl Default for SessionOptions {
     }
 }
 
-/// One stream of audio and what comes of it.
+/// One input and what comes of it.
 ///
 /// Dropping it ends the session where it is and frees its memory.
 pub struct Session {
@@ -49,15 +46,27 @@ pub struct Session {
 impl Session {
     pub(crate) fn new(port: Arc<Port>) -> Self {
         let input = AudioIn { port: Arc::clone(&port) };
-        Self { input, output: Events { port, early: VecDeque::new(), over: false } }
+        Self { input, output: Events { port, early: EventQueue::new(), over: false } }
     }
 
-    /// Adds audio: 16 kHz mono, in pieces of any size. Waits while ten seconds are queued already.
+    /// As [`AudioIn::push_samples`]; events that come while it waits are kept for the reader, who is the same.
     ///
     /// # Errors
     /// When the session has ended; its last event says why.
-    pub fn push_samples(&mut self, samples: &[f32]) -> Result<(), EngineError> {
-        self.input.port.push(samples, Some(&mut self.output.early))
+    pub fn push_samples(&mut self, mut samples: &[f32]) -> Result<(), EngineError> {
+        while !samples.is_empty() {
+            let taken = self.input.port.push(samples, Some(&mut self.output.early), Wait::Forever)?;
+            samples = &samples[taken..];
+        }
+        Ok(())
+    }
+
+    /// As [`AudioIn::flush`].
+    ///
+    /// # Errors
+    /// When the session has ended; its last event says why.
+    pub fn flush(&mut self) -> Result<(), EngineError> {
+        self.input.flush()
     }
 
     /// Ends the audio. What was heard is transcribed to its end.
@@ -77,18 +86,60 @@ impl Session {
     }
 }
 
-/// The half of a session that takes audio. Dropping it ends the audio, as [`AudioIn::finish`] does.
+/// The half of a session that takes audio: 16 kHz mono, in pieces of any size. It becomes log-mel frames on the thread that pushes. Ten
+/// seconds of them, or what the encoder takes in two calls where that is more, wait for the engine; what comes beyond that has to wait,
+/// and the functions differ in how.
+///
+/// Dropping it ends the audio, as [`AudioIn::finish`] does.
 pub struct AudioIn {
     port: Arc<Port>,
 }
 
 impl AudioIn {
-    /// Adds audio: 16 kHz mono, in pieces of any size. Waits while ten seconds are queued already.
+    /// Adds audio. Waits while the queue is full.
     ///
     /// # Errors
     /// When the session has ended, or its reader is gone.
-    pub fn push_samples(&self, samples: &[f32]) -> Result<(), EngineError> {
-        self.port.push(samples, None)
+    pub fn push_samples(&self, mut samples: &[f32]) -> Result<(), EngineError> {
+        while !samples.is_empty() {
+            samples = &samples[self.port.push(samples, None, Wait::Forever)?..];
+        }
+        Ok(())
+    }
+
+    /// Adds what audio there is room for within `timeout`, which may be zero. Returns the number of samples taken.
+    ///
+    /// # Errors
+    /// When the session has ended, or its reader is gone.
+    pub fn push_timeout(&self, samples: &[f32], timeout: Duration) -> Result<usize, EngineError> {
+        let deadline = Instant::now() + timeout;
+        let mut taken = 0;
+        while taken < samples.len() {
+            match self.port.push(&samples[taken..], None, Wait::Until(deadline))? {
+                0 => break,
+                more => taken += more,
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Adds what audio there is room for, for callers that must not wait: where there is no room for any, the task is woken when there is.
+    /// Ready with the number of samples taken, which may be fewer than all.
+    pub fn poll_push(&self, context: &mut Context<'_>, samples: &[f32]) -> Poll<Result<usize, EngineError>> {
+        match self.port.push(samples, None, Wait::Poll(context)) {
+            Ok(0) if !samples.is_empty() => Poll::Pending,
+            taken => Poll::Ready(taken),
+        }
+    }
+
+    /// Brings out all that was said so far, without ending the session: words that the model would write only with the audio to come are
+    /// written as if there were none. [`Event::Flushed`] follows them. Audio that is pushed afterwards goes on where the audio before
+    /// the flush has ended, in text and times.
+    ///
+    /// # Errors
+    /// When the session has ended, or its reader is gone.
+    pub fn flush(&self) -> Result<(), EngineError> {
+        self.port.flush()
     }
 
     /// Ends the audio.
@@ -118,7 +169,9 @@ impl Stopper {
     }
 }
 
-/// The half of a session that gives events. Dropping it ends the session.
+/// The half of a session that gives events. As an iterator it waits for each. The last one is [`Event::Done`] or an error.
+///
+/// Dropping it ends the session.
 pub struct Events {
     port: Arc<Port>,
     /// Events that came while a push was waiting.
@@ -126,160 +179,42 @@ pub struct Events {
     over: bool,
 }
 
+impl Events {
+    /// Waits for the next event, but no longer than `timeout`, which may be zero: pending when none has come, `None` when there are no
+    /// more.
+    pub fn next_timeout(&mut self, timeout: Duration) -> Poll<Option<Result<Event, EngineError>>> {
+        self.next_within(Wait::Until(Instant::now() + timeout))
+    }
+
+    /// The next event, for callers that must not wait: where there is none, the task is woken when there is.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Event, EngineError>>> {
+        self.next_within(Wait::Poll(context))
+    }
+
+    fn next_within(&mut self, wait: Wait<'_, '_>) -> Poll<Option<Result<Event, EngineError>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        let event = self.early.pop_front().map_or_else(|| self.port.next_event(wait), Poll::Ready);
+        self.over = matches!(event, Poll::Ready(Ok(Event::Done(_)) | Err(_)));
+        event.map(Some)
+    }
+}
+
 impl Iterator for Events {
     type Item = Result<Event, EngineError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.over {
-            return None;
+        match self.next_within(Wait::Forever) {
+            Poll::Ready(event) => event,
+            // It waits for ever.
+            Poll::Pending => None,
         }
-        let event = self.early.pop_front().unwrap_or_else(|| self.port.next_event());
-        self.over = matches!(event, Ok(Event::Done(_)) | Err(_));
-        Some(event)
     }
 }
 
 impl Drop for Events {
     fn drop(&mut self) {
-        self.port.lock().ended = true;
-        self.port.changed.notify_all();
-        self.port.bell.ring();
-    }
-}
-
-/// Wakes the engine.
-#[derive(Default)]
-pub(crate) struct Bell {
-    rung: Mutex<bool>,
-    wake: Condvar,
-}
-
-impl Bell {
-    pub(crate) fn ring(&self) {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.wake.notify_one();
-    }
-
-    /// Waits for a ring, also one that came since the last wait.
-    pub(crate) fn wait(&self) {
-        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*rung {
-            rung = self.wake.wait(rung).unwrap_or_else(PoisonError::into_inner);
-        }
-        *rung = false;
-    }
-}
-
-/// The queues of one session, shared by its owner and the engine. Both are bounded.
-pub(crate) struct Port {
-    state: Mutex<PortState>,
-    changed: Condvar,
-    bell: Arc<Bell>,
-}
-
-type EventQueue = VecDeque<Result<Event, EngineError>>;
-
-#[derive(Default)]
-struct PortState {
-    audio: Vec<f32>,
-    finished: bool,
-    events: EventQueue,
-    /// The last event is in the queue or was read, or nobody will read.
-    ended: bool,
-}
-
-impl Port {
-    pub(crate) fn new(bell: Arc<Bell>) -> Self {
-        Self { state: Mutex::default(), changed: Condvar::new(), bell }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, PortState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(&self, state: MutexGuard<'a, PortState>) -> MutexGuard<'a, PortState> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// For the owner: queues samples, waiting while there is no room. Where the one who waits is also the one who reads, events go into
-    /// `early` meanwhile: the engine may be waiting for this very reader.
-    fn push(&self, mut samples: &[f32], mut early: Option<&mut EventQueue>) -> Result<(), EngineError> {
-        while !samples.is_empty() {
-            let mut state = self.lock();
-            if state.ended || state.finished {
-                return Err(EngineError::Ended);
-            }
-            let (now, later) = samples.split_at(samples.len().min(AUDIO_QUEUE - state.audio.len()));
-            state.audio.extend_from_slice(now);
-            samples = later;
-            match &mut early {
-                _ if !now.is_empty() => self.bell.ring(),
-                Some(early) if !state.events.is_empty() => {
-                    early.append(&mut state.events);
-                    self.bell.ring();
-                }
-                _ => drop(self.wait(state)),
-            }
-        }
-        Ok(())
-    }
-
-    /// No more audio will come.
-    fn finish(&self) {
-        self.lock().finished = true;
-        self.changed.notify_all();
-        self.bell.ring();
-    }
-
-    /// For the reader: waits for the next event.
-    fn next_event(&self) -> Result<Event, EngineError> {
-        let mut state = self.lock();
-        loop {
-            if let Some(event) = state.events.pop_front() {
-                if state.events.len() + 1 == EVENT_QUEUE {
-                    self.bell.ring();
-                }
-                return event;
-            }
-            state = self.wait(state);
-        }
-    }
-
-    /// For the engine: moves queued samples to `into`. True when no more will come.
-    pub(crate) fn take_audio(&self, into: &mut Vec<f32>) -> bool {
-        let mut state = self.lock();
-        if !state.audio.is_empty() {
-            into.append(&mut state.audio);
-            self.changed.notify_all();
-        }
-        state.finished
-    }
-
-    /// For the engine: whether the session goes on and its reader has not fallen behind.
-    pub(crate) fn takes_events(&self) -> bool {
-        let state = self.lock();
-        !state.ended && state.events.len() < EVENT_QUEUE
-    }
-
-    /// For the engine: whether the last event was handed out, or nobody waits for it.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.lock().ended
-    }
-
-    /// For the engine: hands out events.
-    pub(crate) fn send(&self, events: impl IntoIterator<Item = Event>) {
-        self.lock().events.extend(events.into_iter().map(Ok));
-        self.changed.notify_all();
-    }
-
-    /// For the engine: hands out the last event.
-    pub(crate) fn end(&self, last: Result<Event, EngineError>) {
-        let mut state = self.lock();
-        if !state.ended {
-            state.ended = true;
-            state.events.push_back(last);
-        }
-        drop(state);
-        self.changed.notify_all();
+        self.port.abandon();
     }
 }

@@ -20,7 +20,7 @@ fn engine(model: &Model) -> Engine {
     Engine::new(model, Box::new(cpu(model)), EngineOptions::default()).unwrap()
 }
 
-/// The processor, whose encoded values are counted, which holds a byte for each open stream and fails when it is told to.
+/// The CPU, whose encoded values are counted, which holds a byte for each open stream and fails when it is told to.
 struct Watched {
     cpu: CpuBackend,
     open: u64,
@@ -144,7 +144,7 @@ fn greedy_ids_equal_the_goldens() {
 
 #[test]
 fn chunks_do_not_matter() {
-    let engine = engine(&Model::digits());
+    let engine = engine(&voxtral_digits::model());
     let samples = noise(40_000, 7);
     let whole = run(&engine, &samples, samples.len(), SessionOptions::default());
     for chunk in [1, 777, 1280, 16_000] {
@@ -169,7 +169,7 @@ fn every_80_ms_is_one_token_and_end_of_sequence_ends_nothing() {
 
 #[test]
 fn audio_is_encoded_once_whatever_the_interval() {
-    let model = Model::digits();
+    let model = voxtral_digits::model();
     let encoded = Arc::new(AtomicUsize::new(0));
     let watched = Watched { encoded: encoded.clone(), ..Watched::new(&model) };
     let engine = Engine::new(&model, Box::new(watched), EngineOptions::default()).unwrap();
@@ -193,7 +193,7 @@ fn audio_is_encoded_once_whatever_the_interval() {
 
 #[test]
 fn a_device_that_fails_ends_sessions_with_an_error() {
-    let model = Model::digits();
+    let model = voxtral_digits::model();
     for early in [false, true] {
         let fails = Arc::new(AtomicBool::new(early));
         let watched = Watched { fails: fails.clone(), ..Watched::new(&model) };
@@ -209,7 +209,8 @@ fn a_device_that_fails_ends_sessions_with_an_error() {
             let _ = session.push_samples(&noise(16_000, 5));
             session.finish();
             let last = std::iter::from_fn(|| session.next_event()).last();
-            let told = matches!(&last, Some(Err(EngineError::Backend(what))) if what.to_string().contains("told to fail"));
+            let told =
+                matches!(&last, Some(Err(EngineError::Backend(what))) if what.to_string().contains("told to fail"));
             assert!(told, "{last:?}");
         }
     }
@@ -304,7 +305,7 @@ fn endings() {
 /// A few layers of odd shapes, whose windows wrap.
 #[test]
 fn the_peak_of_device_memory_outlives_the_sessions() {
-    let model = Model::digits();
+    let model = voxtral_digits::model();
     let engine = Engine::new(&model, Box::new(Watched::new(&model)), EngineOptions::default()).unwrap();
     for _ in 0..2 {
         run(&engine, &noise(1280, 1), 1280, SessionOptions::default());
@@ -337,9 +338,9 @@ fn random_session() -> impl Strategy<Value = (u32, usize, usize, usize, usize)> 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// Any lookahead, any pieces, any company: each session's tokens and log-probabilities are those of its solo sequential run.
+    /// Any lookahead, any pieces, any batch: each session's tokens and log-probabilities are those of its solo sequential run.
     #[test]
-    fn neither_lookahead_nor_company_matters(
+    fn neither_lookahead_nor_batch_matters(
         config in random_config(),
         sessions in proptest::collection::vec(random_session(), 1..17),
         dropped in 0usize..17,

@@ -43,11 +43,11 @@ impl Terms {
 pub fn run(make: Make<'_>, terms: &Terms) {
     chunks_do_not_matter(make, terms);
     spans_do_not_matter(make, terms);
-    company_does_not_matter(make, terms);
+    batch_does_not_matter(make, terms);
     delays_do_not_mix(make, terms);
     decoding_again_overwrites(make, terms);
     forks_are_equal_and_independent(make, terms);
-    room_does_not_matter(make, terms);
+    capacity_does_not_matter(make, terms);
     windows_have_their_width(make, terms);
     closed_streams_are_refused(make, terms);
     mistakes_are_refused(make, terms);
@@ -121,8 +121,8 @@ pub fn spans_do_not_matter(make: Make<'_>, terms: &Terms) {
 }
 
 /// A stream comes to the same whatever other streams share its calls, at other delays and other places.
-pub fn company_does_not_matter(make: Make<'_>, terms: &Terms) {
-    on_each_model("company does not matter", make, terms, |bench| {
+pub fn batch_does_not_matter(make: Make<'_>, terms: &Terms) {
+    on_each_model("the batch does not matter", make, terms, |bench| {
         let delays = [1, 3, 6, 15, 30];
         let scripts: Vec<Script> =
             delays.iter().enumerate().map(|(i, &delay)| Script::new(bench, delay, 40 + 7 * i, 10 + i as u64)).collect();
@@ -135,15 +135,15 @@ pub fn company_does_not_matter(make: Make<'_>, terms: &Terms) {
             let pace = |i: usize| (i * 5 + round * 3) % 13;
             let turn = |i: usize, live: &Live| pace(i).min(live.left());
             let awake: Vec<usize> = (0..lives.len()).filter(|&i| turn(i, &lives[i]) > 0).collect();
-            let mut company: Vec<_> = lives
+            let mut batch: Vec<_> = lives
                 .iter_mut()
                 .enumerate()
                 .map(|(i, live)| (turn(i, live), live))
                 .filter(|(count, _)| *count > 0)
                 .map(|(count, live)| (live, count))
                 .collect();
-            bench.encode(&mut company);
-            let got = bench.decode(&mut company);
+            bench.encode(&mut batch);
+            let got = bench.decode(&mut batch);
             awake.iter().zip(got).for_each(|(&i, got)| rows[i].extend(got));
             if lives.iter().all(|live| live.left() == 0) {
                 break;
@@ -238,8 +238,8 @@ pub fn forks_are_equal_and_independent(make: Make<'_>, terms: &Terms) {
 
 /// KV caches that wrap hold what caches that never need to would hold, and growing moves nothing that matters: a stream comes to the
 /// same whatever room it has from the start and however long its encode spans may be.
-pub fn room_does_not_matter(make: Make<'_>, terms: &Terms) {
-    on_each_model("room does not matter", make, terms, |bench| {
+pub fn capacity_does_not_matter(make: Make<'_>, terms: &Terms) {
+    on_each_model("capacity does not matter", make, terms, |bench| {
         for tokens in [5, 25, 640] {
             let script = Script::new(bench, 6, tokens, 7);
             let mut exact = bench.open(&script, tokens);

@@ -11,7 +11,7 @@ pub struct Entry {
     /// Most tokens of an encode span.
     pub span: usize,
     /// Tokens that there is memory for.
-    pub room: usize,
+    pub capacity: usize,
     /// Tokens of audio heard.
     pub encoded: usize,
     /// Positions decoded.
@@ -70,7 +70,7 @@ impl Ledger {
         if !(1..=self.encode_tokens).contains(&span) {
             return refuse(format!("encode spans of {span} tokens: they have 1 to {}", self.encode_tokens));
         }
-        Ok(Entry { span, room: 0, encoded: 0, decoded: 0, furthest: 0, broken: false })
+        Ok(Entry { span, capacity: 0, encoded: 0, decoded: 0, furthest: 0, broken: false })
     }
 
     /// The entry of a fork that is about to be made, for [`Self::add`].
@@ -79,7 +79,7 @@ impl Ledger {
     /// When the original is not open, or as [`Self::open`].
     pub fn fork(&self, of: StreamId, span: usize) -> Result<Entry> {
         let &Entry { encoded, decoded, .. } = self.get(of)?;
-        Ok(Entry { room: encoded, encoded, decoded, furthest: decoded, ..self.open(span)? })
+        Ok(Entry { capacity: encoded, encoded, decoded, furthest: decoded, ..self.open(span)? })
     }
 
     /// Enters a stream that was opened, under an id that was never given out.
@@ -93,7 +93,7 @@ impl Ledger {
     /// Notes that a stream has room for `tokens`, if that is more than it had.
     pub fn grown(&mut self, stream: StreamId, tokens: usize) {
         if let Some(entry) = self.streams.get_mut(&stream) {
-            entry.room = entry.room.max(tokens);
+            entry.capacity = entry.capacity.max(tokens);
         }
     }
 
@@ -131,8 +131,8 @@ impl Ledger {
             ));
         }
         let end = entry.encoded + tokens;
-        if end > entry.room {
-            return refuse(format!("stream {id}: {end} tokens, it has room for {}", entry.room));
+        if end > entry.capacity {
+            return refuse(format!("stream {id}: {end} tokens, it has room for {}", entry.capacity));
         }
         Ok(entry.encoded..end)
     }
@@ -258,11 +258,11 @@ mod tests {
     }
 
     #[test]
-    fn room_only_grows() {
+    fn capacity_only_grows() {
         let (mut ledger, _) = ledger();
         let stream = ledger.add(ledger.open(4).unwrap());
         ledger.grown(stream, 10);
         ledger.grown(stream, 3);
-        assert_eq!(ledger.get(stream).unwrap().room, 10);
+        assert_eq!(ledger.get(stream).unwrap().capacity, 10);
     }
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! [`Backend`] is the whole contract between the model's arithmetic and everything above it; [`conformance`] holds a backend to it.
-//! [`Model::open`] takes a folder, [`Model::digits`] the model that comes with the program, [`Model::synthetic`] and
+//! [`Model::open`] takes a folder, [`Model::embedded`] a model that is part of the program, [`Model::synthetic`] and
 //! [`write_synthetic`] make one of any size.
 
 #![deny(unsafe_code)]
@@ -36,7 +36,7 @@ pub use config::{AudioConfig, ConfigError, ModelConfig, TransformerConfig};
 pub use delay::{Delay, DelayError, TOKEN_MS};
 pub use error::ModelError;
 pub use ledger::{Entry, Ledger};
-pub use model::Model;
+pub use model::{Embedded, Model};
 pub use numerics::{Rope, ada_scales, gelu};
 pub use synth::{Recipe, SpecError, write_synthetic};
 pub use tensor::{Storage, Tensor, TensorData};

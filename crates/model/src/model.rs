@@ -1,7 +1,7 @@
 //! A whole model: description, weights and vocabulary, from a folder or built in.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Layout};
@@ -12,7 +12,7 @@ const TEKKEN: &str = "tekken.json";
 /// A model, ready for a backend. Cloning it copies no weights.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// Name of the folder, or "digits".
+    /// Name of the folder, or of the model that is part of the program.
     pub name: String,
     /// Every dimension.
     pub config: ModelConfig,
@@ -20,6 +20,19 @@ pub struct Model {
     pub weights: Weights,
     /// The vocabulary, as large as `config` says.
     pub tokenizer: Tokenizer,
+}
+
+/// The contents of the files of a model in the native layout that is part of the program.
+#[derive(Clone, Copy)]
+pub struct Embedded {
+    /// What the model is called.
+    pub name: &'static str,
+    /// `params.json`
+    pub params: &'static [u8],
+    /// `tekken.json`
+    pub tekken: &'static [u8],
+    /// `consolidated.safetensors`. Aligned to 4 bytes, its tensors need not be copied.
+    pub weights: &'static [u8],
 }
 
 impl Model {
@@ -46,30 +59,18 @@ impl Model {
         Ok(Self { name, weights: checkpoint.weights(&config)?, config, tokenizer })
     }
 
-    /// The model that comes with the program: it writes down spoken English digits.
-    pub fn digits() -> Self {
-        /// Aligns the bytes of a file for every element type, so that no tensor is copied.
-        #[repr(C, align(8))]
-        struct Aligned<Bytes: ?Sized>(Bytes);
-
-        static WEIGHTS: &Aligned<[u8]> = &Aligned(*include_bytes!("../../../models/digits/consolidated.safetensors"));
-        let open = || {
-            let path = |name: &str| PathBuf::from("(built in)/digits").join(name);
-            let weights = path("consolidated.safetensors");
-            let shard = (weights.clone(), Arc::new(Storage::Static(&WEIGHTS.0)));
-            let checkpoint = Checkpoint::of_shards(Layout::Native, path("params.json"), weights, [shard])?;
-            let config = checkpoint.parse_config(include_bytes!("../../../models/digits/params.json"))?;
-            let tekken = include_bytes!("../../../models/digits/tekken.json");
-            let tokenizer = tokenizer(&path(TEKKEN), tekken, &config)?;
-            Ok::<_, ModelError>(Self {
-                name: "digits".to_owned(),
-                weights: checkpoint.weights(&config)?,
-                config,
-                tokenizer,
-            })
-        };
-        // Its files are part of the program, and a test opens them.
-        open().expect("the built-in model is whole")
+    /// Opens a model that is part of the program. Tensors are views of `files.weights` where those are aligned for their type.
+    ///
+    /// # Errors
+    /// As [`Model::open`]; the message names a file of `(built in)/NAME`.
+    pub fn embedded(files: &Embedded) -> Result<Self, ModelError> {
+        let path = |name: &str| Path::new("(built in)").join(files.name).join(name);
+        let weights = path("consolidated.safetensors");
+        let shard = (weights.clone(), Arc::new(Storage::Static(files.weights)));
+        let checkpoint = Checkpoint::of_shards(Layout::Native, path("params.json"), weights, [shard])?;
+        let config = checkpoint.parse_config(files.params)?;
+        let tokenizer = tokenizer(&path(TEKKEN), files.tekken, &config)?;
+        Ok(Self { name: files.name.to_owned(), weights: checkpoint.weights(&config)?, config, tokenizer })
     }
 }
 

@@ -24,7 +24,7 @@ impl Rope {
     }
 
     /// Cosine and sine of each pair at `position`.
-    pub fn turns(&self, position: usize) -> impl Iterator<Item = (f32, f32)> + '_ {
+    pub fn cos_sin(&self, position: usize) -> impl Iterator<Item = (f32, f32)> + '_ {
         self.frequencies.iter().map(move |&f| {
             let (sin, cos) = (position as f64 * f64::from(f)).sin_cos();
             (cos as f32, sin as f32)

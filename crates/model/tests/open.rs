@@ -5,20 +5,9 @@ mod common;
 use std::fs;
 
 use half::{bf16, f16};
-use voxtral_model::{Kind, Model, ModelConfig, TensorData};
+use voxtral_model::{Model, ModelConfig, TensorData};
 
 use common::{Parts, assert_same, goldens, hf, native, parts, tensors};
-
-#[test]
-fn the_built_in_model_opens_and_is_the_files() {
-    let digits = Model::digits();
-    assert_eq!(digits.name, "digits");
-    assert_eq!((digits.config.decoder.dim, digits.config.vocab), (256, 1280));
-    assert_eq!(digits.tokenizer.kind(1256), Kind::Text(b" zero"));
-    let files = Model::open(&goldens().join("../models/digits")).unwrap();
-    assert_eq!((files.config, files.tokenizer), (digits.config, digits.tokenizer));
-    assert_same(&files.weights, &digits.weights);
-}
 
 #[test]
 fn both_layouts_come_to_the_same() {

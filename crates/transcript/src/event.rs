@@ -13,6 +13,11 @@ pub enum Event {
     Text(String),
     /// A word is complete.
     Word(Word),
+    /// All that was said before a flush has come out.
+    Flushed {
+        /// Seconds of audio up to the flush.
+        audio_s: f64,
+    },
     /// All audio is transcribed. Nothing follows.
     Done(Summary),
 }

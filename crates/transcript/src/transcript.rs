@@ -116,8 +116,14 @@ impl Transcript {
     /// Ends the stream after `audio_s` seconds of audio: the last words are completed, and an incomplete character
     /// becomes U+FFFD. Returns the text that this adds.
     pub fn finish(&mut self, audio_s: f64) -> &str {
-        let before = self.text.len();
         self.audio_ended(audio_s);
+        self.flush()
+    }
+
+    /// Completes the words that wait for others, and makes an incomplete character U+FFFD, at a place where all that was said has been
+    /// written. Returns the text that this adds. The stream may go on.
+    pub fn flush(&mut self) -> &str {
+        let before = self.text.len();
         if !self.tail.is_empty() {
             self.tail.clear();
             self.show(char::REPLACEMENT_CHARACTER, self.next_token.saturating_sub(1));

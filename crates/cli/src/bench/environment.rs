@@ -56,7 +56,7 @@ impl Environment {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: env!("VOXTRAL_COMMIT").to_owned(),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            processor: voxtral_cpu::processor_name(),
+            processor: voxtral_cpu::cpu_name(),
             threads: machine::threads(),
             isas: Isa::available().into_iter().map(|isa| isa.name().to_owned()).collect(),
             gpu: with_gpu.then(probe).flatten(),

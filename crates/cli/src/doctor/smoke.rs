@@ -48,7 +48,7 @@ impl Device {
 pub(crate) fn sample(device: Device) -> Check {
     let start = Instant::now();
     let heard = || {
-        let engine = device.engine(&Model::digits())?;
+        let engine = device.engine(&voxtral_digits::model())?;
         Recording::sample()?.hear(&engine, None, Decoding::Auto)
     };
     let report = "this should not happen: please report it, with what `voxtral doctor --json` prints";

@@ -108,7 +108,7 @@ pub(crate) fn operating_system(host: &Host) -> Check {
 
 pub(crate) fn processor() -> Check {
     let cores = machine::threads();
-    let (name, isa) = (voxtral_cpu::processor_name(), Isa::detect());
+    let (name, isa) = (voxtral_cpu::cpu_name(), Isa::detect());
     let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
     let found = format!("{name}, {cores} threads, kernels {} (of {})", isa.name(), available.join(", "));
     let check = if isa == Isa::PORTABLE && cfg!(target_arch = "x86_64") {

@@ -53,11 +53,14 @@ impl Head<'_> {
 
 /// `out[query] = attention(q[query])` for all `queries`; `q` and `out` are `[rows, heads * head_dim]`.
 ///
-/// The ring must hold every position that the queries see. No other thread may be writing the same heads of the same rows of `out`.
+/// The ring must hold every position that the queries see.
+///
+/// # Safety
+/// No other thread writes the same heads of the same rows of `out`.
 ///
 /// # Panics
 /// When a query lies outside the matrices, or the ring is smaller than its shape says.
-pub(crate) fn attend(isa: Isa, head: &Head<'_>, q: &[f32], queries: &[Query], out: &SharedColumns<'_>) {
+pub(crate) unsafe fn attend(isa: Isa, head: &Head<'_>, q: &[f32], queries: &[Query], out: &SharedColumns<'_>) {
     assert!(head.slots.is_multiple_of(BLOCK) && head.value_stride.is_multiple_of(BLOCK));
     assert!(head.keys.len() == head.slots * head.head_dim && head.values.len() == head.slots * head.value_stride);
     assert!(head.head_dim <= head.value_stride && q.len() == out.rows() * out.columns());
@@ -299,10 +302,14 @@ mod tests {
                     let (keys, values, value_stride) = case.ring(slots);
                     let head = Head { keys: &keys, values: &values, slots, head_dim, value_stride, window };
                     let mut together = vec![f32::NAN; q.len()];
-                    attend(isa, &head, &q, &queries, &SharedColumns::new(&mut together, head_dim));
+                    let out = SharedColumns::new(&mut together, head_dim);
+                    // SAFETY: there is no other thread, here and below.
+                    unsafe { attend(isa, &head, &q, &queries, &out) };
                     let mut alone = vec![f32::NAN; q.len()];
                     for query in &queries {
-                        attend(isa, &head, &q, &[*query], &SharedColumns::new(&mut alone, head_dim));
+                        let out = SharedColumns::new(&mut alone, head_dim);
+                        // SAFETY: as above.
+                        unsafe { attend(isa, &head, &q, &[*query], &out) };
                     }
                     prop_assert_eq!(&together, &alone, "{} slots {}", isa.name(), slots);
                     results.push(together);

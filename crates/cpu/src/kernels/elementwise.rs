@@ -82,9 +82,9 @@ unsafe fn round_bf16_row<V: Vector>(x: &[f32], out: &mut [bf16]) {
 }
 
 /// Turns the pairs `(2j, 2j + 1)` of each head of a row by the angles whose cosines and sines are given, `[head_dim / 2]` each.
-pub(crate) fn rotate_pairs(row: &mut [f32], turns: &[(f32, f32)]) {
-    for head in row.chunks_exact_mut(2 * turns.len()) {
-        for (pair, &(cos, sin)) in head.chunks_exact_mut(2).zip(turns) {
+pub(crate) fn rotate_pairs(row: &mut [f32], cos_sin: &[(f32, f32)]) {
+    for head in row.chunks_exact_mut(2 * cos_sin.len()) {
+        for (pair, &(cos, sin)) in head.chunks_exact_mut(2).zip(cos_sin) {
             let [a, b] = [pair[0], pair[1]];
             pair[0] = a * cos - b * sin;
             pair[1] = b * cos + a * sin;

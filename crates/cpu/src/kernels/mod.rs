@@ -1,6 +1,6 @@
 //! The arithmetic that is worth vectors, each kernel in a file of its own, instantiated for each instruction set.
 //!
-//! [`Isa::detect`] looks at the processor once; having an [`Isa`] value is the proof that its instructions exist here, and the
+//! [`Isa::detect`] looks at the CPU once; having an [`Isa`] value is the proof that its instructions exist here, and the
 //! kernels' safe entry points take one.
 
 mod attention;
@@ -22,7 +22,7 @@ enum Level {
     Avx512,
 }
 
-/// An instruction set that this processor has.
+/// An instruction set that this CPU has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa {
     level: Level,
@@ -33,12 +33,12 @@ impl Isa {
     /// What runs everywhere.
     pub const PORTABLE: Self = Self { level: Level::Portable, bf16_dot: false };
 
-    /// The best that this processor has.
+    /// The best that this CPU has.
     pub fn detect() -> Self {
         Self::available().pop().unwrap_or(Self::PORTABLE)
     }
 
-    /// All that this processor has, from the plainest to the best.
+    /// All that this CPU has, from the plainest to the best.
     pub fn available() -> Vec<Self> {
         #[allow(unused_mut)]
         let mut all = vec![Self::PORTABLE];
@@ -97,7 +97,7 @@ macro_rules! dispatch {
             // SAFETY: the portable vector asks for nothing.
             $crate::kernels::Level::Portable => unsafe { $kernel::<$crate::kernels::vector::Portable, $($g),*>($($arg),*) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: an Isa of this level exists only after the processor was seen to have these features.
+            // SAFETY: an Isa of this level exists only after the CPU was seen to have these features.
             $crate::kernels::Level::Avx2 => unsafe { avx2::<$($g),*>($($arg),*) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.

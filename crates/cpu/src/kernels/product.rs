@@ -21,7 +21,7 @@ use crate::parallel::SharedColumns;
 #[derive(Clone, Copy)]
 pub(crate) enum Activations<'a> {
     F32(&'a [f32]),
-    /// Rounded, for bf16 weights on processors with bf16 dot products.
+    /// Rounded, for bf16 weights on CPUs with bf16 dot products.
     Bf16(&'a [bf16]),
 }
 
@@ -47,11 +47,12 @@ pub(crate) struct Output<'a> {
 
 /// Computes `columns` of the output. `x` is `[m, k]`, `w` is `[n, k]`.
 ///
-/// No other thread may be computing the same columns of the same output.
+/// # Safety
+/// No other thread computes the same columns of the same output.
 ///
 /// # Panics
-/// When the shapes do not fit each other, or bf16 activations meet other weights or a processor without bf16 dot products.
-pub(crate) fn product_columns(
+/// When the shapes do not fit each other, or bf16 activations meet other weights or a CPU without bf16 dot products.
+pub(crate) unsafe fn product_columns(
     isa: Isa,
     x: Activations<'_>,
     w: TensorData<'_>,
@@ -67,10 +68,10 @@ pub(crate) fn product_columns(
         (Activations::F32(x), TensorData::F32(w)) => widening(isa, x, w, k, out, columns),
         #[cfg(target_arch = "x86_64")]
         (Activations::Bf16(x), TensorData::Bf16(w)) if isa.has_bf16_dot() => {
-            // SAFETY: the Isa says that the processor has the features; shapes were asserted above.
+            // SAFETY: the Isa says that the CPU has the features; shapes were asserted above, and the columns are the caller's alone.
             unsafe { bf16_dot::columns(x, w, k, out, columns) }
         }
-        _ => panic!("bf16 activations need bf16 weights and a processor with bf16 dot products"),
+        _ => panic!("bf16 activations need bf16 weights and a CPU with bf16 dot products"),
     }
 }
 
@@ -258,7 +259,7 @@ unsafe fn pad<T: Copy>(p: *const T, len: usize, zero: T) -> [T; 32] {
 
 #[cfg(target_arch = "x86_64")]
 mod bf16_dot {
-    //! Both sides bf16: two products a lane and step, summed in f32 by the processor.
+    //! Both sides bf16: two products a lane and step, summed in f32 by the CPU.
 
     use std::arch::x86_64::*;
     use std::ops::Range;
@@ -281,7 +282,7 @@ mod bf16_dot {
 
         #[inline(always)]
         unsafe fn zero() -> __m512 {
-            // SAFETY: the processor has AVX-512 with bf16, by the caller's promise (here and below).
+            // SAFETY: the CPU has AVX-512 with bf16, by the caller's promise (here and below).
             unsafe { _mm512_setzero_ps() }
         }
 
@@ -334,8 +335,11 @@ mod tests {
         let mut y = vec![f32::NAN; m * n];
         let out = Output { y: SharedColumns::new(&mut y, n), bias: None, accumulate: false };
         // Two ranges, so that a range that starts in the middle is seen too.
-        product_columns(isa, x, w, k, &out, 0..n / 3);
-        product_columns(isa, x, w, k, &out, n / 3..n);
+        // SAFETY: there is no other thread.
+        unsafe {
+            product_columns(isa, x, w, k, &out, 0..n / 3);
+            product_columns(isa, x, w, k, &out, n / 3..n);
+        }
         y
     }
 
@@ -400,7 +404,9 @@ mod tests {
     fn adds_bias_and_what_was_there() {
         let mut y = vec![1.0, 2.0];
         let out = Output { y: SharedColumns::new(&mut y, 2), bias: Some(&[10.0, 20.0]), accumulate: true };
-        product_columns(Isa::detect(), Activations::F32(&[3.0]), TensorData::F32(&[1.0, 2.0]), 1, &out, 0..2);
+        let (x, w) = (Activations::F32(&[3.0]), TensorData::F32(&[1.0, 2.0]));
+        // SAFETY: there is no other thread.
+        unsafe { product_columns(Isa::detect(), x, w, 1, &out, 0..2) };
         assert_eq!(y, [14.0, 28.0]);
     }
 }

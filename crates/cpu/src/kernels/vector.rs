@@ -8,7 +8,7 @@ use half::{bf16, f16};
 /// A register of `LANES` single-precision numbers.
 ///
 /// # Safety
-/// Every method may only run on a processor that has the implementation's instruction set, and pointers must be valid for
+/// Every method may only run on a CPU that has the implementation's instruction set, and pointers must be valid for
 /// `LANES` elements. No alignment is needed.
 pub(crate) trait Vector: Copy {
     const LANES: usize;
@@ -61,7 +61,7 @@ impl Element for f16 {
     }
 }
 
-/// Any processor: arrays that the compiler turns into whatever vectors the target is known to have.
+/// Any CPU: arrays that the compiler turns into whatever vectors the target is known to have.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable([f32; 8]);
 
@@ -137,7 +137,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
-            // SAFETY: the processor has AVX2, FMA and F16C, by the trait's contract (here and below).
+            // SAFETY: the CPU has AVX2, FMA and F16C, by the trait's contract (here and below).
             unsafe { _mm256_set1_ps(x) }
         }
 
@@ -167,13 +167,13 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn mul_add(self, b: Self, c: Self) -> Self {
-            // SAFETY: the processor has FMA.
+            // SAFETY: the CPU has FMA.
             unsafe { _mm256_fmadd_ps(self, b, c) }
         }
 
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
-            // SAFETY: the processor has AVX2.
+            // SAFETY: the CPU has AVX2.
             unsafe {
                 let four = _mm_add_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps(self, 1));
                 let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -188,7 +188,7 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn splat(x: f32) -> Self {
-            // SAFETY: the processor has AVX-512F, by the trait's contract (here and below).
+            // SAFETY: the CPU has AVX-512F, by the trait's contract (here and below).
             unsafe { _mm512_set1_ps(x) }
         }
 
@@ -218,14 +218,14 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn mul_add(self, b: Self, c: Self) -> Self {
-            // SAFETY: the processor has AVX-512F.
+            // SAFETY: the CPU has AVX-512F.
             unsafe { _mm512_fmadd_ps(self, b, c) }
         }
 
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
             // Not _mm512_reduce_add_ps, which leaves the order to the compiler.
-            // SAFETY: the processor has AVX-512F and DQ.
+            // SAFETY: the CPU has AVX-512F and DQ.
             unsafe { _mm256_add_ps(_mm512_castps512_ps256(self), _mm512_extractf32x8_ps(self, 1)).sum() }
         }
     }

@@ -161,7 +161,7 @@ impl Script {
 
 fn growing(_: &Gpu) -> Result<(), String> {
     const TOKENS: usize = 300;
-    for model in [Model::digits(), released(1)?] {
+    for model in [voxtral_digits::model(), released(1)?] {
         let script = Script::new(&model.config, TOKENS);
         let mut backend = backend(&model);
         let mut run = |span: usize, most: usize, grow: bool| -> Result<Outcome, String> {
@@ -281,7 +281,7 @@ fn told(gpu: &Gpu) -> Result<(), String> {
 }
 
 fn announced(gpu: &Gpu) -> Result<(), String> {
-    let model = Model::digits();
+    let model = voxtral_digits::model();
     let before = gpu.free()?;
     let mut backend = backend(&model);
     for positions in [CudaBackend::LEAST_POSITIONS, usize::MAX] {
@@ -299,7 +299,7 @@ fn announced(gpu: &Gpu) -> Result<(), String> {
 }
 
 fn no_leak(gpu: &Gpu) -> Result<(), String> {
-    let model = Model::digits();
+    let model = voxtral_digits::model();
     let mut backend = backend(&model);
     let mel = vec![0.5; 4 * model.config.frames_per_token() * model.config.audio.mel_bins];
     let round = |backend: &mut CudaBackend, i: usize| -> Result<Vec<Prediction>, String> {

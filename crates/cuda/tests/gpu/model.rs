@@ -116,7 +116,7 @@ fn parity(model: &Model, tokens: usize, allowed: f32) -> Result<(), String> {
 }
 
 fn digits(_: &Gpu) -> Result<(), String> {
-    parity(&Model::digits(), 150, 0.3)
+    parity(&voxtral_digits::model(), 150, 0.3)
 }
 
 fn odd_shapes(_: &Gpu) -> Result<(), String> {
@@ -174,7 +174,7 @@ fn released_widths(_: &Gpu) -> Result<(), String> {
 
 /// The same audio in calls of 1 to 100 tokens, again and again, bit for bit: a race shows itself now and then.
 fn again(_: &Gpu) -> Result<(), String> {
-    for (model, rounds) in [(Model::digits(), 20), (released(1)?, 4)] {
+    for (model, rounds) in [(voxtral_digits::model(), 20), (released(1)?, 4)] {
         // More than a window and the longest span, where that is not 11 minutes: rings wrap.
         const TOKENS: usize = 300;
         let rng = &mut rng(19);

@@ -31,7 +31,7 @@ fn norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
 
 fn rotate(heads: &mut [f32], rope: &Rope, head_dim: usize, position: usize) {
     for head in heads.chunks_mut(head_dim) {
-        for (pair, (c, s)) in head.chunks_mut(2).zip(rope.turns(position)) {
+        for (pair, (c, s)) in head.chunks_mut(2).zip(rope.cos_sin(position)) {
             (pair[0], pair[1]) = (pair[0] * c - pair[1] * s, pair[1] * c + pair[0] * s);
         }
     }

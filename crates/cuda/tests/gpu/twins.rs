@@ -214,7 +214,7 @@ fn qkv(gpu: &Gpu) -> Result<(), String> {
         let table: Vec<Row> = (0..rows).map(|r| Row::new(kv.address(), ring, position(r))).collect();
         let table = gpu.put(&table);
         let table_of_rope: Vec<[f32; 2]> =
-            (0..rows).flat_map(|r| rope.turns(position(r)).map(|(c, s)| [c, s]).collect::<Vec<_>>()).collect();
+            (0..rows).flat_map(|r| rope.cos_sin(position(r)).map(|(c, s)| [c, s]).collect::<Vec<_>>()).collect();
         let table_of_rope = gpu.put(&table_of_rope);
         let ldo = q_dim.next_multiple_of(32);
         let q = gpu.poison(rows * ldo * 2);
@@ -235,7 +235,7 @@ fn qkv(gpu: &Gpu) -> Result<(), String> {
         for r in 0..rows {
             let mut want = y[r * n..][..n].to_vec();
             for (i, pair) in want[..q_dim + kv_dim].chunks_mut(2).enumerate() {
-                let (c, s) = rope.turns(position(r)).nth(i % (head_dim / 2)).expect("a pair");
+                let (c, s) = rope.cos_sin(position(r)).nth(i % (head_dim / 2)).expect("a pair");
                 (pair[0], pair[1]) = (pair[0] * c - pair[1] * s, pair[1] * c + pair[0] * s);
             }
             let slot = |value| slot_at(layers as usize, layer as usize, value, position(r) % ring) * kv_dim;
@@ -383,7 +383,7 @@ fn positions(gpu: &Gpu) -> Result<(), String> {
     gpu.row_kernel(Kernels::rope_table, p, 8)?;
     let want: Vec<f32> = table
         .iter()
-        .flat_map(|row| rope.turns(row.position as usize).flat_map(|(c, s)| [c, s]).collect::<Vec<_>>())
+        .flat_map(|row| rope.cos_sin(row.position as usize).flat_map(|(c, s)| [c, s]).collect::<Vec<_>>())
         .collect();
     close("rope_table", &gpu.get::<f32>(&out, rows * head_dim), &want, |_| 1.2e-7)
 }

@@ -18,18 +18,18 @@ enum Fault {
     None,
     FeelsChunks,
     FeelsSpans,
-    FeelsCompany,
+    FeelsBatch,
     KeepsFirstDelay,
     KeepsFirstId,
     ForgetsInFork,
-    FeelsRoom,
+    FeelsCapacity,
     SeesTooFar,
     SeesTooLittle,
     GivesIdsTwice,
     TakesAnyId,
     TakesOldAudio,
     RollsBackTooFar,
-    OutgrowsRoom,
+    OutgrowsCapacity,
     TakesLongSpans,
     BreaksWhenRefused,
 }
@@ -109,7 +109,7 @@ impl Fake {
             contract(span.mel.len().is_multiple_of(token) && tokens > 0, (), "no tokens")?;
             contract(tokens <= stream.span || fault == Fault::TakesLongSpans, (), "a long span")?;
             let fits = stream.audio.len() + tokens <= stream.room;
-            contract(fits || fault == Fault::OutgrowsRoom, (), "no room")?;
+            contract(fits || fault == Fault::OutgrowsCapacity, (), "no room")?;
         }
         Ok(())
     }
@@ -216,12 +216,12 @@ impl Backend for Fake {
                 let position = span.position + row;
                 let reach = decoder.layers * (decoder.window - 1)
                     + usize::from(fault == Fault::SeesTooFar)
-                    + usize::from(fault == Fault::FeelsRoom && stream.room == usize::MAX)
+                    + usize::from(fault == Fault::FeelsCapacity && stream.room == usize::MAX)
                     - usize::from(fault == Fault::SeesTooLittle);
                 let seen = position.saturating_sub(reach)..position + 1;
                 let quirk = match fault {
                     Fault::FeelsSpans => row,
-                    Fault::FeelsCompany => batch.len(),
+                    Fault::FeelsBatch => batch.len(),
                     Fault::BreaksWhenRefused => usize::from(stream.marked),
                     _ => 0,
                 };
@@ -269,18 +269,18 @@ fn every_broken_promise_is_found_by_its_property() {
     let cases: [(Fault, Property); 16] = [
         (Fault::FeelsChunks, chunks_do_not_matter),
         (Fault::FeelsSpans, spans_do_not_matter),
-        (Fault::FeelsCompany, company_does_not_matter),
+        (Fault::FeelsBatch, batch_does_not_matter),
         (Fault::KeepsFirstDelay, delays_do_not_mix),
         (Fault::KeepsFirstId, decoding_again_overwrites),
         (Fault::ForgetsInFork, forks_are_equal_and_independent),
-        (Fault::FeelsRoom, room_does_not_matter),
+        (Fault::FeelsCapacity, capacity_does_not_matter),
         (Fault::SeesTooFar, windows_have_their_width),
         (Fault::SeesTooLittle, windows_have_their_width),
         (Fault::GivesIdsTwice, closed_streams_are_refused),
         (Fault::TakesAnyId, mistakes_are_refused),
         (Fault::TakesOldAudio, old_audio_is_refused),
         (Fault::RollsBackTooFar, mistakes_are_refused),
-        (Fault::OutgrowsRoom, mistakes_are_refused),
+        (Fault::OutgrowsCapacity, mistakes_are_refused),
         (Fault::TakesLongSpans, mistakes_are_refused),
         (Fault::BreaksWhenRefused, mistakes_are_refused),
     ];

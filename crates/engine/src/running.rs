@@ -1,0 +1,326 @@
+//! One session on the engine's thread: from its frames to its events, but for the calls of the backend.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use voxtral_model::{AUDIO_WINDOW, Kind, Prediction, StreamId, Tokenizer};
+use voxtral_transcript::{Event, Piece, SessionStats, Summary, TokenRecord, Transcript, Word};
+
+use crate::decoding::{Decoding, Guesses};
+use crate::front_end::{Mark, ModelParts, Timeline};
+use crate::port::Seat;
+use crate::scheduler::Opening;
+use crate::{EngineError, Schedule};
+
+/// Encoded tokens below which a session asks for more, so that it need not wait where others go first.
+const LOW_WATER: usize = 16;
+
+pub(crate) struct Running {
+    pub(crate) seat: Seat,
+    pub(crate) stream: StreamId,
+    pub(crate) live: bool,
+    /// Most tokens of an encode span.
+    pub(crate) span: usize,
+    /// Tokens that the session was admitted for, and tokens that its stream has room for.
+    pub(crate) expected: usize,
+    pub(crate) capacity: usize,
+    /// When it last had a part in an encode call, and in a decode call; as [`Scheduler`](crate::scheduler::Scheduler) counts.
+    pub(crate) encode_turn: u64,
+    pub(crate) decode_turn: u64,
+
+    tokenizer: Arc<Tokenizer>,
+    schedule: Schedule,
+    sample_rate: usize,
+    stop_at_eos: bool,
+    decoding: Decoding,
+    interval: usize,
+    /// Tokens of frames beyond which frames are left in the queue.
+    frame_queue: usize,
+
+    /// Frames that wait for the encoder, `[frames, mel_bins]`.
+    frames: Vec<f32>,
+    /// Log-mel values of a token.
+    token_values: usize,
+    /// Flushes that have not come out yet.
+    flushes: VecDeque<Mark>,
+    /// The end of the audio, once it is known.
+    ended: Option<Mark>,
+    timeline: Timeline,
+
+    /// Tokens encoded and positions decoded.
+    encoded: usize,
+    position: usize,
+    /// Positions to decode in all, once that is known.
+    end: Option<usize>,
+    /// Input of the next position, after the prompt.
+    input: u32,
+    guesses: Guesses,
+    /// Inputs of the pass that is under way.
+    inputs: Vec<u32>,
+
+    transcript: Transcript,
+    opened: Instant,
+    stats: SessionStats,
+}
+
+/// What a pass was good for.
+pub(crate) struct Accepted {
+    /// Positions that are certain by it.
+    pub(crate) positions: usize,
+    /// How many guesses held, and whether one did not; none in a prompt, where nothing is guessed.
+    pub(crate) guessed: Option<(usize, bool)>,
+}
+
+impl Running {
+    /// On a stream that has heard and decoded `schedule.constant_tokens()` of silence.
+    pub(crate) fn new(model: &ModelParts, opening: Opening, stream: StreamId, encode_tokens: usize) -> Self {
+        let Opening { seat, options, schedule, span, expected } = opening;
+        let begun = schedule.constant_tokens();
+        let pad = model.tokenizer.streaming_pad();
+        Self {
+            seat,
+            stream,
+            live: options.live,
+            span,
+            expected,
+            capacity: begun,
+            encode_turn: 0,
+            decode_turn: 0,
+            tokenizer: Arc::clone(&model.tokenizer),
+            schedule,
+            sample_rate: model.sample_rate,
+            stop_at_eos: options.stop_at_eos,
+            decoding: options.decoding,
+            interval: options.interval.min(span),
+            frame_queue: 2 * encode_tokens,
+            frames: Vec::new(),
+            token_values: model.token_values,
+            flushes: VecDeque::new(),
+            ended: None,
+            timeline: Timeline::default(),
+            encoded: begun,
+            position: begun,
+            end: None,
+            input: pad,
+            guesses: Guesses::new(pad),
+            inputs: Vec::new(),
+            transcript: Transcript::new(),
+            opened: Instant::now(),
+            stats: SessionStats::default(),
+        }
+    }
+
+    /// Takes frames from the queue, as far as there is room for them.
+    pub(crate) fn listen(&mut self) {
+        if self.ended.is_some() || self.frames.len() >= self.frame_queue * self.token_values {
+            return;
+        }
+        let heard = self.seat.port.take(&mut self.frames);
+        for flush in heard.flushes {
+            self.timeline.insert(&flush, self.sample_rate);
+            self.flushes.push_back(flush);
+        }
+        if let Some(end) = heard.end {
+            self.ended = Some(end);
+            self.end = Some(end.positions);
+            self.transcript.audio_ended(self.heard_s(&end));
+        }
+        self.flush_what_is_due();
+    }
+
+    /// Where in what the model hears a mark is, seconds.
+    fn heard_s(&self, mark: &Mark) -> f64 {
+        (mark.samples + mark.silence_before) as f64 / self.sample_rate as f64
+    }
+
+    /// Tokens of frames to encode now, at most `budget`.
+    pub(crate) fn due_tokens(&self, budget: usize) -> usize {
+        let ahead = self.encoded - self.position;
+        let needed = !self.in_text() || ahead < self.decoding.lookahead() + LOW_WATER;
+        let heard = self.frames.len() / self.token_values;
+        let enough = heard >= self.interval || self.ended.is_some() || !self.flushes.is_empty();
+        let due = heard.min(budget).min(self.span).min(AUDIO_WINDOW - ahead);
+        if needed && enough && self.seat.port.takes_events() { due } else { 0 }
+    }
+
+    /// Tokens that the stream comes to hold with `tokens` more.
+    pub(crate) fn tokens_with(&self, tokens: usize) -> usize {
+        self.encoded + tokens
+    }
+
+    /// The frames of the next `tokens` tokens, as many as `due_tokens` said or fewer.
+    pub(crate) fn next_frames(&self, tokens: usize) -> &[f32] {
+        &self.frames[..tokens * self.token_values]
+    }
+
+    /// So many tokens of `next_frames` were encoded.
+    pub(crate) fn encoded(&mut self, tokens: usize, time: Duration) {
+        self.frames.drain(..tokens * self.token_values);
+        self.encoded += tokens;
+        self.stats.encode += time;
+    }
+
+    /// Whether the prompt has been decoded.
+    fn in_text(&self) -> bool {
+        self.position >= self.schedule.prompt_len()
+    }
+
+    /// Positions that can be decoded now. A prompt is decoded whole.
+    pub(crate) fn due_positions(&self) -> usize {
+        let heard = self.encoded.min(self.end.unwrap_or(usize::MAX)).saturating_sub(self.position);
+        if !self.seat.port.takes_events() {
+            0
+        } else if self.in_text() {
+            heard.min(self.decoding.lookahead())
+        } else {
+            let prompt = self.schedule.prompt_len() - self.position;
+            if heard < prompt { 0 } else { prompt }
+        }
+    }
+
+    /// Rows of the next pass where `due` positions can be decoded, looking ahead `pays` positions pays, and `budget` rows are left in the
+    /// call; 0 where there are too few.
+    pub(crate) fn next_rows(&self, due: usize, pays: usize, budget: usize) -> usize {
+        match self.decoding {
+            _ if !self.in_text() => {
+                if due <= budget {
+                    due
+                } else {
+                    0
+                }
+            }
+            Decoding::Auto => due.min(pays).min(budget),
+            _ => due.min(budget),
+        }
+    }
+
+    /// Position and inputs of the next pass: `rows` positions, or the prompt.
+    pub(crate) fn begin_pass(&mut self, rows: usize) -> (usize, &[u32]) {
+        self.inputs = if self.in_text() {
+            self.guesses.inputs(self.input, rows)
+        } else {
+            vec![self.tokenizer.streaming_pad(); self.schedule.prompt_len() - self.position]
+        };
+        (self.position, &self.inputs)
+    }
+
+    /// Takes the predictions of the pass that `begin_pass` began.
+    pub(crate) fn end_pass(&mut self, predictions: &[Prediction], time: Duration) -> Result<Accepted, EngineError> {
+        self.stats.passes += 1;
+        self.stats.decode += time;
+        let inputs = std::mem::take(&mut self.inputs);
+        if let Some(row) = predictions.iter().position(|p| !p.logprob.is_finite()) {
+            return Err(EngineError::NotFinite { position: self.position + row });
+        }
+        if !self.in_text() {
+            self.position += inputs.len() - 1;
+            self.accept(&predictions[inputs.len() - 1..]);
+            return Ok(Accepted { positions: inputs.len(), guessed: None });
+        }
+        let certain = self.guesses.accept(&inputs, predictions);
+        let guessed = if inputs.len() == 1 {
+            // Nothing was guessed, but whether silence would have been right is known all the same.
+            let right = predictions[0].id == self.tokenizer.streaming_pad();
+            (usize::from(right), !right)
+        } else {
+            (certain - 1, certain < inputs.len())
+        };
+        self.stats.certain[certain.ilog2() as usize] += 1;
+        self.accept(&predictions[..certain]);
+        Ok(Accepted { positions: certain, guessed: Some(guessed) })
+    }
+
+    /// Hands out what certain predictions, of the positions from the next one on, bring.
+    fn accept(&mut self, predictions: &[Prediction]) {
+        let mut events = Vec::new();
+        for &Prediction { id, logprob } in predictions {
+            let kind = self.tokenizer.kind(id);
+            let is_eos = kind == Kind::Eos;
+            let piece = match kind {
+                Kind::Text(bytes) => Piece::Text(bytes),
+                Kind::WordStart => Piece::Word,
+                _ => Piece::Special,
+            };
+            events.push(Event::Token(TokenRecord { id, logprob }));
+            self.stats.tokens += 1;
+            let text = self.transcript.push(piece, logprob);
+            if !text.is_empty() {
+                self.stats.first_text.get_or_insert_with(|| self.opened.elapsed());
+                events.push(Event::Text(text.to_owned()));
+            }
+            self.take_words(&mut events);
+            self.input = id;
+            self.position += 1;
+            self.flush_at_position(&mut events);
+            if self.stop_at_eos && is_eos {
+                self.end = Some(self.position);
+                break;
+            }
+        }
+        self.seat.port.send(events);
+    }
+
+    /// Moves the words that are complete to `events`.
+    fn take_words(&mut self, events: &mut Vec<Event>) {
+        for word in self.transcript.take_words() {
+            let (start_s, end_s) = (self.timeline.audio_s(word.start_s), self.timeline.audio_s(word.end_s));
+            events.push(Event::Word(Word { start_s, end_s, ..word }));
+        }
+    }
+
+    /// Brings out what the flushes that have been reached were for.
+    fn flush_at_position(&mut self, events: &mut Vec<Event>) {
+        while self.flushes.front().is_some_and(|flush| self.position >= flush.positions) {
+            let Some(flush) = self.flushes.pop_front() else { return };
+            let text = self.transcript.flush();
+            if !text.is_empty() {
+                events.push(Event::Text(text.to_owned()));
+            }
+            self.take_words(events);
+            events.push(Event::Flushed { audio_s: flush.samples as f64 / self.sample_rate as f64 });
+        }
+    }
+
+    /// A flush behind another, with no audio between, is reached as soon as it is heard of.
+    fn flush_what_is_due(&mut self) {
+        let mut events = Vec::new();
+        self.flush_at_position(&mut events);
+        if !events.is_empty() {
+            self.seat.port.send(events);
+        }
+    }
+
+    /// Whether all is decoded.
+    pub(crate) fn is_done(&self) -> bool {
+        self.end.is_some_and(|end| self.position >= end)
+    }
+
+    /// Hands out what is left at the end, and the last event.
+    pub(crate) fn finish(&mut self) {
+        self.stats.positions = self.position;
+        // Where the model has ended the session, the audio may go on.
+        let (heard_s, audio_s) = match &self.ended {
+            Some(end) => (self.heard_s(end), end.samples as f64 / self.sample_rate as f64),
+            None => {
+                let heard_s = self.encoded_s();
+                (heard_s, self.timeline.audio_s(heard_s))
+            }
+        };
+        let mut events = Vec::new();
+        let text = self.transcript.finish(heard_s);
+        if !text.is_empty() {
+            events.push(Event::Text(text.to_owned()));
+        }
+        self.take_words(&mut events);
+        self.seat.port.send(events);
+        let text = self.transcript.text().to_owned();
+        self.seat.port.end(Ok(Event::Done(Summary { text, audio_s, stats: self.stats })));
+    }
+
+    /// Audio that was encoded, seconds of what the model hears.
+    fn encoded_s(&self) -> f64 {
+        let tokens = self.encoded.saturating_sub(self.schedule.left_pad);
+        (tokens * self.schedule.samples_per_token) as f64 / self.sample_rate as f64
+    }
+}

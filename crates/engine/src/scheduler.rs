@@ -1,0 +1,354 @@
+//! The engine's thread: it owns the backend and serves all sessions in rounds.
+//!
+//! A round encodes what live sessions have heard and decodes what they have due, in as few calls as hold all of it, and then makes
+//! one call for what can wait: the warm-up of a delay, or the recordings, which take turns at encoding and decoding. As long as there
+//! are live sessions such a call has at most [`BACKGROUND_TOKENS`] tokens or rows, so that live audio, whenever it comes, waits for at
+//! most one of them. Without live sessions recordings have whole calls, an encode and a decode in each round.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use voxtral_model::{Backend, BackendError, DecodeSpan, EncodeSpan, MAX_DECODE_ROWS, StreamId};
+
+use crate::contained::Contained;
+use crate::decoding::Pace;
+use crate::engine::{Inbox, Request};
+use crate::front_end::ModelParts;
+use crate::port::Seat;
+use crate::running::Running;
+use crate::session::SessionOptions;
+use crate::templates::Templates;
+use crate::{EngineError, Schedule};
+
+/// Most tokens of an encode call, and rows of a decode call, that live sessions wait for. The longest prompt, of 2400 ms, has so many rows.
+pub(crate) const BACKGROUND_TOKENS: usize = 32;
+
+/// A session that is about to be opened.
+pub(crate) struct Opening {
+    pub(crate) seat: Seat,
+    pub(crate) options: SessionOptions,
+    pub(crate) schedule: Schedule,
+    /// Most tokens of an encode span.
+    pub(crate) span: usize,
+    /// Tokens that the session is expected to come to.
+    pub(crate) expected: usize,
+}
+
+pub(crate) struct Scheduler {
+    backend: Contained,
+    /// Most tokens of an encode call.
+    encode_tokens: usize,
+    model: Arc<ModelParts>,
+    inbox: Arc<Inbox>,
+    running: Vec<Running>,
+    templates: Templates,
+    pace: Pace,
+    /// Calls made; a session remembers the one that it last had a part in.
+    turn: u64,
+    /// Whether it is the recordings' turn to be decoded.
+    decode_next: bool,
+}
+
+/// However the thread ends, nobody is left waiting: what is dropped tells its owner.
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.inbox.close();
+    }
+}
+
+impl Scheduler {
+    pub(crate) fn new(
+        backend: Box<dyn Backend>,
+        model: Arc<ModelParts>,
+        inbox: Arc<Inbox>,
+        encode_tokens: usize,
+    ) -> Self {
+        Self {
+            backend: Contained::new(backend),
+            encode_tokens,
+            model,
+            inbox,
+            running: Vec::new(),
+            templates: Templates::default(),
+            pace: Pace::new(),
+            turn: 0,
+            decode_next: false,
+        }
+    }
+
+    pub(crate) fn run(mut self) {
+        while let Some(requests) = self.inbox.take() {
+            let start = Instant::now();
+            requests.into_iter().for_each(|request| self.accept(request));
+            self.running.iter_mut().for_each(Running::listen);
+            let encoded = self.encode(true);
+            let decoded = self.decode(true);
+            let other = self.work_in_the_background();
+            self.close_sessions();
+            if let Some(error) = self.backend.panicked().cloned() {
+                return self.give_up(error);
+            }
+            if encoded || decoded || other {
+                self.inbox.meters.round(start.elapsed());
+            } else {
+                self.inbox.bell.wait();
+            }
+        }
+    }
+
+    /// Ends all sessions.
+    fn give_up(&mut self, error: BackendError) {
+        let error = EngineError::from(error);
+        self.running.drain(..).for_each(|session| session.seat.port.end(Err(error.clone())));
+    }
+
+    fn accept(&mut self, request: Request) {
+        match request {
+            Request::Session(opening) => match self.templates.get(opening.schedule.delay) {
+                Some(template) => self.open(opening, template),
+                None => self.templates.wait_for(opening.schedule).sessions.push(opening),
+            },
+            Request::Prewarm(schedule, done) => match self.templates.get(schedule.delay) {
+                // Who asked may be gone, here and below.
+                Some(_) => drop(done.send(Ok(()))),
+                None => self.templates.wait_for(schedule).prewarms.push(done),
+            },
+        }
+    }
+
+    /// Opens a session as a fork of its delay's template.
+    fn open(&mut self, opening: Opening, template: StreamId) {
+        let admitted = self.admit(opening.span, opening.expected);
+        match admitted.and_then(|()| self.backend.fork(template, opening.span)) {
+            Ok(stream) => {
+                self.running.push(Running::new(&self.model, opening, stream, self.encode_tokens));
+                self.inbox.note(self.backend.info());
+            }
+            Err(error) => opening.seat.port.end(Err(error.into())),
+        }
+    }
+
+    /// Whether the device has memory for `expected` tokens beside what the running sessions were promised.
+    fn admit(&mut self, span: usize, expected: usize) -> Result<(), BackendError> {
+        let free = self.backend.free_bytes()?;
+        if free == u64::MAX {
+            return Ok(());
+        }
+        let mut needed = self.backend.stream_bytes(span, expected)?;
+        for session in &self.running {
+            let promised = self.backend.stream_bytes(session.span, session.expected.max(session.capacity))?;
+            needed += promised - self.backend.stream_bytes(session.span, session.capacity)?;
+        }
+        if needed <= free {
+            return Ok(());
+        }
+        let device = self.backend.info().device;
+        Err(BackendError::OutOfMemory { device, needed: needed / 1_000_000, free: free / 1_000_000 })
+    }
+
+    /// What live sessions leave time for.
+    fn work_in_the_background(&mut self) -> bool {
+        if self.templates.is_warming_up() {
+            self.warm_up();
+            return true;
+        }
+        if !self.running.iter().any(|session| session.live) {
+            let encoded = self.encode(false);
+            return self.decode(false) || encoded;
+        }
+        self.decode_next = !self.decode_next;
+        let turns: [fn(&mut Self, bool) -> bool; 2] =
+            if self.decode_next { [Self::decode, Self::encode] } else { [Self::encode, Self::decode] };
+        turns.into_iter().any(|call| call(self, false))
+    }
+
+    /// One call of the warm-up that is under way.
+    fn warm_up(&mut self) {
+        let Some((waiting, outcome)) = self.templates.step(&mut self.backend, &self.model, self.encode_tokens) else {
+            return;
+        };
+        self.inbox.note(self.backend.info());
+        match outcome {
+            Ok(template) => {
+                waiting.prewarms.into_iter().for_each(|done| drop(done.send(Ok(()))));
+                waiting.sessions.into_iter().for_each(|opening| self.open(opening, template));
+            }
+            Err(error) => {
+                waiting.prewarms.into_iter().for_each(|done| drop(done.send(Err(error.clone()))));
+                waiting.sessions.into_iter().for_each(|opening| opening.seat.port.end(Err(error.clone())));
+            }
+        }
+    }
+
+    /// The most tokens or rows of a call for such sessions.
+    fn most(&self, live: bool, whole: usize) -> usize {
+        let waited_for = !live && self.running.iter().any(|session| session.live);
+        if waited_for { whole.min(BACKGROUND_TOKENS) } else { whole }
+    }
+
+    /// Encodes what live sessions, or recordings, have heard: all that is due in live ones, a call's worth in others. False when there was
+    /// nothing.
+    fn encode(&mut self, live: bool) -> bool {
+        let most = self.most(live, self.encode_tokens);
+        let mut due: Vec<usize> = (0..self.running.len())
+            .filter(|&i| self.running[i].live == live && self.running[i].due_tokens(most) > 0)
+            .collect();
+        due.sort_by_key(|&i| self.running[i].encode_turn);
+        let worked = !due.is_empty();
+        while !due.is_empty() {
+            due = self.encode_call(due, most);
+            if !live {
+                break;
+            }
+        }
+        worked
+    }
+
+    /// One encode call for the first of `due`. Returns those that it had no room for.
+    fn encode_call(&mut self, due: Vec<usize>, most: usize) -> Vec<usize> {
+        let (mut budget, mut call, mut later) = (most, Vec::new(), Vec::new());
+        for index in due {
+            let session = &mut self.running[index];
+            let tokens = session.due_tokens(budget);
+            if tokens == 0 {
+                later.push(index);
+                continue;
+            }
+            let needed = session.tokens_with(tokens);
+            match self.backend.grow(session.stream, needed) {
+                Ok(()) => {
+                    session.capacity = session.capacity.max(needed);
+                    budget -= tokens;
+                    call.push((index, tokens));
+                }
+                // There is no memory for this one; the others go on.
+                Err(error) => session.seat.port.end(Err(error.into())),
+            }
+        }
+        if call.is_empty() {
+            return later;
+        }
+        let span = |&(index, tokens): &(usize, usize)| {
+            let session = &self.running[index];
+            EncodeSpan { stream: session.stream, mel: session.next_frames(tokens) }
+        };
+        let batch: Vec<EncodeSpan<'_>> = call.iter().map(span).collect();
+        self.turn += 1;
+        let start = Instant::now();
+        let result = self.backend.encode(&batch);
+        let time = start.elapsed();
+        if let Err(error) = result {
+            self.fail(call.iter().map(|&(index, _)| index), error);
+            return later;
+        }
+        self.inbox.meters.encoded(most - budget, time);
+        for (index, tokens) in call {
+            self.running[index].encoded(tokens, time);
+            self.running[index].encode_turn = self.turn;
+        }
+        self.inbox.note(self.backend.info());
+        later
+    }
+
+    /// Decodes the positions that are due in live sessions, or in recordings: each live one has a pass, of others as many as one call takes.
+    /// False when there were none.
+    fn decode(&mut self, live: bool) -> bool {
+        let most = self.most(live, MAX_DECODE_ROWS);
+        let due = self.running.iter().enumerate().filter(|(_, session)| session.live == live);
+        let mut due: Vec<(usize, usize)> =
+            due.map(|(index, session)| (index, session.due_positions())).filter(|&(_, rows)| rows > 0).collect();
+        due.sort_by_key(|&(index, _)| self.running[index].decode_turn);
+        let worked = !due.is_empty();
+        while !due.is_empty() {
+            due = self.decode_call(due, most);
+            if !live {
+                break;
+            }
+        }
+        worked
+    }
+
+    /// One decode call of at most `most` rows for the first of `due`, sessions and their positions. Returns those that it had no room for.
+    fn decode_call(&mut self, due: Vec<(usize, usize)>, most: usize) -> Vec<(usize, usize)> {
+        let streams = due.len().min(most);
+        let longest = due.iter().map(|&(_, positions)| positions).max().unwrap_or(1);
+        let pays = self.pace.rows(streams, longest.min(most / streams));
+        let (mut budget, mut call, mut later) = (most, Vec::new(), Vec::new());
+        for (index, positions) in due {
+            let rows = self.running[index].next_rows(positions, pays, budget);
+            if rows == 0 {
+                later.push((index, positions));
+            } else {
+                budget -= rows;
+                call.push((index, rows));
+            }
+        }
+        // Spans borrow their sessions, which lie in this order.
+        call.sort_unstable();
+        let mut next = call.iter().peekable();
+        let mut batch = Vec::new();
+        for (index, session) in self.running.iter_mut().enumerate() {
+            if let Some(&(_, rows)) = next.next_if(|&&(chosen, _)| chosen == index) {
+                let stream = session.stream;
+                let (position, ids) = session.begin_pass(rows);
+                batch.push(DecodeSpan { stream, position, ids });
+            }
+        }
+        self.turn += 1;
+        let mut predictions = Vec::new();
+        let start = Instant::now();
+        let result = self.backend.decode(&batch, &mut predictions);
+        let time = start.elapsed();
+        if let Err(error) = result {
+            self.fail(call.iter().map(|&(index, _)| index), error);
+            return later;
+        }
+        let (mut first, mut tokens, mut only_text) = (0, 0, true);
+        for &(index, rows) in &call {
+            let session = &mut self.running[index];
+            session.decode_turn = self.turn;
+            match session.end_pass(&predictions[first..first + rows], time) {
+                Ok(accepted) => {
+                    tokens += accepted.positions;
+                    match accepted.guessed {
+                        Some((held, failed)) => self.pace.guessed(held, failed),
+                        None => only_text = false,
+                    }
+                }
+                Err(error) => session.seat.port.end(Err(error)),
+            }
+            first += rows;
+        }
+        self.inbox.meters.decoded(first, time);
+        if only_text {
+            self.pace.gave(call.len(), first, tokens, time);
+        } else {
+            self.pace.took(first, time);
+        }
+        later
+    }
+
+    /// Ends the sessions of a call that failed.
+    fn fail(&mut self, sessions: impl Iterator<Item = usize>, error: BackendError) {
+        let error = EngineError::from(error);
+        sessions.for_each(|index| self.running[index].seat.port.end(Err(error.clone())));
+    }
+
+    fn close_sessions(&mut self) {
+        let before = self.running.len();
+        let backend = &mut self.backend;
+        self.running.retain_mut(|session| {
+            if session.is_done() {
+                session.finish();
+            }
+            let over = session.seat.port.has_ended();
+            if over {
+                backend.close(session.stream);
+            }
+            !over
+        });
+        if self.running.len() < before {
+            self.inbox.note(self.backend.info());
+        }
+    }
+}
