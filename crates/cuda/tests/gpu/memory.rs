@@ -136,7 +136,7 @@ impl Script {
     /// Encodes and decodes some tokens, `most` at a time, growing by as many first if asked.
     fn go_on(
         &self,
-        backend: &mut CudaBackend,
+        backend: &mut dyn Backend,
         stream: StreamId,
         tokens: Range<usize>,
         most: usize,
@@ -223,13 +223,13 @@ fn wrapping(_: &Gpu) -> Result<(), String> {
 
     let plain = CpuOptions { precision: Precision::F32, ..CpuOptions::default() };
     let mut cpu = CpuBackend::new(&model, plain).map_err(words)?;
-    let stream = open(&mut cpu, 100, TOKENS).map_err(words)?;
+    let stream = open(&mut cpu, 50, TOKENS).map_err(words)?;
     let (mut adapter, mut logits, mut predictions) = (Vec::new(), Vec::new(), Vec::new());
-    for first in (0..TOKENS).step_by(100) {
-        let mel = &script.mel[first * script.token..][..100 * script.token];
+    for first in (0..TOKENS).step_by(50) {
+        let mel = &script.mel[first * script.token..][..50 * script.token];
         cpu.encode(&[EncodeSpan { stream, mel }]).map_err(words)?;
         adapter.extend(cpu.inspect(Stage::Adapter).map_err(words)?);
-        let span = DecodeSpan { stream, position: first, ids: &script.ids[first..][..100] };
+        let span = DecodeSpan { stream, position: first, ids: &script.ids[first..][..50] };
         cpu.decode(&[span], &mut predictions).map_err(words)?;
         logits.extend(cpu.inspect(Stage::Logits).map_err(words)?);
     }
