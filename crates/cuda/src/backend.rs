@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use voxtral_model::{
-    Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Ledger, MAX_DECODE_ROWS, Model, ModelConfig,
-    Prediction, Stage, StreamId, TOKEN_MS, Weights, ada_scales,
+    Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, LIVE_SPAN, Ledger, MAX_DECODE_ROWS, Model,
+    ModelConfig, Prediction, Stage, StreamId, TOKEN_MS, Weights, ada_scales,
 };
 
 use crate::device::{DeviceReport, copy_rate, device_error, open_device, out_of_memory, supported};
@@ -21,9 +21,6 @@ use crate::scratch::Scratch;
 use crate::streams::{Shape, State};
 use crate::table::Table;
 use crate::weights::{DeviceWeights, Plan};
-
-/// Most tokens of a span of a live stream: 320 ms.
-const LIVE_SPAN: usize = 4;
 
 /// How to run.
 #[derive(Clone, Debug, Default)]
