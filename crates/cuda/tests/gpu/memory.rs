@@ -94,7 +94,8 @@ fn grows(gpu: &Gpu, mapped: bool, mut range: Growable) -> Result<(), String> {
     kept(&range)?;
     drop((range, ones));
     let after = gpu.free()?;
-    holds(after == before, || format!("{before} bytes were free, {after} are"))
+    // The driver may have kept less for itself since it was short of memory.
+    holds(after >= before, || format!("{before} bytes were free, {after} are"))
 }
 
 /// What a stream comes to, bit for bit.
