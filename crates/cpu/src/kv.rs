@@ -77,12 +77,12 @@ impl KvCache {
         }
     }
 
-    /// Copies what a query at `position` or later can see of the positions before it.
-    pub(crate) fn copy_from(&mut self, other: &Self, position: usize) {
+    /// Copies what a query up to `back` positions before `position`, or later, can see of the positions before `position`.
+    pub(crate) fn copy_from(&mut self, other: &Self, position: usize, back: usize) {
         let d = self.head_dim;
         let (mut keys, mut values) = (vec![0.0; self.kv_heads * d], vec![0.0; self.kv_heads * d]);
         for layer in 0..self.layers.len() {
-            for p in position.saturating_sub(self.window)..position {
+            for p in position.saturating_sub(self.window + back)..position {
                 for h in 0..self.kv_heads {
                     let (head, slot) = (other.head(layer, h), p % other.slots);
                     let block = &head.keys[slot / BLOCK * d * BLOCK..][..d * BLOCK];
@@ -143,7 +143,7 @@ mod tests {
             let row: Vec<f32> = (0..6).map(|i| (p * 10 + i) as f32).collect();
             from.put(0, p, &row, &row);
         }
-        to.copy_from(&from, 70);
+        to.copy_from(&from, 70, 0);
         for p in 50..70 {
             let slot = p % to.slots;
             for h in 0..2 {

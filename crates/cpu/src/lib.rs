@@ -185,8 +185,8 @@ impl Backend for CpuBackend {
         let of = &self.streams[&of];
         let mut stream = self.new_stream(of.ada.clone(), span)?;
         stream.carry = of.carry.clone();
-        stream.encoder.copy_from(&of.encoder, entry.encoded * self.model.config.downsample);
-        stream.decoder.copy_from(&of.decoder, entry.decoded);
+        stream.encoder.copy_from(&of.encoder, entry.encoded * self.model.config.downsample, 0);
+        stream.decoder.copy_from(&of.decoder, entry.decoded, MAX_DECODE_ROWS);
         stream.audio.clone_from(&of.audio);
         let id = self.ledger.add(entry);
         self.streams.insert(id, stream);

@@ -17,7 +17,7 @@
 // Both leave partial results, f32 sums [.., heads, head_dim] and (maximum, sum) [.., heads], for attention_combine and
 // attention_combine_few.
 //
-// Grid: key heads by blocks, which walk over the items: the blocks with work come first and spread over all processors; 128 threads. Shared
+// Grid: key heads by blocks, which walk over the items: the blocks with work come first and spread over all SMs; 128 threads. Shared
 // memory: keys and values of two chunks and 64 queries, 85 KB for heads of 128, or of one chunk, 16 queries and their weights, 41 KB
 // (src/kernels.rs, `attention_bytes`).
 // The keys of earlier passes are on their way before the product that makes queries and new keys has ended.
@@ -39,10 +39,10 @@ struct Attention {
     u32 layer;
     float scale;        // log2(e) / sqrt(head_dim)
     u32 share;          // 65536 / group, rounded up: q / group is q * share / 65536 for q < 64
-    u32 unused;
+    u32 layers;         // of the rings
 };
 
-constexpr u32 CHUNK = 64;                       // keys; KEY_CHUNK in src/table.rs is its twin
+constexpr u32 CHUNK = 2 * SLOT_BLOCK;           // keys; KEY_CHUNK in src/limits.rs is its twin
 constexpr u32 WEIGHTS_LD = CHUNK + 8;           // rows an odd number of 16 bytes apart
 
 DEVICE float power_of_two(float v) {
@@ -95,7 +95,7 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
     u16* weights = query + 16 * TILES * LD;                             // [16 TILES][WEIGHTS_LD], if warps share a tile
     float* maxima = (float*)(weights + 16 * TILES * WEIGHTS_LD);        // [16 TILES][WAYS], of each warp's keys
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, tile = warp / WAYS, part = warp % WAYS;
-    const u32 kv_head = blockIdx.x, heads = p.kv_heads * p.group, kv_dim = p.kv_heads * HD;
+    const u32 kv_head = blockIdx.x, heads = p.kv_heads * p.group, kv_dim = p.kv_heads * HD, per_slot = 2 * p.layers * kv_dim;
     const u32 query_g = tile * 16 + g, query_g8 = query_g + 8, down = threadIdx.x / ACROSS, across = threadIdx.x % ACROSS * 8;
     const u32 keys = (u32)__cvta_generic_to_shared(shared), values = keys + CHUNK_BYTES, to = (down * LD + across) * 2;
     const u32 a_at = (u32)__cvta_generic_to_shared(query) + ((tile * 16 + lane % 16) * LD + lane / 16 * 8) * 2;
@@ -109,12 +109,12 @@ template <int HD, int TILES, int WAYS> DEVICE void attention(const Attention& p)
     for (u32 w = blockIdx.y; w < work; w += gridDim.y) {
         const Item item = ((const Item*)p.items)[w];
         const u32 used = item.rows * p.group, ring = item.ring, position = item.position;
-        const u16* key = (const u16*)item.kv + (u64)2 * p.layer * ring * kv_dim + kv_head * HD + across;
-        const u16* value = key + (u64)ring * kv_dim;
-        // A chunk's keys, then its values. A ring is half a chunk long or a multiple of that, so that each half lies in one piece.
+        const u16* key = (const u16*)item.kv + 2 * p.layer * SLOT_BLOCK * kv_dim + kv_head * HD + across;
+        const u16* value = key + SLOT_BLOCK * kv_dim;
+        // A chunk's keys, then its values. Each half of it is a block of the ring; the second may be the ring's first.
         auto copy = [&](u32 into, u32 slot0) {
             const u32 slot1 = slot0 + CHUNK / 2, row = down % (CHUNK / 2);
-            const u64 at0 = (u64)(slot0 + row) * kv_dim, at1 = (u64)((slot1 < ring ? slot1 : slot1 - ring) + row) * kv_dim;
+            const u64 at0 = (u64)slot0 * per_slot + row * kv_dim, at1 = (u64)(slot1 < ring ? slot1 : slot1 - ring) * per_slot + row * kv_dim;
 #pragma unroll
             for (u32 i = 0; i < 2; i++)
 #pragma unroll

@@ -10,12 +10,15 @@ typedef unsigned long long u64;
 #define DEVICE static __device__ __forceinline__
 #define KERNEL extern "C" __global__ void
 
+// Slots of a block of a ring, which holds those of all layers, so that a ring grows at its end. Half of what attention takes at once.
+constexpr u32 SLOT_BLOCK = 32;
+
 // One position of a pass. The host writes the table before the pass; src/table.rs is its twin.
 struct Row {
-    u64 kv;             // bf16 [layers][key, value][ring][kv_dim], the stream's; position p lies in slot p % ring
+    u64 kv;             // the stream's ring, bf16 [ring / 32][layers][key, value][32 slots][kv_dim]; position p lies in slot p % ring
     u64 audio;          // f32 [dim], the audio embedding of this token
     u64 ada;            // f32 [layers][dim], what multiplies the second norm's output, or 0
-    u32 ring;           // slots
+    u32 ring;           // slots, a multiple of 32
     u32 position;
     u32 id;             // input token
     u32 partial;        // first of the row's partial results in attention

@@ -1,12 +1,12 @@
 // What happens to y = W x + bias before it leaves the chip; a thread takes neighbouring outputs of a row, or of several.
 
 enum Mode {
-    STORE = 0,          // f32 out[part, row, f] = y
+    STORE = 0,          // f32 out[split, row, f] = y
     SILU_MUL = 1,       // bf16 out[row, f / 2] = silu(y[f]) * y[f + 1]: rows of gate and up alternate
     GELU = 2,           // bf16 out[row, f] = gelu(y)
     GELU_F32 = 3,       // f32 out[row, f] = gelu(y)
     AUDIO = 4,          // f32 rows[row].audio[f] = y
-    QKV = 5,            // queries: turned, bf16 out[row, f]; keys: turned, into the ring; values: into the ring
+    QKV = 5,            // queries: rotated, bf16 out[row, f]; keys: rotated, into the ring; values: into the ring
     HEAD = 6,           // only the best output of each row and the sum of exponentials, per 128 outputs
 };
 
@@ -25,21 +25,21 @@ struct Product {
     u64 bias;           // f32 [n] or 0
     u64 out;            // see Mode
     u64 rows;           // Row [rows], for AUDIO and QKV
-    u64 turns;          // f32 pairs [rows, head_dim / 2]: cosine and sine
+    u64 rope;           // f32 pairs [rows, head_dim / 2]: cosine and sine
     u64 count;          // u32: rows
-    u64 partial;        // f32 [rows][parts][slices][n rounded up to 128], sums of single slices on their way to product_sum, or 0
+    u64 partial;        // f32 [rows][splits][slices][n rounded up to 128], sums of single slices on their way to product_sum, or 0
     u32 n;
     u32 k;              // a multiple of 32; columns beyond the true width hold zeros in w and x
-    u32 parts;          // 1 but for STORE
-    u32 part_stride;    // elements between two parts of out
-    u32 slices;         // 1, 2, 4 or 8; with parts at most k / 32
+    u32 splits;         // of k over blocks; 1 but for STORE
+    u32 split_stride;   // elements between two splits of out
+    u32 slices;         // of each split; 1, 2, 4 or 8, and slices of all splits at most k / 32
     u32 mode;
     u32 ldo;            // elements between two rows of out
     u32 layer;
     u32 q_dim;
     u32 kv_dim;
     u32 head_dim;
-    u32 unused;         // so that there is no padding
+    u32 layers;
 };
 
 // Outputs f and f + 1 of a row; nothing is written where `live` is false, but row and f exist even there.
@@ -52,15 +52,15 @@ struct Pair {
 // What a pair meets on its way out, and where it goes.
 struct Way {
     float2 bias;
-    float2 turn;        // cosine and sine
+    float2 rope;        // cosine and sine
     u64 to;
 };
 
-template <u32 MODE> DEVICE Way way_out(const Product& p, u32 part, u32 row, u32 f) {
+template <u32 MODE> DEVICE Way way_out(const Product& p, u32 split, u32 row, u32 f) {
     const u64 at = (u64)row * p.ldo + f;
     Way way;
-    way.bias = p.bias && part == 0 ? *(const float2*)((const float*)p.bias + f) : make_float2(0.f, 0.f);
-    if (MODE == STORE) way.to = p.out + ((u64)part * p.part_stride + at) * 4;
+    way.bias = p.bias && split == 0 ? *(const float2*)((const float*)p.bias + f) : make_float2(0.f, 0.f);
+    if (MODE == STORE) way.to = p.out + ((u64)split * p.split_stride + at) * 4;
     if (MODE == GELU_F32) way.to = p.out + at * 4;
     if (MODE == GELU) way.to = p.out + at * 2;
     if (MODE == SILU_MUL) way.to = p.out + ((u64)row * p.ldo + f / 2) * 2;
@@ -69,8 +69,8 @@ template <u32 MODE> DEVICE Way way_out(const Product& p, u32 part, u32 row, u32 
         const Row& r = ((const Row*)p.rows)[row];
         const bool query = f < p.q_dim, value = f >= p.q_dim + p.kv_dim;
         const u32 of = query ? f : value ? f - p.q_dim - p.kv_dim : f - p.q_dim;
-        const u64 slot = (u64)(2 * p.layer + value) * r.ring + r.slot;
-        way.turn = ((const float2*)p.turns)[row * (p.head_dim / 2) + of % p.head_dim / 2];
+        const u64 slot = (u64)(r.slot / SLOT_BLOCK * 2 * p.layers + 2 * p.layer + value) * SLOT_BLOCK + r.slot % SLOT_BLOCK;
+        way.rope = ((const float2*)p.rope)[row * (p.head_dim / 2) + of % p.head_dim / 2];
         way.to = query ? p.out + at * 2 : r.kv + (slot * p.kv_dim + of) * 2;
     }
     return way;
@@ -85,8 +85,8 @@ template <u32 MODE> DEVICE void store(const Product& p, const Way& way, const Pa
         y1 = gelu(y1);
     }
     if (MODE == QKV && pair.f < p.q_dim + p.kv_dim) {
-        const float y = __fmaf_rn(-y1, way.turn.y, __fmul_rn(y0, way.turn.x));
-        y1 = __fmaf_rn(y0, way.turn.y, __fmul_rn(y1, way.turn.x));
+        const float y = __fmaf_rn(-y1, way.rope.y, __fmul_rn(y0, way.rope.x));
+        y1 = __fmaf_rn(y0, way.rope.y, __fmul_rn(y1, way.rope.x));
         y0 = y;
     }
     if (!pair.live) return;
@@ -98,34 +98,34 @@ template <u32 MODE> DEVICE void store(const Product& p, const Way& way, const Pa
         *(float2*)way.to = make_float2(y0, y1);
 }
 
-// N pairs of a part, pairs(i) being the i-th. What they meet is loaded for all before the first is stored: otherwise each would wait for
+// N pairs of a split, pairs(i) being the i-th. What they meet is loaded for all before the first is stored: otherwise each would wait for
 // the one before.
-template <u32 MODE, u32 N, class Pairs> DEVICE void store_pairs(const Product& p, u32 part, Pairs pairs) {
+template <u32 MODE, u32 N, class Pairs> DEVICE void store_pairs(const Product& p, u32 split, Pairs pairs) {
     Pair pair[N];
     Way way[N];
 #pragma unroll
     for (u32 i = 0; i < N; i++) {
         pair[i] = pairs(i);
-        way[i] = way_out<MODE>(p, part, pair[i].row, pair[i].f);
+        way[i] = way_out<MODE>(p, split, pair[i].row, pair[i].f);
     }
 #pragma unroll
     for (u32 i = 0; i < N; i++) store<MODE>(p, way[i], pair[i]);
 }
 
-template <u32 N, class Pairs> DEVICE void store_pairs(const Product& p, u32 part, Pairs pairs) {
+template <u32 N, class Pairs> DEVICE void store_pairs(const Product& p, u32 split, Pairs pairs) {
     switch (p.mode) {
-    case STORE: return store_pairs<STORE, N>(p, part, pairs);
-    case SILU_MUL: return store_pairs<SILU_MUL, N>(p, part, pairs);
-    case GELU: return store_pairs<GELU, N>(p, part, pairs);
-    case GELU_F32: return store_pairs<GELU_F32, N>(p, part, pairs);
-    case AUDIO: return store_pairs<AUDIO, N>(p, part, pairs);
-    case QKV: return store_pairs<QKV, N>(p, part, pairs);
+    case STORE: return store_pairs<STORE, N>(p, split, pairs);
+    case SILU_MUL: return store_pairs<SILU_MUL, N>(p, split, pairs);
+    case GELU: return store_pairs<GELU, N>(p, split, pairs);
+    case GELU_F32: return store_pairs<GELU_F32, N>(p, split, pairs);
+    case AUDIO: return store_pairs<AUDIO, N>(p, split, pairs);
+    case QKV: return store_pairs<QKV, N>(p, split, pairs);
     }
 }
 
 // Outputs f to f + 3 of a row, the last two only if there are so many.
-DEVICE void store_four(const Product& p, u32 part, u32 row, u32 f, const float4& y) {
-    store_pairs<2>(p, part, [&](u32 i) {
+DEVICE void store_four(const Product& p, u32 split, u32 row, u32 f, const float4& y) {
+    store_pairs<2>(p, split, [&](u32 i) {
         const bool live = f + 2 * i < p.n;
         return Pair{row, live ? f + 2 * i : f, i ? y.z : y.x, i ? y.w : y.y, live};
     });

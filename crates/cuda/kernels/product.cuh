@@ -1,17 +1,18 @@
 // y[r, f] = sum_k w[f, k] x[r, k] (+ bias, and what Mode says)                                   twin: tests/gpu/twins.rs, `Case`
 //
 // w bf16 [n, k] in fragments, x bf16 [rows, k], sums f32. The order of additions of an output depends on w's shape alone, never on the
-// number of rows: k is cut into `parts` and these into `slices`, all of them runs of 32-wide chunks; a slice is one chain of mma
-// instructions, two a chunk; the slices of a part are then added first to last. Parts are different blocks' and stay apart:
-// add_rms_norm adds them. Weights are the 16-row operand and activations the 8-column one, so that a few rows waste little.
+// number of rows: k is cut into `splits` (split-K, over blocks) and these into `slices` (sliced-K, over warps), all of them runs of
+// 32-wide chunks; a slice is one chain of mma instructions, two a chunk; the slices of a split are then added first to last. The sums of
+// splits stay apart: add_rms_norm adds them. Weights are the 16-row operand and activations the 8-column one, so that a few rows waste
+// little.
 //
 // Here is what the kernels of both kinds share: product_stream.cuh for a few rows, product_tile.cuh for many.
 
 // log2 of the slices: a shift is sooner than a division, and this comes before the first copy.
 DEVICE u32 slice_bits(const Product& p) { return 31 - __clz(p.slices); }
 
-// The first chunk of a slice, counted over all parts.
-DEVICE u32 slice_start(const Product& p, u32 slice) { return p.k / 32 * slice / p.parts >> slice_bits(p); }
+// The first chunk of a slice, counted over all splits.
+DEVICE u32 slice_start(const Product& p, u32 slice) { return p.k / 32 * slice / p.splits >> slice_bits(p); }
 
 // One of a chunk's two instructions. Which k meets which slot of an instruction does not matter as long as both operands agree, so a
 // lane takes eight consecutive elements of its row, `b`: the first four for one instruction, the others for the second. `a` is the

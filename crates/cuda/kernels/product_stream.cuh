@@ -1,23 +1,23 @@
 // Products of a few rows.
 //
-// product_<rows>: up to so many rows by tiles of 384 / slices outputs. A block of 8 warps walks over the tiles of one part; each warp takes
+// product_<rows>: up to so many rows by tiles of 384 / slices outputs. A block of 8 warps walks over the tiles of one split; a warp takes
 // 48 outputs and one slice. What it multiplies travels through a ring in shared memory, across the ends of tiles: a chunk of weights (3 KB)
 // and of x (512 bytes for eight rows) at a time. A lane reads what it fetched itself, so the ring needs no barrier: it is what registers
 // would be, were there enough of them. At the end of a tile the slices meet in shared memory. Moves 2 n k bytes of weights and, from the
 // second-level cache, 2 rows k for each 48 outputs: 48 a warp rather than 16 for that, and as many more bytes on their way in a step.
 //
-// Grid: blocks, one a processor at the most, by parts. The rings fill with weights before the previous kernel has ended. Shared memory
-// (src/kernels.rs, `stream_bytes`): 125 and 212 KB where a processor has 228, so that no two products share one and each has its even part
+// Grid: blocks, one an SM at the most, by splits. The rings fill with weights before the previous kernel has ended. Shared memory
+// (src/kernels.rs, `stream_bytes`): 125 and 212 KB where an SM has 228, so that no two products share one and each has its even part
 // of the memory's bandwidth; else 97 and 93 KB. x is read up to a multiple of eight rows.
 //
 // What was measured on the way here is in docs/performance.md, "Tried".
 
-// 227 KB of shared memory for a block; `Image::is_roomy` is its twin. Compute capability 8.0 has 163, but shares its code with the PTX for
-// cards that have 99.
+// 227 KB of shared memory for a block; `Image::has_large_shared` is its twin. Compute capability 8.0 has 163, but shares its code with the
+// PTX for cards that have 99.
 #if __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000
-constexpr bool ROOMY = true;
+constexpr bool LARGE_SHARED = true;
 #else
-constexpr bool ROOMY = false;
+constexpr bool LARGE_SHARED = false;
 #endif
 
 constexpr u32 STREAM_WARPS = 8, STREAM_TF = 3;          // of a block; instruction tiles of outputs of a warp
@@ -26,36 +26,37 @@ constexpr u32 STREAM_OUTPUTS = STREAM_WARPS * STREAM_WIDTH;             // of a 
 
 // For TR instruction tiles of eight rows.
 template <u32 TR> struct Streaming {
-    static constexpr u32 RING = ROOMY ? 4 : TR == 1 ? 3 : 2;            // chunks on their way
+    static constexpr u32 RING = LARGE_SHARED ? 4 : TR == 1 ? 3 : 2;     // chunks on their way
     static constexpr u32 STAGE = 1024 * STREAM_TF + 512 * TR;           // bytes of one
-    static constexpr u32 TURN = ROOMY ? 8 * TR : 8;                     // rows that leave at once
-    static constexpr u32 LD = STREAM_WIDTH + 4;                         // a stride at which the writes of a turn meet no bank twice
-    static_assert(STREAM_WARPS * (RING * STAGE + TURN * LD * 4) == (TR == 1 ? ROOMY ? 128000 : 99328 : ROOMY ? 217088 : 95232), "as src/kernels.rs");
+    static constexpr u32 ROUND = LARGE_SHARED ? 8 * TR : 8;             // rows that leave at once
+    static constexpr u32 LD = STREAM_WIDTH + 4;                         // a stride at which the writes of a round meet no bank twice
+    static constexpr u32 BYTES = TR == 1 ? LARGE_SHARED ? 128000 : 99328 : LARGE_SHARED ? 217088 : 95232;
+    static_assert(STREAM_WARPS * (RING * STAGE + ROUND * LD * 4) == BYTES, "as src/kernels.rs");
 };
 
-// The outputs of a tile leave: the slices of each are added in a fixed order. `sums` is f32 [warp][TURN][LD].
-template <u32 TR> DEVICE void store_tile(const Product& p, float* sums, const float (&sum)[STREAM_TF][TR][4], u32 part, u32 f0, u32 rows) {
-    constexpr u32 TURN = Streaming<TR>::TURN, LD = Streaming<TR>::LD;
+// The outputs of a tile leave: the slices of each are added in a fixed order. `sums` is f32 [warp][ROUND][LD].
+template <u32 TR> DEVICE void store_tile(const Product& p, float* sums, const float (&sum)[STREAM_TF][TR][4], u32 split, u32 f0, u32 rows) {
+    constexpr u32 ROUND = Streaming<TR>::ROUND, LD = Streaming<TR>::LD;
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, bits = slice_bits(p);
     const u32 across = STREAM_OUTPUTS / 4 >> bits;      // threads of a row, four outputs each
-    // The first slice of output f of the tile; the next are TURN * LD further each.
-    auto first_of = [&](u32 r, u32 f) { return sums + ((f / STREAM_WIDTH << bits) * TURN + r) * LD + f % STREAM_WIDTH; };
+    // The first slice of output f of the tile; the next are ROUND * LD further each.
+    auto first_of = [&](u32 r, u32 f) { return sums + ((f / STREAM_WIDTH << bits) * ROUND + r) * LD + f % STREAM_WIDTH; };
 #pragma unroll 1
-    for (u32 r0 = 0; r0 < rows; r0 += TURN) {
-        float* to = sums + (warp * TURN + 2 * t) * LD + g;
+    for (u32 r0 = 0; r0 < rows; r0 += ROUND) {
+        float* to = sums + (warp * ROUND + 2 * t) * LD + g;
 #pragma unroll
         for (u32 n = 0; n < TR; n++)
-            if (8 * n / TURN * TURN == r0)
+            if (8 * n / ROUND * ROUND == r0)
 #pragma unroll
                 for (u32 m = 0; m < STREAM_TF; m++) {
-                    float* at = to + 8 * n % TURN * LD + 16 * m;
+                    float* at = to + 8 * n % ROUND * LD + 16 * m;
                     at[0] = sum[m][n][0];
                     at[LD] = sum[m][n][1];
                     at[8] = sum[m][n][2];
                     at[LD + 8] = sum[m][n][3];
                 }
         __syncthreads();
-        const u32 live = min(TURN, rows - r0);
+        const u32 live = min(ROUND, rows - r0);
         if (p.mode == HEAD) {                           // one slice
             for (u32 r = warp; r < live; r += STREAM_WARPS)
 #pragma unroll 1
@@ -68,16 +69,16 @@ template <u32 TR> DEVICE void store_tile(const Product& p, float* sums, const fl
                 const float* from = first_of(r, f);
                 float4 y = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll 1
-                for (u32 s = 0; s < p.slices; s += 4, from += 4 * TURN * LD) {
+                for (u32 s = 0; s < p.slices; s += 4, from += 4 * ROUND * LD) {
                     float4 of[4];
 #pragma unroll
                     for (u32 j = 0; j < 4; j++)
-                        if (s + j < p.slices) of[j] = *(const float4*)(from + j * TURN * LD);
+                        if (s + j < p.slices) of[j] = *(const float4*)(from + j * ROUND * LD);
 #pragma unroll
                     for (u32 j = 0; j < 4; j++)
                         if (s + j < p.slices) add(y, of[j]);
                 }
-                store_four(p, part, r0 + r, f0 + f, y);
+                store_four(p, split, r0 + r, f0 + f, y);
             }
         }
         __syncthreads();
@@ -89,8 +90,8 @@ template <u32 TR> DEVICE void product_stream(const Product& p) {
     extern __shared__ uint4 stream_memory[];            // [warp][RING] chunks, then what store_tile asks for
     let_next_start();
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    const u32 part = blockIdx.y, rows = *(const u32*)p.count;
-    const u32 bits = slice_bits(p), slice = (part << bits) + warp % (1 << bits), column = warp >> bits, width = STREAM_OUTPUTS >> bits;
+    const u32 split = blockIdx.y, rows = *(const u32*)p.count;
+    const u32 bits = slice_bits(p), slice = (split << bits) + warp % (1 << bits), column = warp >> bits, width = STREAM_OUTPUTS >> bits;
     const u32 tiles = ((p.n << bits) + STREAM_OUTPUTS - 1) / STREAM_OUTPUTS, padded = (p.n + 127) / 128 * 128;
     const u32 start = slice_start(p, slice), end = slice_start(p, slice + 1);
     const char* ring = (const char*)(stream_memory + lane) + warp * RING * STAGE;
@@ -174,7 +175,7 @@ template <u32 TR> DEVICE void product_stream(const Product& p) {
 #pragma unroll
                 for (u32 n = 0; n < TR; n++) multiply<1>(sum[m][n], a[m][1], b[n]);
         }
-        store_tile<TR>(p, (float*)stream_memory + STREAM_WARPS * RING * STAGE / 4, sum, part, tile * width, rows);
+        store_tile<TR>(p, (float*)stream_memory + STREAM_WARPS * RING * STAGE / 4, sum, split, tile * width, rows);
     }
 }
 

@@ -2,11 +2,11 @@
 //
 // product_tile: any number of rows, in tiles of 128 outputs by 64 rows, a warp for 64 by 32 of them. Chunks come in steps of two, copied
 // to shared memory three steps ahead. From there operands go to registers a group of 16 instructions ahead, across the end of a step too,
-// so that loads, copies and the barrier run beside instructions. Grid: tiles of rows, then tiles of outputs by parts; with p.partial by
-// slices of all parts, one a block, and product_sum adds them up. Reads 24 KB for each step of 128 x 64 x 64 multiply-adds.
+// so that loads, copies and the barrier run beside instructions. Grid: tiles of rows, then tiles of outputs by splits; with p.partial by
+// slices of all splits, one a block, and product_sum adds them up. Reads 24 KB for each step of 128 x 64 x 64 multiply-adds.
 //
 // Measured on an H200: 340 TFLOP/s for 1024 rows, which takes 8 TB/s from the second-level cache. Not faster: a fourth step ahead, tiles
-// of 128 rows (fewer bytes, but one block a processor, and fewer tiles fill the processors less evenly), blocks that walk over tiles.
+// of 128 rows (fewer bytes, but one block an SM, and fewer tiles fill the SMs less evenly), blocks that walk over tiles.
 
 // Shared memory of a step: 128 outputs as fragments [8 groups][2 chunks], then 64 rows of 128 bytes. The halves of odd rows are swapped,
 // so that eight threads that read 64 bytes of two rows each meet different banks.
@@ -147,8 +147,8 @@ KERNEL __launch_bounds__(128, 2) product_tile(const __grid_constant__ Product p)
     __syncthreads();
     const u32 live = min(64u, rows - row0);
     if (p.partial) {
-        float* to = (float*)p.partial + ((u64)row0 * p.parts * p.slices + first) * tiles * 128 + f0 + 4 * lane;
-        for (u32 r = warp; r < live; r += 4) *(float4*)(to + (u64)r * p.parts * p.slices * tiles * 128) = *(const float4*)(out + r * 132 + 4 * lane);
+        float* to = (float*)p.partial + ((u64)row0 * p.splits * p.slices + first) * tiles * 128 + f0 + 4 * lane;
+        for (u32 r = warp; r < live; r += 4) *(float4*)(to + (u64)r * p.splits * p.slices * tiles * 128) = *(const float4*)(out + r * 132 + 4 * lane);
     } else if (p.mode == HEAD) {
         for (u32 r = warp; r < live; r += 4) store_best(p, row0 + r, f0, [&](u32 i) { return out[r * 132 + i]; });
     } else {
@@ -162,14 +162,14 @@ KERNEL __launch_bounds__(128, 2) product_tile(const __grid_constant__ Product p)
     }
 }
 
-// Grid: 8 rows, 128 outputs of a part a block. A thread takes four outputs of one row.
+// Grid: 8 rows, 128 outputs of a split a block. A thread takes four outputs of one row.
 KERNEL __launch_bounds__(256) product_sum(const __grid_constant__ Product p) {
     let_next_start();
-    const u32 tiles = (p.n + 127) / 128, part = blockIdx.y / tiles, width = tiles * 128;
+    const u32 tiles = (p.n + 127) / 128, split = blockIdx.y / tiles, width = tiles * 128;
     const u32 row = blockIdx.x * 8 + threadIdx.x / 32, f = blockIdx.y % tiles * 128 + 4 * (threadIdx.x % 32);
     if (row >= *(const u32*)p.count) return;
     wait_for_previous();
-    const float* from = (const float*)p.partial + ((u64)row * p.parts + part) * p.slices * width + f;
+    const float* from = (const float*)p.partial + ((u64)row * p.splits + split) * p.slices * width + f;
     float4 of[8], y = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll
     for (u32 s = 0; s < 8; s++)
@@ -177,5 +177,5 @@ KERNEL __launch_bounds__(256) product_sum(const __grid_constant__ Product p) {
 #pragma unroll
     for (u32 s = 0; s < 8; s++)
         if (s < p.slices) add(y, of[s]);
-    if (f < p.n) store_four(p, part, row, f, y);
+    if (f < p.n) store_four(p, split, row, f, y);
 }

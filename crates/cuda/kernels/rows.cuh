@@ -3,15 +3,16 @@
 // Before the previous one has ended they read the table at most, and add_rms_norm its weights.
 
 struct RowWork {
-    u64 in;
+    u64 input;
     u64 out;
     u64 weight;         // what the kernel's contract says
     u64 rows;           // Row [..]
     u64 counts;         // Counts
     u64 sums;           // add_rms_norm: what is added
     u64 x;              // add_rms_norm: where the sum goes
-    u32 parts;
-    u32 part_stride;    // elements between two parts of sums
+    u64 spans;          // gather_mel, gather_columns: Span [..]
+    u32 splits;
+    u32 split_stride;   // elements between two splits of sums
     u32 dim;            // a multiple of 16
     u32 ld;             // elements between two rows of out (of groups of rows in add_rms_norm)
     u32 layer;
@@ -21,8 +22,8 @@ struct RowWork {
 };
 
 // x[r] = in[r] + (sums[0][r] + sums[1][r] + ..), out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight (* ada[layer])
-// in and x f32 [rows, dim], perhaps the same; sums f32 [parts][rows, dim], of a product; without parts x is in and not written. out bf16,
-// rounded once; weight f32 [dim]; dim <= 4096. One block of 512 a row.
+// in and x f32 [rows, dim], perhaps the same; sums f32 [splits][rows, dim], of a product; without splits x is in and not written. out
+// bf16, rounded once; weight f32 [dim]; dim <= 4096. One block of 512 a row.
 KERNEL __launch_bounds__(512) add_rms_norm(const __grid_constant__ RowWork p) {
     __shared__ float sums[16];
     let_next_start();
@@ -48,16 +49,16 @@ KERNEL __launch_bounds__(512) add_rms_norm(const __grid_constant__ RowWork p) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const u32 at = i * 512 + threadIdx.x;
-        if (4 * at < p.dim) x[i] = ((const float4*)((const float*)p.in + row))[at];
+        if (4 * at < p.dim) x[i] = ((const float4*)((const float*)p.input + row))[at];
         added[i] = make_float4(0.f, 0.f, 0.f, 0.f);
     }
 #pragma unroll 2
-    for (u32 part = 0; part < p.parts; part++)
+    for (u32 split = 0; split < p.splits; split++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const u32 at = i * 512 + threadIdx.x;
             if (4 * at < p.dim) {
-                const float4 v = ((const float4*)((const float*)p.sums + (u64)part * p.part_stride + row))[at];
+                const float4 v = ((const float4*)((const float*)p.sums + (u64)split * p.split_stride + row))[at];
                 add(added[i], v);
             }
         }
@@ -66,7 +67,7 @@ KERNEL __launch_bounds__(512) add_rms_norm(const __grid_constant__ RowWork p) {
     for (int i = 0; i < 2; i++) {
         const u32 at = i * 512 + threadIdx.x;
         if (4 * at < p.dim) {
-            if (p.parts) {
+            if (p.splits) {
                 add(x[i], added[i]);
                 ((float4*)((float*)p.x + row))[at] = x[i];
             }
@@ -92,7 +93,7 @@ KERNEL __launch_bounds__(512) add_rms_norm(const __grid_constant__ RowWork p) {
 
 // out[r, j] = cosine and sine of position(r) * weight[j], the product in f64
 // out f32 pairs [rows, dim / 2]; weight f32 [dim / 2], the frequencies. One block of 64 a row.
-KERNEL __launch_bounds__(64) rope_turns(const __grid_constant__ RowWork p) {
+KERNEL __launch_bounds__(64) rope_table(const __grid_constant__ RowWork p) {
     let_next_start();
     const u32 r = blockIdx.x;
     if (r >= ((const Counts*)p.counts)->rows) return;
@@ -122,17 +123,17 @@ KERNEL __launch_bounds__(256) embed(const __grid_constant__ RowWork p) {
 }
 
 // out[m] = frames m - 2, m - 1 and m of a span beside each other, those before the span from its carry, which then takes the last two
-// in f32 [frames, dim], carry f32 [2, dim], out bf16 [frames, ld], ld >= 3 dim; `rows` is Span [group]. One block of 128 a frame.
+// in f32 [frames, dim], carry f32 [2, dim], out bf16 [frames, ld], ld >= 3 dim. One block of 128 a frame.
 KERNEL __launch_bounds__(128) gather_mel(const __grid_constant__ RowWork p) {
     let_next_start();
     const u32 m = blockIdx.x;
     if (m >= ((const Counts*)p.counts)->frames) return;
     wait_for_previous();
-    const Span* span = (const Span*)p.rows;
+    const Span* span = (const Span*)p.spans;
     while (m >= span->frame + span->frames) span++;
     if (m == span->frame + 1) return;                   // the first frame's block takes the second too: both read the carry
     float* carry = (float*)span->mel_carry;
-    const float* in = (const float*)p.in + (u64)span->frame * p.dim;
+    const float* in = (const float*)p.input + (u64)span->frame * p.dim;
     for (u32 i = threadIdx.x; i < p.dim; i += 128) {
         auto frame = [&](int at) { return at < 0 ? carry[(2 + at) * p.dim + i] : in[at * p.dim + i]; };
         auto gather = [&](int at) {
@@ -149,17 +150,17 @@ KERNEL __launch_bounds__(128) gather_mel(const __grid_constant__ RowWork p) {
 }
 
 // out[s] = columns 2s - 1, 2s and 2s + 1 of a span beside each other, the one before the span from its carry, which then takes the last
-// in bf16 [frames, dim], carry bf16 [dim], out bf16 [frames / 2, ld], ld >= 3 dim; `rows` is Span [..]. One block of 256 a position.
+// in bf16 [frames, dim], carry bf16 [dim], out bf16 [frames / 2, ld], ld >= 3 dim. One block of 256 a position.
 KERNEL __launch_bounds__(256) gather_columns(const __grid_constant__ RowWork p) {
     let_next_start();
     const u32 m = 2 * blockIdx.x;
     if (m >= ((const Counts*)p.counts)->frames) return;
     wait_for_previous();
-    const Span* span = (const Span*)p.rows;
+    const Span* span = (const Span*)p.spans;
     while (m >= span->frame + span->frames) span++;
     u32* carry = (u32*)span->column_carry;
     const u32 pairs = p.dim / 2;
-    const u32* in = (const u32*)p.in + (u64)m * pairs;
+    const u32* in = (const u32*)p.input + (u64)m * pairs;
     u32* out = (u32*)((u16*)p.out + (u64)blockIdx.x * p.ld);
     for (u32 i = threadIdx.x; i < pairs; i += 256) {
         const bool first = m == span->frame;
@@ -179,7 +180,7 @@ KERNEL __launch_bounds__(256) best_of_row(const __grid_constant__ RowWork p) {
     const u32 r = blockIdx.x;
     if (r >= ((const Counts*)p.counts)->rows) return;
     wait_for_previous();
-    const Best* in = (const Best*)p.in + (u64)r * p.dim;
+    const Best* in = (const Best*)p.input + (u64)r * p.dim;
     float max = -INFINITY, sum = 0.f;
     u32 id = ~0u;
     for (u32 i = threadIdx.x; i < p.dim; i += 256) better(max, id, in[i].max, in[i].id);

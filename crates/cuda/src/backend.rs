@@ -6,22 +6,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use voxtral_model::{
-    Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Ledger, MAX_DECODE_ROWS, Model, ModelConfig,
-    Prediction, Stage, StreamId, TOKEN_MS, Weights, ada_scales,
+    Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, LIVE_SPAN, Ledger, MAX_DECODE_ROWS, Model,
+    ModelConfig, Prediction, Stage, StreamId, TOKEN_MS, Weights, ada_scales,
 };
 
-use crate::device::{DeviceReport, copy_rate, device_error, open_device, supported};
-use crate::driver::{Buffer, Device, Download, DriverError, Graph, Stream, Upload};
+use crate::device::{DeviceReport, copy_rate, device_error, open_device, out_of_memory, supported};
+use crate::driver::{Buffer, Device, Download, DriverError, Region, Stream, TYPICAL_GRANULARITY, Upload};
 use crate::images::Image;
 use crate::kernels::{Kernels, Mode};
-use crate::passes::{DECODE_BUCKETS, ENCODE_BUCKETS, MAX_ENCODE_TOKENS, Passes};
+use crate::limits::{MAX_ENCODE_TOKENS, RESERVE};
+use crate::passes::{Passes, Recorded};
+use crate::per_pass::PerPass;
 use crate::scratch::Scratch;
 use crate::streams::{Shape, State};
-use crate::table::{Cut, Table};
+use crate::table::Table;
 use crate::weights::{DeviceWeights, Plan};
-
-/// What the driver keeps for the recorded passes and the loaded kernels; a stream must leave it free.
-const RESERVE: usize = 64 << 20;
 
 /// How to run.
 #[derive(Clone, Debug, Default)]
@@ -43,10 +42,9 @@ pub struct CudaBackend {
     delays: HashMap<Delay, Arc<Buffer>>,
     ledger: Ledger,
     streams: BTreeMap<StreamId, State>,
-    encode_graphs: Vec<Graph>,
-    decode_graphs: Vec<Graph>,
+    recorded: PerPass<Vec<Recorded>>,
     table: Table,
-    upload: [Upload; 2],
+    uploads: PerPass<Upload>,
     mel: Upload,
     predictions: Download,
     encoded: Vec<(StreamId, Range<usize>)>,
@@ -69,19 +67,16 @@ fn fixed_bytes(config: &ModelConfig, plan: &Plan) -> usize {
     plan.bytes() + Scratch::bytes_for(config) + Kernels::SCRATCH_BYTES
 }
 
-/// What must be free for `fixed` bytes, a stream of `positions` with the scales of its delay, and the driver.
+/// What must be free for `fixed` bytes, a live stream of `positions` with the scales of its delay, and the driver.
 fn with_stream(config: &ModelConfig, fixed: usize, positions: usize) -> u64 {
     let scales = config.decoder.layers * config.decoder.dim * size_of::<f32>();
-    (fixed + Shape::new(config, positions.min(MAX_ENCODE_TOKENS)).bytes() + scales + RESERVE) as u64
+    let stream = Shape::new(config, LIVE_SPAN).bytes(positions, TYPICAL_GRANULARITY);
+    (fixed + stream + scales) as u64 + RESERVE
 }
 
 /// Refuses what needs more memory than is free.
 fn fits(device: &str, needed: u64, free: u64) -> Result<(), BackendError> {
     if needed > free { Err(out_of_memory(device, needed, free)) } else { Ok(()) }
-}
-
-fn out_of_memory(device: &str, needed: u64, free: u64) -> BackendError {
-    BackendError::OutOfMemory { device: device.to_owned(), needed: needed / 1_000_000, free: free / 1_000_000 }
 }
 
 impl CudaBackend {
@@ -96,7 +91,7 @@ impl CudaBackend {
     /// How fast a GPU's memory is: bytes a second that a copy within it reads and writes, the median of a few. Takes 512 MiB meanwhile.
     ///
     /// # Errors
-    /// When there is no such GPU, it has no room, or the driver fails.
+    /// When there is no such GPU, it has no memory for that, or the driver fails.
     pub fn copy_rate(device: usize) -> Result<f64, BackendError> {
         copy_rate(device)
     }
@@ -123,12 +118,11 @@ impl CudaBackend {
         let plan = plan(model)?;
         let begun = Instant::now();
         let name = device.name.clone();
-        let fail = |e: DriverError| device_error(&name, &e);
+        let fail = |e: DriverError| device_error(&device, &e);
         let (free, _) = device.memory().map_err(fail)?;
         let fixed = fixed_bytes(config, &plan);
         fits(&name, with_stream(config, fixed, Self::LEAST_POSITIONS), free)?;
-        let mut backend = Self::load(config, weights, &device, image, plan, progress).map_err(fail)?;
-        backend.record().map_err(fail)?;
+        let backend = Self::load(config, weights, &device, image, plan, progress).map_err(fail)?;
         let (major, minor) = device.capability;
         tracing::info!(
             "{name}: compute capability {major}.{minor}, driver of CUDA {}, kernels {}, {} MB on the device, ready in {} ms",
@@ -153,42 +147,35 @@ impl CudaBackend {
         let scratch = Scratch::new(config, device, &stream)?;
         let mel_bytes = MAX_ENCODE_TOKENS * config.frames_per_token() * config.audio.mel_bins * 4;
         let begun = Instant::now();
-        let weights_on_device = plan.upload(device, &stream, progress)?;
+        let device_weights = plan.upload(device, &stream, progress)?;
         tracing::debug!("weights uploaded in {} ms", begun.elapsed().as_millis());
-        let [encode, decode] = scratch.layouts;
+        let begun = Instant::now();
+        let passes =
+            Passes { config, weights: &device_weights.places, scratch: &scratch, kernels: &kernels, stream: &stream };
+        let recorded = passes.record()?;
+        tracing::debug!("passes recorded in {} ms", begun.elapsed().as_millis());
+        let upload = |bytes| Upload::new(device, bytes);
+        let uploads =
+            PerPass { encode: upload(scratch.layouts.encode.bytes)?, decode: upload(scratch.layouts.decode.bytes)? };
         Ok(Self {
             config: config.clone(),
             host: weights.clone(),
             delays: HashMap::new(),
             ledger: Ledger::new(config, MAX_ENCODE_TOKENS),
             streams: BTreeMap::new(),
-            encode_graphs: Vec::new(),
-            decode_graphs: Vec::new(),
+            recorded,
             table: Table::default(),
-            upload: [Upload::new(device, encode.bytes)?, Upload::new(device, decode.bytes)?],
-            mel: Upload::new(device, mel_bytes)?,
+            uploads,
+            mel: upload(mel_bytes)?,
             predictions: Download::new(device, MAX_DECODE_ROWS * 8)?,
             encoded: Vec::new(),
             decoded_rows: 0,
             scratch,
-            weights: weights_on_device,
+            weights: device_weights,
             kernels,
             stream,
             device: device.clone(),
         })
-    }
-
-    /// Records every pass once.
-    fn record(&mut self) -> Result<(), DriverError> {
-        let begun = Instant::now();
-        let passes = self.passes();
-        let encode = |&tokens: &usize| self.stream.record(|| passes.encode(tokens));
-        let decode = |&rows: &usize| self.stream.record(|| passes.decode(rows));
-        let encode_graphs = ENCODE_BUCKETS.iter().map(encode).collect::<Result<_, _>>()?;
-        let decode_graphs = DECODE_BUCKETS.iter().map(decode).collect::<Result<_, _>>()?;
-        (self.encode_graphs, self.decode_graphs) = (encode_graphs, decode_graphs);
-        tracing::debug!("passes recorded in {} ms", begun.elapsed().as_millis());
-        Ok(())
     }
 
     fn passes(&self) -> Passes<'_> {
@@ -197,7 +184,7 @@ impl CudaBackend {
     }
 
     fn error(&self, error: DriverError) -> BackendError {
-        device_error(&self.device.name, &error)
+        device_error(&self.device, &error)
     }
 
     /// The scales of a delay, computed once.
@@ -215,28 +202,34 @@ impl CudaBackend {
         let buffer = Buffer::new(&self.device, bytes.len())?;
         let mut upload = Upload::new(&self.device, bytes.len())?;
         upload.fill()?[..bytes.len()].copy_from_slice(bytes);
-        upload.send(&self.stream, &buffer, 0, bytes.len())?;
+        upload.send(&self.stream, buffer.all())?;
         self.stream.wait()?;
         Ok(Arc::new(buffer))
     }
 
-    fn new_stream(&mut self, span: usize, ada: Arc<Buffer>) -> Result<State, BackendError> {
-        let bytes = Shape::new(&self.config, span).bytes();
-        let (name, needed) = (&self.device.name, (bytes + RESERVE) as u64);
+    /// Memory for `tokens` in all, if as much is free.
+    fn grow_state(&self, state: &mut State, tokens: usize) -> Result<(), BackendError> {
+        let more = state.bytes_for(tokens).saturating_sub(state.bytes());
+        if more == 0 {
+            return Ok(());
+        }
         let (free, _) = self.device.memory().map_err(|e| self.error(e))?;
-        fits(name, needed, free)?;
-        let buffer = Buffer::new(&self.device, bytes)
-            .map_err(|e| if e.is_out_of_memory() { out_of_memory(name, needed, free) } else { self.error(e) })?;
-        // Zeros, because a key that is masked is multiplied by 0, which would not undo what is no number.
-        self.stream.zero(&buffer).map_err(|e| self.error(e))?;
-        Ok(State::new(&self.config, span, ada, buffer))
+        fits(&self.device.name, more as u64 + RESERVE, free)?;
+        state.grow(tokens, &self.stream).map_err(|e| self.error(e))
+    }
+
+    /// A stream that has memory for `tokens`.
+    fn new_state(&self, span: usize, tokens: usize, ada: Arc<Buffer>) -> Result<State, BackendError> {
+        let shape = Shape::new(&self.config, span);
+        let mut state = State::new(shape, &self.device, ada).map_err(|e| self.error(e))?;
+        self.grow_state(&mut state, tokens)?;
+        Ok(state)
     }
 
     fn run_encode(&mut self, batch: &[EncodeSpan<'_>], tokens: &[Range<usize>]) -> Result<(), DriverError> {
         let (d, fpt, bins) = (self.config.downsample, self.config.frames_per_token(), self.config.audio.mel_bins);
         let total: usize = tokens.iter().map(Range::len).sum();
-        let bucket = ENCODE_BUCKETS.iter().position(|&most| total <= most).unwrap_or(ENCODE_BUCKETS.len() - 1);
-        let cut = Cut::new(&self.config.encoder, ENCODE_BUCKETS[bucket] * d);
+        let Recorded { cut, graph } = Recorded::for_rows(&mut self.recorded.encode, total * d);
         self.table.clear();
         self.encoded.clear();
         let mel = self.mel.fill()?;
@@ -246,55 +239,55 @@ impl CudaBackend {
             mel[frames * bins * 4..][..span.mel.len() * 4].copy_from_slice(bytemuck::cast_slice(span.mel));
             self.table.spans.push(state.span(frames, tokens.len() * fpt));
             frames += tokens.len() * fpt;
-            let positions = tokens.start * d..tokens.end * d;
-            self.table.push(positions.map(|p| state.encoder_row(p)), cut);
+            self.table.push(state.encoder_rows(tokens.clone()), *cut);
             self.table.tokens.extend(tokens.clone().map(|t| state.token_row(t)));
             self.encoded.push((span.stream, tokens.clone()));
         }
         let s = &self.scratch;
-        self.mel.send(&self.stream, s.buffer(), s.offset(s.mel), frames * bins * 4)?;
-        let bytes = self.table.write(&s.layouts[0], self.upload[0].fill()?);
-        self.upload[0].send(&self.stream, s.buffer(), s.offset(s.tables[0]), bytes)?;
-        self.stream.replay(&mut self.encode_graphs[bucket])?;
+        self.mel.send(&self.stream, s.region(s.mel, frames * bins * 4))?;
+        let bytes = self.table.write(&s.layouts.encode, self.uploads.encode.fill()?);
+        self.uploads.encode.send(&self.stream, s.region(s.tables.encode, bytes))?;
+        // SAFETY: the table was filled with the recording's cut, and names streams that live and have memory for these tokens; weights
+        // and scratch memory live as long as the backend, which waits before it drops them.
+        unsafe { self.stream.replay(graph)? };
         self.stream.wait()
     }
 
     fn run_decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), DriverError> {
         let rows: usize = batch.iter().map(|span| span.ids.len()).sum();
-        let bucket = DECODE_BUCKETS.iter().position(|&most| rows <= most).unwrap_or(DECODE_BUCKETS.len() - 1);
-        let cut = Cut::new(&self.config.decoder, DECODE_BUCKETS[bucket]);
+        let Recorded { cut, graph } = Recorded::for_rows(&mut self.recorded.decode, rows);
         self.table.clear();
+        self.decoded_rows = 0;
         for span in batch {
             let state = &self.streams[&span.stream];
             let rows = (span.position..).zip(span.ids).map(|(p, &id)| state.decoder_row(p, id));
-            self.table.push(rows, cut);
+            self.table.push(rows, *cut);
         }
         let s = &self.scratch;
-        let bytes = self.table.write(&s.layouts[1], self.upload[1].fill()?);
-        self.upload[1].send(&self.stream, s.buffer(), s.offset(s.tables[1]), bytes)?;
-        self.stream.replay(&mut self.decode_graphs[bucket])?;
-        let words = self.predictions.fetch(&self.stream, s.buffer(), s.offset(s.predictions), rows * 8)?;
+        let bytes = self.table.write(&s.layouts.decode, self.uploads.decode.fill()?);
+        self.uploads.decode.send(&self.stream, s.region(s.tables.decode, bytes))?;
+        // SAFETY: as of an encode pass.
+        unsafe { self.stream.replay(graph)? };
+        let words = self.predictions.fetch(&self.stream, s.region(s.predictions, rows * 8))?;
         let words: &[[u32; 2]] = bytemuck::cast_slice(words);
         out.extend(words.iter().map(|&[id, bits]| Prediction { id, logprob: f32::from_bits(bits) }));
         self.decoded_rows = rows;
         Ok(())
     }
 
-    fn read<T: bytemuck::Pod>(&self, from: &Buffer, at: usize, len: usize) -> Result<Vec<T>, DriverError> {
-        let bytes = len * size_of::<T>();
-        let mut download = Download::new(&self.device, bytes)?;
-        Ok(bytemuck::cast_slice(download.fetch(&self.stream, from, at, bytes)?).to_vec())
+    fn read<T: bytemuck::Pod>(&self, from: Region<'_>) -> Result<Vec<T>, DriverError> {
+        let mut download = Download::new(&self.device, from.bytes())?;
+        Ok(bytemuck::cast_slice(download.fetch(&self.stream, from)?).to_vec())
     }
 
     fn run_inspect(&self, stage: Stage) -> Result<Vec<f32>, DriverError> {
         let (c, s) = (&self.config, &self.scratch);
         let tokens: usize = self.encoded.iter().map(|(_, tokens)| tokens.len()).sum();
-        let at = |address: u64| s.offset(address);
         match stage {
-            Stage::ConvStem => self.read(s.buffer(), at(s.stem), tokens * c.downsample * c.encoder.dim),
+            Stage::ConvStem => self.read(s.region(s.stem, tokens * c.downsample * c.encoder.dim * 4)),
             Stage::Encoder => {
                 let (width, ld) = (c.downsample * c.encoder.dim, self.weights.places.adapter[0].k as usize);
-                let bits: Vec<u16> = self.read(s.buffer(), at(s.joined), tokens * ld)?;
+                let bits: Vec<u16> = self.read(s.region(s.joined, tokens * ld * 2))?;
                 let rows = bits.chunks(ld).flat_map(|row| &row[..width]);
                 Ok(rows.map(|&b| half::bf16::from_bits(b).to_f32()).collect())
             }
@@ -303,17 +296,17 @@ impl CudaBackend {
                 for (stream, tokens) in &self.encoded {
                     let Some(state) = self.streams.get(stream) else { continue };
                     for token in tokens.clone() {
-                        let (buffer, at) = state.audio_of(token);
-                        all.extend(self.read::<f32>(buffer, at, c.decoder.dim)?);
+                        all.extend(self.read::<f32>(state.audio_of(token))?);
                     }
                 }
                 Ok(all)
             }
             Stage::Logits => {
-                let len = self.decoded_rows * c.vocab;
-                let logits = Buffer::new(&self.device, len * 4)?;
-                self.passes().head(Mode::Store, logits.address(), c.vocab as u32, self.decoded_rows)?;
-                self.read(&logits, 0, len)
+                let bytes = self.decoded_rows * c.vocab * 4;
+                let logits = Buffer::new(&self.device, bytes)?;
+                // SAFETY: `logits` has so many rows, as the last table has; it is dropped after it was read.
+                unsafe { self.passes().head(Mode::Store, logits.address(), c.vocab as u32, self.decoded_rows)? };
+                self.read(logits.all())
             }
         }
     }
@@ -333,20 +326,21 @@ impl Backend for CudaBackend {
         }
     }
 
-    fn stream_bytes(&self, span: usize, _tokens: usize) -> u64 {
-        Shape::new(&self.config, span).bytes() as u64
+    fn stream_bytes(&self, span: usize, tokens: usize) -> u64 {
+        Shape::new(&self.config, span).bytes_on(&self.device, tokens) as u64
     }
 
     fn free_bytes(&self) -> Result<u64, BackendError> {
+        self.device.bind().map_err(|e| self.error(e))?;
         let (free, _) = self.device.memory().map_err(|e| self.error(e))?;
-        Ok(free.saturating_sub(RESERVE as u64))
+        Ok(free.saturating_sub(RESERVE))
     }
 
     fn open(&mut self, delay: Delay, span: usize) -> Result<StreamId, BackendError> {
         let entry = self.ledger.open(span)?;
         self.device.bind().map_err(|e| self.error(e))?;
         let ada = self.ada(delay)?;
-        let state = self.new_stream(span, ada)?;
+        let state = self.new_state(span, entry.capacity, ada)?;
         let id = self.ledger.add(entry);
         self.streams.insert(id, state);
         Ok(id)
@@ -355,9 +349,9 @@ impl Backend for CudaBackend {
     fn fork(&mut self, of: StreamId, span: usize) -> Result<StreamId, BackendError> {
         let entry = self.ledger.fork(of, span)?;
         self.device.bind().map_err(|e| self.error(e))?;
-        let mut state = self.new_stream(span, self.streams[&of].ada.clone())?;
-        let (encoded, decoded) = (entry.encoded, entry.decoded);
-        let copied = state.copy_from(&self.streams[&of], encoded, decoded, &self.config, &self.stream);
+        let parent = &self.streams[&of];
+        let state = self.new_state(span, entry.capacity, parent.ada.clone())?;
+        let copied = state.copy_from(parent, entry.encoded, entry.decoded, &self.stream);
         copied.and_then(|()| self.stream.wait()).map_err(|e| self.error(e))?;
         let id = self.ledger.add(entry);
         self.streams.insert(id, state);
@@ -366,6 +360,12 @@ impl Backend for CudaBackend {
 
     fn grow(&mut self, stream: StreamId, tokens: usize) -> Result<(), BackendError> {
         self.ledger.get(stream)?;
+        self.device.bind().map_err(|e| self.error(e))?;
+        if let Some(mut state) = self.streams.remove(&stream) {
+            let grown = self.grow_state(&mut state, tokens);
+            self.streams.insert(stream, state);
+            grown?;
+        }
         self.ledger.grown(stream, tokens);
         Ok(())
     }
@@ -424,12 +424,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_for_the_weights_but_for_no_minute_of_audio_is_refused() {
+    fn memory_for_the_weights_but_for_no_minute_of_audio_is_refused() {
         let model = voxtral_digits::model();
         let fixed = fixed_bytes(&model.config, &plan(&model).unwrap());
         let least = CudaBackend::needs(&model, CudaBackend::LEAST_POSITIONS).unwrap();
-        let minute = Shape::new(&model.config, 1).bytes();
-        assert!(least > (fixed + minute + RESERVE) as u64, "{least} bytes");
+        let minute = Shape::new(&model.config, LIVE_SPAN).bytes(750, TYPICAL_GRANULARITY);
+        assert!(least > (fixed + minute) as u64 + RESERVE, "{least} bytes");
         assert!(least <= CudaBackend::needs(&model, usize::MAX).unwrap());
         assert!(fits("a GPU", least, least).is_ok());
         let refused = fits("a GPU", least, least - 1).unwrap_err();

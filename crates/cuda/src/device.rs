@@ -6,8 +6,7 @@ use voxtral_model::{BackendError, ModelConfig};
 
 use crate::driver::{Buffer, Device, DriverError, Event, Stream};
 use crate::images::{Image, choose};
-use crate::kernels::{MAX_DIM, MAX_HEAD_DIM};
-use crate::table::MAX_GROUP;
+use crate::limits::{MAX_DIM, MAX_GROUP, MAX_HEAD_DIM, RESERVE};
 
 /// What a look at a GPU found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +28,7 @@ pub struct DeviceReport {
 impl DeviceReport {
     pub(crate) fn of(ordinal: usize) -> Result<Self, BackendError> {
         let (device, image) = open_device(ordinal, false)?;
-        let (free, total) = device.memory().map_err(|e| device_error(&device.name, &e))?;
+        let (free, total) = device.memory().map_err(|e| device_error(&device, &e))?;
         let (name, cuda_version) = (device.name.clone(), device.cuda_version.clone());
         Ok(Self { name, capability: device.capability, cuda_version, free, total, image: image.name })
     }
@@ -38,8 +37,11 @@ impl DeviceReport {
 /// Opens a GPU and picks the kernels that it takes.
 pub(crate) fn open_device(ordinal: usize, force_ptx: bool) -> Result<(Arc<Device>, Image), BackendError> {
     let device = Device::open(ordinal).map_err(|e| match e {
-        DriverError::Call { .. } => device_error(&format!("CUDA device {ordinal}"), &e),
-        e => BackendError::Unsupported(e.to_string()),
+        DriverError::NoLibrary | DriverError::MissingSymbol(_) | DriverError::NoDevice { .. } => {
+            BackendError::Unsupported(e.to_string())
+        }
+        // Not even a context fits a GPU whose memory others have taken.
+        e => backend_error(&format!("CUDA device {ordinal}"), 0, &e),
     })?;
     let (major, minor) = device.capability;
     let image = choose(device.capability, force_ptx).ok_or_else(|| {
@@ -61,12 +63,12 @@ pub(crate) fn copy_rate(ordinal: usize) -> Result<f64, BackendError> {
         let stream = Stream::new(&device)?;
         let (from, to) = (Buffer::new(&device, BYTES)?, Buffer::new(&device, BYTES)?);
         let (begin, end) = (Event::new(&device)?, Event::new(&device)?);
-        stream.zero(&from)?;
+        stream.zero(from.all())?;
         let mut times = Vec::new();
         for _ in 0..ROUNDS {
             begin.record(&stream)?;
             for _ in 0..COPIES {
-                stream.copy(&to, 0, &from, 0, BYTES)?;
+                stream.copy(to.all(), from.all())?;
             }
             end.record(&stream)?;
             end.wait()?;
@@ -75,12 +77,28 @@ pub(crate) fn copy_rate(ordinal: usize) -> Result<f64, BackendError> {
         times.sort_by(f64::total_cmp);
         Ok(times[ROUNDS / 2])
     };
-    let seconds = seconds().map_err(|e| device_error(&device.name, &e))?;
+    let seconds = seconds().map_err(|e| device_error(&device, &e))?;
     Ok((2 * COPIES * BYTES) as f64 / seconds)
 }
 
-pub(crate) fn device_error(device: &str, error: &DriverError) -> BackendError {
-    BackendError::Device { device: device.to_owned(), what: error.to_string() }
+/// What a call on a device that failed comes to.
+pub(crate) fn device_error(device: &Device, error: &DriverError) -> BackendError {
+    let free = || device.memory().map_or(0, |(free, _)| free);
+    backend_error(&device.name, if matches!(error, DriverError::OutOfMemory { .. }) { free() } else { 0 }, error)
+}
+
+/// A device that has no memory left is told from one that does nothing any more; `free` bytes say how much the former has.
+fn backend_error(device: &str, free: u64, error: &DriverError) -> BackendError {
+    match error {
+        // Memory that the driver takes for itself is what RESERVE is for.
+        DriverError::OutOfMemory { bytes, .. } => out_of_memory(device, bytes + RESERVE, free),
+        error => BackendError::Device { device: device.to_owned(), what: error.to_string() },
+    }
+}
+
+/// That `needed` bytes must be free.
+pub(crate) fn out_of_memory(device: &str, needed: u64, free: u64) -> BackendError {
+    BackendError::OutOfMemory { device: device.to_owned(), needed: needed / 1_000_000, free: free / 1_000_000 }
 }
 
 /// Whether the kernels can run such a model; the sentence says what is in the way.
@@ -116,6 +134,16 @@ pub(crate) fn supported(config: &ModelConfig) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_memory_and_no_device_are_told_apart() {
+        let asked = DriverError::OutOfMemory { call: "cuMemCreate", bytes: 900_000_000 };
+        let refused = backend_error("a GPU", 500_000_000, &asked);
+        assert!(matches!(refused, BackendError::OutOfMemory { needed: 967, free: 500, .. }), "{refused}");
+        let lost =
+            DriverError::Call { call: "cuGraphLaunch", words: "unspecified launch failure".to_owned(), code: 719 };
+        assert!(matches!(backend_error("a GPU", 0, &lost), BackendError::Device { .. }));
+    }
 
     #[test]
     fn without_a_driver_there_is_an_error_that_says_so() {

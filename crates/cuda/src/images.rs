@@ -21,8 +21,8 @@ impl Image {
         matches!(self.name, "sm_90a" | "sm_100" | "sm_120")
     }
 
-    /// Whether its kernels count on 227 KB of shared memory for a block (`ROOMY` in kernels/product_stream.cuh).
-    pub fn is_roomy(&self) -> bool {
+    /// Whether its kernels count on 227 KB of shared memory for a block (`LARGE_SHARED` in kernels/product_stream.cuh).
+    pub fn has_large_shared(&self) -> bool {
         matches!(self.name, "sm_90a" | "sm_100")
     }
 }
@@ -82,12 +82,12 @@ mod tests {
     }
 
     #[test]
-    fn kernels_know_which_images_are_roomy() {
+    fn kernels_know_which_images_count_on_much_shared_memory() {
         let of = |image: &Image| image.name.trim_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().unwrap() * 10;
-        let roomy: Vec<String> =
-            IMAGES.iter().filter(|i| i.is_roomy()).map(|i| format!("__CUDA_ARCH__ == {}", of(i))).collect();
+        let large: Vec<String> =
+            IMAGES.iter().filter(|i| i.has_large_shared()).map(|i| format!("__CUDA_ARCH__ == {}", of(i))).collect();
         let source = include_str!("../kernels/product_stream.cuh");
-        assert!(source.contains(&format!("#if {}\nconstexpr bool ROOMY = true;", roomy.join(" || "))));
+        assert!(source.contains(&format!("#if {}\nconstexpr bool LARGE_SHARED = true;", large.join(" || "))));
     }
 
     #[test]

@@ -4,9 +4,13 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::driver::{Buffer, Device, DriverError, Function, Module, Stream};
+use crate::cut::Cut;
+use crate::driver::{Address, Buffer, Device, DriverError, Function, Module, Stream};
 use crate::images::Image;
-use crate::table::{Cut, KEY_CHUNK, MAX_GROUP, queries};
+use crate::limits::{
+    CHUNK, KEY_CHUNK, MAX_DIM, MAX_GROUP, MAX_HEAD_DIM, MAX_SLICES, MAX_SPLITS, STREAM_ROWS, TILE_OUTPUTS, TILE_ROWS,
+    queries,
+};
 
 type Result<T> = std::result::Result<T, DriverError>;
 
@@ -35,7 +39,7 @@ pub const KERNELS: [&str; 28] = [
     "attention_combine",
     "attention_combine_few",
     "add_rms_norm",
-    "rope_turns",
+    "rope_table",
     "embed",
     "gather_mel",
     "gather_columns",
@@ -46,7 +50,7 @@ pub const KERNELS: [&str; 28] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Mode {
-    /// f32, each part by itself.
+    /// f32, each split by itself.
     Store = 0,
     /// bf16 `silu(even) * odd`.
     SiluMul = 1,
@@ -56,41 +60,29 @@ pub enum Mode {
     GeluF32 = 3,
     /// f32 into the token's audio slot.
     Audio = 4,
-    /// Queries turned to bf16, keys and values into the ring.
+    /// Queries and keys rotated; queries to bf16, keys and values into the ring.
     Qkv = 5,
     /// Best output of each [`TILE_OUTPUTS`].
     Head = 6,
 }
-
-/// Widest head of attention.
-pub const MAX_HEAD_DIM: usize = 128;
-
-/// Widest row that `add_rms_norm` holds.
-pub const MAX_DIM: usize = 4096;
-
-/// Columns of k that a product takes at once; weights and what they meet are padded to it.
-pub const CHUNK: usize = 32;
-
-/// Outputs of a tile of `product_tile`, to which weights are padded, and of which the head leaves the best.
-pub const TILE_OUTPUTS: usize = 128;
 
 /// Parameters of the product kernels; see kernels/epilogue.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[allow(missing_docs)]
 pub struct Product {
-    pub w: u64,
-    pub x: u64,
-    pub bias: u64,
-    pub out: u64,
-    pub rows: u64,
-    pub turns: u64,
-    pub count: u64,
-    pub partial: u64,
+    pub w: Address,
+    pub x: Address,
+    pub bias: Address,
+    pub out: Address,
+    pub rows: Address,
+    pub rope: Address,
+    pub count: Address,
+    pub partial: Address,
     pub n: u32,
     pub k: u32,
-    pub parts: u32,
-    pub part_stride: u32,
+    pub splits: u32,
+    pub split_stride: u32,
     pub slices: u32,
     pub mode: u32,
     pub ldo: u32,
@@ -98,7 +90,7 @@ pub struct Product {
     pub q_dim: u32,
     pub kv_dim: u32,
     pub head_dim: u32,
-    pub unused: u32,
+    pub layers: u32,
 }
 
 /// Parameters of the attention kernels; see kernels/attention.cuh.
@@ -106,13 +98,13 @@ pub struct Product {
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[allow(missing_docs)]
 pub struct Attention {
-    pub q: u64,
-    pub out: u64,
-    pub partial: u64,
-    pub norms: u64,
-    pub rows: u64,
-    pub items: u64,
-    pub counts: u64,
+    pub q: Address,
+    pub out: Address,
+    pub partial: Address,
+    pub norms: Address,
+    pub rows: Address,
+    pub items: Address,
+    pub counts: Address,
     pub ldq: u32,
     pub ldo: u32,
     pub group: u32,
@@ -123,7 +115,7 @@ pub struct Attention {
     pub scale: f32,
     /// The launcher's.
     pub share: u32,
-    pub unused: u32,
+    pub layers: u32,
 }
 
 /// Parameters of the row kernels; see kernels/rows.cuh.
@@ -131,15 +123,16 @@ pub struct Attention {
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[allow(missing_docs)]
 pub struct RowWork {
-    pub input: u64,
-    pub out: u64,
-    pub weight: u64,
-    pub rows: u64,
-    pub counts: u64,
-    pub sums: u64,
-    pub x: u64,
-    pub parts: u32,
-    pub part_stride: u32,
+    pub input: Address,
+    pub out: Address,
+    pub weight: Address,
+    pub rows: Address,
+    pub counts: Address,
+    pub sums: Address,
+    pub x: Address,
+    pub spans: Address,
+    pub splits: u32,
+    pub split_stride: u32,
     pub dim: u32,
     pub ld: u32,
     pub layer: u32,
@@ -148,59 +141,28 @@ pub struct RowWork {
     pub k: u32,
 }
 
-/// The most parts of k that [`parts`] gives.
-pub const MAX_PARTS: usize = 2;
-
-/// The most slices of a part, the warps of a block.
-const MAX_SLICES: usize = 8;
-
-/// Into how many parts of k, for different blocks, a product is cut whose result `add_rms_norm` adds to the residual stream: few outputs
-/// need the parallelism. Only the weight's shape decides, here and in [`slices`], so that a row's sums never depend on its company.
-pub fn parts(n: usize, k: usize) -> usize {
-    let wanted = if (2048..4096).contains(&n) { MAX_PARTS } else { 1 };
-    at_most(wanted, k.div_ceil(CHUNK))
-}
-
-/// Into how many slices, for the warps of a block, each of `parts` parts of k is cut.
-pub fn slices(n: usize, k: usize, parts: usize) -> usize {
-    let wanted = match n {
-        65536.. => 1,
-        _ if k < 2048 => 4,
-        _ => MAX_SLICES,
-    };
-    at_most(wanted, k.div_ceil(CHUNK) / parts)
-}
-
-/// `wanted`, a power of two, or a smaller one.
-fn at_most(wanted: usize, chunks: usize) -> usize {
-    wanted.min(1 << chunks.ilog2())
-}
-
-/// The most rows of each streaming product kernel.
-pub const STREAM_ROWS: [usize; 2] = [8, 32];
-
-/// Their warps, the outputs of each, and so the outputs of a tile where a part of k is in one slice (as kernels/product_stream.cuh).
+/// The warps of a streaming product kernel, the outputs of each, and so the outputs of a tile where a split of k is in one slice (as
+/// kernels/product_stream.cuh).
 const STREAM_WARPS: u32 = 8;
 const STREAM_WIDTH: u32 = 48;
 const STREAM_OUTPUTS: u32 = STREAM_WARPS * STREAM_WIDTH;
 
 /// Shared memory of the streaming kernel for so many rows (kernels/product_stream.cuh): for each warp a ring of chunks, weights and rows,
 /// and the sums of the rows that leave at once.
-fn stream_bytes(rows: usize, roomy: bool) -> u32 {
+fn stream_bytes(rows: usize, large_shared: bool) -> u32 {
     let outputs = STREAM_WIDTH as usize;
     let few = STREAM_ROWS[0];
-    let (chunks, turn) = if roomy { (4, rows) } else { (if rows == few { 3 } else { 2 }, few) };
-    STREAM_WARPS * (chunks * (outputs + rows) * CHUNK * 2 + turn * (outputs + 4) * 4) as u32
+    let (chunks, round) = if large_shared { (4, rows) } else { (if rows == few { 3 } else { 2 }, few) };
+    STREAM_WARPS * (chunks * (outputs + rows) * CHUNK * 2 + round * (outputs + 4) * 4) as u32
 }
 
-/// Rows of a tile of `product_tile`, and shared memory of its three stages of two chunks.
-const TILE_ROWS: usize = 64;
+/// Shared memory of `product_tile`: three stages of two chunks.
 const TILE_BYTES: u32 = (3 * 2 * CHUNK * 2 * (TILE_ROWS + TILE_OUTPUTS)) as u32;
 
 /// A product of no more tiles than this is cut into its slices, a block each: so few would leave much of a large GPU idle.
 const SLICED_TILES: usize = 128;
 
-/// Blocks of an attention kernel on a processor, at the most; each walks over what there is to do.
+/// Blocks of an attention kernel on an SM, at the most; each walks over what there is to do.
 fn attention_blocks(head_dim: u32, few: bool) -> u32 {
     match head_dim {
         _ if few => 4,
@@ -223,16 +185,24 @@ pub struct Kernels {
     tile: Function,
     sum: Function,
     partial: Buffer,
-    attention: [Vec<Function>; 2],
-    combine: [Function; 2],
+    attention: AttentionKernels,
+    attention_few: AttentionKernels,
     add_rms_norm: Function,
-    rope_turns: Function,
+    rope_table: Function,
     embed: Function,
     gather_mel: Function,
     gather_columns: Function,
     best_of_row: Function,
-    processors: u32,
+    sms: u32,
     overlap: bool,
+}
+
+/// Attention over many rows, or over a few.
+#[derive(Debug)]
+struct AttentionKernels {
+    /// One for each width of heads, multiples of 16.
+    attend: Vec<Function>,
+    combine: Function,
 }
 
 impl Kernels {
@@ -243,117 +213,173 @@ impl Kernels {
     pub fn load(device: &Arc<Device>, image: Image, overlap: bool) -> Result<Self> {
         let module = Module::load(device, image.bytes)?;
         let plain = |name: &str| module.function(name, 0);
-        let product = |rows: usize| module.function(&format!("product_{rows}"), stream_bytes(rows, image.is_roomy()));
-        let attention = |name: &str, few: bool| -> Result<Vec<Function>> {
+        let large_shared = image.has_large_shared();
+        let product = |rows: usize| module.function(&format!("product_{rows}"), stream_bytes(rows, large_shared));
+        let attention = |name: &str, combine: &str, few: bool| -> Result<AttentionKernels> {
             let load = |width: usize| module.function(&format!("{name}_{width}"), attention_bytes(width, few));
-            (16..=MAX_HEAD_DIM).step_by(16).map(load).collect()
+            let attend = (16..=MAX_HEAD_DIM).step_by(16).map(load).collect::<Result<_>>()?;
+            Ok(AttentionKernels { attend, combine: plain(combine)? })
         };
         Ok(Self {
             streams: [product(STREAM_ROWS[0])?, product(STREAM_ROWS[1])?],
             tile: module.function("product_tile", TILE_BYTES)?,
             sum: plain("product_sum")?,
             partial: Buffer::new(device, Self::SCRATCH_BYTES)?,
-            attention: [attention("attention", false)?, attention("attention_few", true)?],
-            combine: [plain("attention_combine")?, plain("attention_combine_few")?],
+            attention: attention("attention", "attention_combine", false)?,
+            attention_few: attention("attention_few", "attention_combine_few", true)?,
             add_rms_norm: plain("add_rms_norm")?,
-            rope_turns: plain("rope_turns")?,
+            rope_table: plain("rope_table")?,
             embed: plain("embed")?,
             gather_mel: plain("gather_mel")?,
             gather_columns: plain("gather_columns")?,
             best_of_row: plain("best_of_row")?,
-            processors: device.processors,
+            sms: device.sms,
             overlap: overlap && image.can_overlap(),
         })
     }
 
-    fn launch<P: Pod>(&self, stream: &Stream, f: &Function, grid: (u32, u32), threads: u32, p: &P) -> Result<()> {
-        // SAFETY: each launcher below pairs a kernel with its own parameter struct, whose layout is that of the kernel's (asserted by
-        // the kernel tests, which read every field back through results); the addresses in it come from buffers that the backend
-        // allocated for the sizes in it and drops only after the stream is idle.
+    /// # Safety
+    /// `p` is what `f` takes, and the addresses in it lead to live memory as the kernel's contract says, until the work is done.
+    unsafe fn launch<P: Pod>(
+        &self,
+        stream: &Stream,
+        f: &Function,
+        grid: (u32, u32),
+        threads: u32,
+        p: &P,
+    ) -> Result<()> {
+        // SAFETY: the caller vouches for it.
         unsafe { stream.launch(f, grid, threads, p, self.overlap) }
     }
 
-    /// `out = w x`, up to `max_rows` rows (as many as `count` says at run time).
-    pub fn product(&self, stream: &Stream, p: Product, max_rows: usize) -> Result<()> {
+    /// `out = w x`, up to `max_rows` rows (as many as `count` says when it runs).
+    ///
+    /// # Safety
+    /// The addresses lead to live device memory as large as kernels/epilogue.cuh says of `Product`, or are none where it says so, until
+    /// the work is done; so do those in the rows they lead to. `count` holds no more than `max_rows` then.
+    pub unsafe fn product(&self, stream: &Stream, p: Product, max_rows: usize) -> Result<()> {
         let chunks = p.k / CHUNK as u32;
         assert!(p.k == chunks * CHUNK as u32 && p.n.is_multiple_of(2));
-        assert!(p.slices.is_power_of_two() && p.slices <= MAX_SLICES as u32 && p.parts > 0);
-        assert!(p.parts * p.slices <= chunks && (p.mode != Mode::Head as u32 || p.slices == 1));
-        assert!(p.parts == 1 || p.mode == Mode::Store as u32);
+        assert!(p.slices.is_power_of_two() && p.slices <= MAX_SLICES as u32 && p.splits > 0);
+        assert!(p.splits * p.slices <= chunks && (p.mode != Mode::Head as u32 || p.slices == 1));
+        assert!(p.splits == 1 || p.mode == Mode::Store as u32);
+        assert!(p.mode != Mode::Qkv as u32 || p.layer < p.layers);
         let Some(which) = STREAM_ROWS.iter().position(|rows| max_rows <= *rows) else {
-            return self.tiles(stream, p, max_rows);
+            // SAFETY: the caller vouches for it.
+            return unsafe { self.tiles(stream, p, max_rows) };
         };
         let tiles = p.n.div_ceil(STREAM_OUTPUTS / p.slices);
-        // A block for each processor, or so many fewer that all have the same number of tiles.
-        let turns = (tiles * p.parts).div_ceil(self.processors);
-        self.launch(stream, &self.streams[which], (tiles.div_ceil(turns), p.parts), 32 * STREAM_WARPS, &p)
+        // A block for each SM, or so many fewer that all have the same number of tiles.
+        let rounds = (tiles * p.splits).div_ceil(self.sms);
+        let grid = (tiles.div_ceil(rounds), p.splits);
+        // SAFETY: the kernel takes a `Product`; the caller vouches for the addresses.
+        unsafe { self.launch(stream, &self.streams[which], grid, 32 * STREAM_WARPS, &p) }
     }
 
     /// A product of more rows than the streaming kernels take.
-    fn tiles(&self, stream: &Stream, p: Product, max_rows: usize) -> Result<()> {
+    ///
+    /// # Safety
+    /// As [`Kernels::product`].
+    unsafe fn tiles(&self, stream: &Stream, p: Product, max_rows: usize) -> Result<()> {
         let (rows, outputs) = (max_rows.div_ceil(TILE_ROWS), (p.n as usize).div_ceil(TILE_OUTPUTS));
-        let runs = p.parts as usize * outputs;
+        let runs = p.splits as usize * outputs;
         let sliced = p.slices > 1 && rows * runs <= SLICED_TILES;
-        let (partial, slices) = if sliced { (self.partial.address(), p.slices) } else { (0, 1) };
+        let (partial, slices) = if sliced { (self.partial.address(), p.slices) } else { (Address::NONE, 1) };
         let p = Product { partial, ..p };
-        self.launch(stream, &self.tile, (rows as u32, runs as u32 * slices), 128, &p)?;
-        if sliced {
-            self.launch(stream, &self.sum, (max_rows.div_ceil(8) as u32, runs as u32), 256, &p)?;
+        // SAFETY: the kernels take a `Product`; the caller vouches for the addresses, and `partial` has a tile for each slice of up to
+        // SLICED_TILES tiles.
+        unsafe {
+            self.launch(stream, &self.tile, (rows as u32, runs as u32 * slices), 128, &p)?;
+            if sliced {
+                self.launch(stream, &self.sum, (max_rows.div_ceil(8) as u32, runs as u32), 256, &p)?;
+            }
         }
         Ok(())
     }
 
     /// Attention over the items of a table that was filled with the same `cut`.
-    pub fn attention(&self, stream: &Stream, p: Attention, cut: Cut) -> Result<()> {
+    ///
+    /// # Safety
+    /// The addresses lead to live device memory as large as kernels/attention.cuh says of `Attention`, until the work is done; so do the
+    /// rings of the items they lead to, with memory for every chunk of keys that begins at or before a row's position.
+    pub unsafe fn attention(&self, stream: &Stream, p: Attention, cut: Cut) -> Result<()> {
         assert!(p.head_dim.is_multiple_of(16) && p.head_dim as usize <= MAX_HEAD_DIM);
         assert!(p.group as usize == cut.group && cut.group <= MAX_GROUP && p.window as usize == cut.window);
-        assert!(p.ldq.is_multiple_of(8) && p.window > 0 && p.scale > 0.0);
+        assert!(p.ldq.is_multiple_of(8) && p.window > 0 && p.scale > 0.0 && p.layer < p.layers);
         let (few, heads) = (cut.few(), p.kv_heads * p.group);
         let p = Attention { share: 65536u32.div_ceil(p.group), ..p };
-        let blocks = (attention_blocks(p.head_dim, few) * self.processors).div_ceil(p.kv_heads);
-        let f = &self.attention[usize::from(few)][p.head_dim as usize / 16 - 1];
-        self.launch(stream, f, (p.kv_heads, blocks), 128, &p)?;
+        let blocks = (attention_blocks(p.head_dim, few) * self.sms).div_ceil(p.kv_heads);
+        let kernels = if few { &self.attention_few } else { &self.attention };
+        let attend = &kernels.attend[p.head_dim as usize / 16 - 1];
         let rows = cut.max_rows as u32;
-        if few {
-            self.launch(stream, &self.combine[1], (heads, rows), 512, &p)
-        } else {
-            self.launch(stream, &self.combine[0], ((heads * p.head_dim).div_ceil(1024), rows), 256, &p)
+        let (grid, threads) =
+            if few { ((heads, rows), 512) } else { (((heads * p.head_dim).div_ceil(1024), rows), 256) };
+        // SAFETY: the kernels take an `Attention`; the caller vouches for the addresses.
+        unsafe {
+            self.launch(stream, attend, (p.kv_heads, blocks), 128, &p)?;
+            self.launch(stream, &kernels.combine, grid, threads, &p)
         }
     }
 
     /// `x = input + sums`, `out = norm(x) * weight (* ada)`.
-    pub fn add_rms_norm(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
-        assert!(p.dim.is_multiple_of(16) && p.dim as usize <= MAX_DIM && p.group > 0 && p.parts as usize <= MAX_PARTS);
-        self.launch(stream, &self.add_rms_norm, (max_rows as u32, 1), 512, &p)
+    ///
+    /// # Safety
+    /// The addresses lead to live device memory as large as the kernel's contract in kernels/rows.cuh says, or are none where it says
+    /// so, until the work is done; so do those in the rows they lead to. The counts are no more than the launch's maximum then.
+    pub unsafe fn add_rms_norm(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
+        assert!(p.dim.is_multiple_of(16) && p.dim as usize <= MAX_DIM && p.group > 0);
+        assert!(p.splits as usize <= MAX_SPLITS);
+        // SAFETY: the kernel takes a `RowWork`; the caller vouches for the addresses.
+        unsafe { self.launch(stream, &self.add_rms_norm, (max_rows as u32, 1), 512, &p) }
     }
 
     /// Cosines and sines of the rows' positions.
-    pub fn rope_turns(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
+    ///
+    /// # Safety
+    /// As [`Kernels::add_rms_norm`].
+    pub unsafe fn rope_table(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
         assert!(p.dim.is_multiple_of(2));
-        self.launch(stream, &self.rope_turns, (max_rows as u32, 1), 64, &p)
+        // SAFETY: as above.
+        unsafe { self.launch(stream, &self.rope_table, (max_rows as u32, 1), 64, &p) }
     }
 
     /// Text and audio embeddings added.
-    pub fn embed(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
+    ///
+    /// # Safety
+    /// As [`Kernels::add_rms_norm`].
+    pub unsafe fn embed(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
         assert!(p.dim.is_multiple_of(16));
-        self.launch(stream, &self.embed, (max_rows as u32, 1), 256, &p)
+        // SAFETY: as above.
+        unsafe { self.launch(stream, &self.embed, (max_rows as u32, 1), 256, &p) }
     }
 
     /// Inputs of the first convolution.
-    pub fn gather_mel(&self, stream: &Stream, p: RowWork, max_frames: usize) -> Result<()> {
+    ///
+    /// # Safety
+    /// As [`Kernels::add_rms_norm`].
+    pub unsafe fn gather_mel(&self, stream: &Stream, p: RowWork, max_frames: usize) -> Result<()> {
         assert!(p.ld >= 3 * p.dim);
-        self.launch(stream, &self.gather_mel, (max_frames as u32, 1), 128, &p)
+        // SAFETY: as above.
+        unsafe { self.launch(stream, &self.gather_mel, (max_frames as u32, 1), 128, &p) }
     }
 
     /// Inputs of the second convolution.
-    pub fn gather_columns(&self, stream: &Stream, p: RowWork, max_positions: usize) -> Result<()> {
+    ///
+    /// # Safety
+    /// As [`Kernels::add_rms_norm`].
+    pub unsafe fn gather_columns(&self, stream: &Stream, p: RowWork, max_positions: usize) -> Result<()> {
         assert!(p.ld >= 3 * p.dim && p.dim.is_multiple_of(2));
-        self.launch(stream, &self.gather_columns, (max_positions as u32, 1), 256, &p)
+        // SAFETY: as above.
+        unsafe { self.launch(stream, &self.gather_columns, (max_positions as u32, 1), 256, &p) }
     }
 
     /// The best of each row from the head product's `Best` entries.
-    pub fn best_of_row(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
-        self.launch(stream, &self.best_of_row, (max_rows as u32, 1), 256, &p)
+    ///
+    /// # Safety
+    /// As [`Kernels::add_rms_norm`].
+    pub unsafe fn best_of_row(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
+        // SAFETY: as above.
+        unsafe { self.launch(stream, &self.best_of_row, (max_rows as u32, 1), 256, &p) }
     }
 }
 
@@ -361,14 +387,121 @@ impl Kernels {
 mod tests {
     use super::*;
 
+    /// Fields of a struct of the kernels and where they lie.
+    fn fields(source: &str, name: &str) -> Vec<(String, usize)> {
+        let body = source.split_once(&format!("struct {name} {{")).unwrap().1.split_once("};").unwrap().0;
+        let mut at = 0;
+        let mut all = Vec::new();
+        for line in body.lines().filter_map(|line| line.split_once(';')).map(|(declaration, _)| declaration.trim()) {
+            let (kind, names) = line.split_once(' ').unwrap();
+            let size = match kind {
+                "u64" => 8,
+                "u32" | "float" => 4,
+                other => panic!("{other}"),
+            };
+            for name in names.split(", ") {
+                assert!(usize::is_multiple_of(at, size), "{name} is padded");
+                all.push((name.to_owned(), at));
+                at += size;
+            }
+        }
+        all.push(("size".to_owned(), at));
+        all
+    }
+
+    macro_rules! twin {
+        ($source:literal, $name:ident { $($field:ident),* }) => {
+            let ours = vec![
+                $((stringify!($field).to_owned(), std::mem::offset_of!($name, $field)),)*
+                ("size".to_owned(), size_of::<$name>()),
+            ];
+            assert_eq!(fields(include_str!(concat!("../kernels/", $source)), stringify!($name)), ours);
+        };
+    }
+
     #[test]
-    fn slices_follow_the_shape_alone() {
-        assert_eq!(slices(131072, 3072, 1), 1);
-        assert_eq!((parts(6144, 3072), slices(6144, 3072, 1)), (1, 8));
-        assert_eq!((parts(3072, 9216), slices(3072, 9216, 2)), (2, 8));
-        assert_eq!((parts(1280, 2048), slices(1280, 2048, 1)), (1, 8));
-        assert_eq!((parts(2048, 16), slices(2048, 16, 1)), (1, 1));
-        assert_eq!((slices(10240, 1280, 1), slices(64, 80, 1), slices(64, 80, 2)), (4, 2, 1));
+    fn structs_lie_as_the_kernels_have_them() {
+        use crate::table::{Counts, Item, Row, Span};
+        twin!(
+            "epilogue.cuh",
+            Product {
+                w,
+                x,
+                bias,
+                out,
+                rows,
+                rope,
+                count,
+                partial,
+                n,
+                k,
+                splits,
+                split_stride,
+                slices,
+                mode,
+                ldo,
+                layer,
+                q_dim,
+                kv_dim,
+                head_dim,
+                layers
+            }
+        );
+        twin!(
+            "attention.cuh",
+            Attention {
+                q,
+                out,
+                partial,
+                norms,
+                rows,
+                items,
+                counts,
+                ldq,
+                ldo,
+                group,
+                kv_heads,
+                head_dim,
+                window,
+                layer,
+                scale,
+                share,
+                layers
+            }
+        );
+        twin!(
+            "rows.cuh",
+            RowWork {
+                input,
+                out,
+                weight,
+                rows,
+                counts,
+                sums,
+                x,
+                spans,
+                splits,
+                split_stride,
+                dim,
+                ld,
+                layer,
+                group,
+                eps,
+                k
+            }
+        );
+        twin!("common.cuh", Row { kv, audio, ada, ring, position, id, partial, partials, run, skip, slot });
+        twin!("common.cuh", Item { kv, row, rows, position, key0, key1, slot, ring, fresh, partial, partials });
+        twin!("common.cuh", Span { mel_carry, column_carry, frame, frames });
+        twin!("common.cuh", Counts { rows, items, frames, tokens });
+    }
+
+    #[test]
+    fn rings_are_cut_into_blocks_as_the_kernels_have_them() {
+        assert!(
+            include_str!("../kernels/common.cuh").contains(&format!("SLOT_BLOCK = {};", crate::limits::SLOT_BLOCK))
+        );
+        assert!(include_str!("../kernels/attention.cuh").contains("CHUNK = 2 * SLOT_BLOCK;"));
     }
 
     #[test]
@@ -379,7 +512,7 @@ mod tests {
         assert_eq!(STREAM_ROWS.map(|rows| stream_bytes(rows, true)), [128000, 217088]);
         assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(rows, false) <= smallest));
         assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(rows, true) <= 227 * 1024));
-        assert!(stream_bytes(STREAM_ROWS[0], true) > 114 * 1024, "two products would share a processor");
+        assert!(stream_bytes(STREAM_ROWS[0], true) > 114 * 1024, "two products would share an SM");
         // What kernels/attention.cuh asserts of itself.
         assert_eq!([true, false].map(|few| attention_bytes(MAX_HEAD_DIM, few)), [41728, 87040]);
         assert!(attention_bytes(MAX_HEAD_DIM, false) <= smallest - 1024 && TILE_BYTES <= smallest - 1024);

@@ -4,6 +4,7 @@
 //! kernels/*.cu ─cargo xtask kernels→ prebuilt/*.{cubin,ptx} ─images─┐
 //! Weights ─weights→ device memory ──────────────────────────────────┼─ passes: recorded launches ─ backend: CudaBackend
 //! driver: libcuda, loaded when asked for ─ kernels: one launcher each┘
+//! limits, cut: what host and kernels agree on, and how work is cut
 //! ```
 //!
 //! Per pass the host writes a table of rows (stream, position, id) and reads ids and log-probabilities; weights, key and value rings
@@ -16,17 +17,22 @@
 mod backend;
 mod device;
 mod passes;
+mod per_pass;
 mod scratch;
 mod streams;
 mod weights;
 
 // Public for the tests that check every kernel against its twin; no promise is made about them.
 #[doc(hidden)]
+pub mod cut;
+#[doc(hidden)]
 pub mod driver;
 #[doc(hidden)]
 pub mod images;
 #[doc(hidden)]
 pub mod kernels;
+#[doc(hidden)]
+pub mod limits;
 #[doc(hidden)]
 pub mod table;
 

@@ -5,30 +5,31 @@ use std::sync::Arc;
 
 use voxtral_model::{MAX_DECODE_ROWS, ModelConfig, TransformerConfig};
 
-use crate::driver::{Buffer, Device, DriverError, Stream};
-use crate::kernels::{CHUNK, MAX_PARTS, TILE_OUTPUTS};
-use crate::passes::{DECODE_BUCKETS, ENCODE_BUCKETS, MAX_ENCODE_TOKENS};
-use crate::table::{Cut, Layout};
+use crate::cut::Cut;
+use crate::driver::{Address, Buffer, Device, DriverError, Region, Stream};
+use crate::limits::{CHUNK, DECODE_BUCKETS, ENCODE_BUCKETS, MAX_ENCODE_TOKENS, MAX_SPLITS, TILE_OUTPUTS};
+use crate::per_pass::PerPass;
+use crate::table::Layout;
 
 /// Addresses of one stack's intermediate results, and the padded widths of the bf16 ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StackScratch {
     /// f32 `[rows, dim]`, the residual stream.
-    pub x: u64,
-    /// f32 `[parts][rows, dim]`, what the next norm adds to it.
-    pub sums: u64,
-    /// Elements between two parts of `sums`.
-    pub part_stride: u32,
+    pub x: Address,
+    /// f32 `[splits][rows, dim]`, what the next norm adds to it.
+    pub sums: Address,
+    /// Elements between two splits of `sums`.
+    pub split_stride: u32,
     /// bf16 `[rows, ld_dim]`, after a norm.
-    pub normed: u64,
+    pub normed: Address,
     /// bf16 `[rows, ld_q]`
-    pub q: u64,
+    pub q: Address,
     /// bf16 `[rows, ld_q]`, what attention makes of `q`.
-    pub attended: u64,
+    pub attended: Address,
     /// bf16 `[rows, ld_ffn]`
-    pub hidden: u64,
-    /// f32 pairs `[rows, head_dim / 2]`
-    pub turns: u64,
+    pub hidden: Address,
+    /// f32 pairs `[rows, head_dim / 2]`, cosines and sines of the positions
+    pub rope: Address,
     /// Padded width.
     pub ld_dim: u32,
     /// Padded width.
@@ -45,29 +46,29 @@ pub struct Scratch {
     /// The decoder's.
     pub decoder: StackScratch,
     /// f32 `[frames, bins]`
-    pub mel: u64,
+    pub mel: Address,
     /// Inputs of the convolutions, bf16 `[frames, 3 bins]`, `[positions, 3 enc_dim]`.
-    pub gathered: [u64; 2],
+    pub gathered: [Address; 2],
     /// First convolution, bf16 `[frames, enc_dim]`.
-    pub columns: u64,
+    pub columns: Address,
     /// Second convolution, f32 `[positions, enc_dim]`.
-    pub stem: u64,
+    pub stem: Address,
     /// Last norm of the encoder, bf16 `[tokens, downsample * enc_dim]`, padded.
-    pub joined: u64,
+    pub joined: Address,
     /// Between the adapter's products, bf16 `[tokens, dec_dim]`, padded.
-    pub adapted: u64,
+    pub adapted: Address,
     /// Partial results of attention.
-    pub partial: u64,
+    pub partial: Address,
     /// Their maxima and sums.
-    pub norms: u64,
+    pub norms: Address,
     /// Head product, 16 bytes per row and tile of ids.
-    pub best: u64,
+    pub best: Address,
     /// (id, log-probability) of each row.
-    pub predictions: u64,
-    /// The tables of an encode and of a decode pass.
-    pub tables: [u64; 2],
+    pub predictions: Address,
+    /// The tables that are uploaded before a pass.
+    pub tables: PerPass<Address>,
     /// How the tables lie.
-    pub layouts: [Layout; 2],
+    pub layouts: PerPass<Layout>,
     buffer: Buffer,
 }
 
@@ -75,29 +76,30 @@ fn padded(width: usize) -> usize {
     width.next_multiple_of(CHUNK)
 }
 
-/// Hands out offsets, then addresses.
+/// Hands out addresses one after the other.
 struct Carver {
+    base: Address,
     bytes: usize,
 }
 
 impl Carver {
-    fn take(&mut self, bytes: usize) -> u64 {
-        let at = self.bytes;
+    fn take(&mut self, bytes: usize) -> Address {
+        let at = self.base + self.bytes;
         self.bytes += bytes.next_multiple_of(256);
-        at as u64
+        at
     }
 
     fn stack(&mut self, c: &TransformerConfig, rows: usize) -> StackScratch {
         let (dim, q, ffn) = (padded(c.dim), padded(c.q_dim()), padded(c.ffn_dim));
         StackScratch {
             x: self.take(rows * c.dim * 4),
-            sums: self.take(MAX_PARTS * rows * c.dim * 4),
-            part_stride: (rows * c.dim) as u32,
+            sums: self.take(MAX_SPLITS * rows * c.dim * 4),
+            split_stride: (rows * c.dim) as u32,
             normed: self.take(rows * dim * 2),
             q: self.take(rows * q * 2),
             attended: self.take(rows * q * 2),
             hidden: self.take(rows * ffn * 2),
-            turns: self.take(rows * c.head_dim * 4),
+            rope: self.take(rows * c.head_dim * 4),
             ld_dim: dim as u32,
             ld_q: q as u32,
             ld_ffn: ffn as u32,
@@ -106,7 +108,7 @@ impl Carver {
 }
 
 impl Scratch {
-    fn carve(c: &ModelConfig, base: u64) -> (Carver, impl FnOnce(Buffer) -> Self) {
+    fn carve(c: &ModelConfig, base: Address) -> (Carver, impl FnOnce(Buffer) -> Self) {
         // Products read up to a multiple of eight rows.
         const { assert!(MAX_DECODE_ROWS.is_multiple_of(8) && MAX_ENCODE_TOKENS.is_multiple_of(8)) };
         let (rows, tokens) = (MAX_DECODE_ROWS, MAX_ENCODE_TOKENS);
@@ -116,12 +118,15 @@ impl Scratch {
         // Most items of a pass; no more than the partial results of its rows.
         let most = |c, rows: usize| rows * Cut::new(c, rows).partials();
         let encoded = ENCODE_BUCKETS.iter().map(|tokens| tokens * c.downsample);
-        let items = [
-            encoded.map(|rows| most(enc, rows)).max().unwrap_or(0),
-            DECODE_BUCKETS.iter().map(|&rows| most(dec, rows)).max().unwrap_or(0),
-        ];
-        let layouts = [Layout::new(positions, tokens, items[0]), Layout::new(rows, 0, items[1])];
-        let mut a = Carver { bytes: base as usize };
+        let items = PerPass {
+            encode: encoded.map(|rows| most(enc, rows)).max().unwrap_or(0),
+            decode: DECODE_BUCKETS.iter().map(|&rows| most(dec, rows)).max().unwrap_or(0),
+        };
+        let layouts = PerPass {
+            encode: Layout::new(positions, tokens, items.encode),
+            decode: Layout::new(rows, 0, items.decode),
+        };
+        let mut a = Carver { base, bytes: 0 };
         let encoder = a.stack(enc, positions);
         let decoder = a.stack(dec, rows);
         let mel = a.take(frames * c.audio.mel_bins * 4);
@@ -130,11 +135,11 @@ impl Scratch {
         let stem = a.take(positions * enc.dim * 4);
         let joined = a.take(tokens * padded(c.downsample * enc.dim) * 2);
         let adapted = a.take(tokens * padded(dec.dim) * 2);
-        let partial = a.take((items[0] * enc.q_dim()).max(items[1] * dec.q_dim()) * 4);
-        let norms = a.take((items[0] * enc.heads).max(items[1] * dec.heads) * 8);
+        let partial = a.take((items.encode * enc.q_dim()).max(items.decode * dec.q_dim()) * 4);
+        let norms = a.take((items.encode * enc.heads).max(items.decode * dec.heads) * 8);
         let best = a.take(rows * c.vocab.div_ceil(TILE_OUTPUTS) * 16);
         let predictions = a.take(rows * 8);
-        let tables = layouts.map(|layout| a.take(layout.bytes));
+        let tables = PerPass { encode: a.take(layouts.encode.bytes), decode: a.take(layouts.decode.bytes) };
         let finish = move |buffer| Self {
             encoder,
             decoder,
@@ -157,13 +162,13 @@ impl Scratch {
 
     /// Device memory that it takes.
     pub fn bytes_for(config: &ModelConfig) -> usize {
-        Self::carve(config, 0).0.bytes
+        Self::carve(config, Address::NONE).0.bytes
     }
 
     /// Allocates it, filled with zeros.
     pub fn new(config: &ModelConfig, device: &Arc<Device>, stream: &Stream) -> Result<Self, DriverError> {
         let buffer = Buffer::new(device, Self::bytes_for(config))?;
-        stream.zero(&buffer)?;
+        stream.zero(buffer.all())?;
         Ok(Self::carve(config, buffer.address()).1(buffer))
     }
 
@@ -172,8 +177,8 @@ impl Scratch {
         &self.buffer
     }
 
-    /// Where an address lies in the buffer.
-    pub fn offset(&self, address: u64) -> usize {
-        (address - self.buffer.address()) as usize
+    /// `bytes` of it from an address on.
+    pub fn region(&self, address: Address, bytes: usize) -> Region<'_> {
+        self.buffer.region(address.offset_from(self.buffer.address()), bytes)
     }
 }

@@ -1,79 +1,22 @@
 //! What the host writes for a pass, as the kernels read it (twins of the structs in kernels/common.cuh).
 
 use bytemuck::{Pod, Zeroable};
-use voxtral_model::TransformerConfig;
 
-use crate::kernels::STREAM_ROWS;
-
-/// Keys that attention takes at once, at absolute positions (`CHUNK` in kernels/attention.cuh).
-pub const KEY_CHUNK: usize = 64;
-
-/// Keys whose chunks attention joins before it joins them with others.
-const KEY_RUN: usize = 256;
-
-/// Queries of an item: many share their keys, a `few` have nobody to share with.
-pub const fn queries(few: bool) -> usize {
-    if few { 16 } else { 64 }
-}
-
-/// Most query heads that share a key head: an item holds those of one row at least.
-pub const MAX_GROUP: usize = queries(true);
-
-/// How attention shares the rows of a pass out. Results do not depend on `max_rows`, which says which kernel works and on how much at once.
-#[derive(Clone, Copy, Debug)]
-pub struct Cut {
-    /// Query heads that share a key head.
-    pub group: usize,
-    /// Keys that a row sees.
-    pub window: usize,
-    /// Most rows of the pass.
-    pub max_rows: usize,
-}
-
-impl Cut {
-    const FEW_ROWS: usize = STREAM_ROWS[0];
-    /// An item is a chunk of keys where there are no more than this, so that there are enough of them, else a run.
-    const FEW_KEYS: usize = 512;
-
-    /// Of a stack's pass.
-    pub fn new(c: &TransformerConfig, max_rows: usize) -> Self {
-        Self { group: c.heads / c.kv_heads, window: c.window, max_rows }
-    }
-
-    /// Whether the rows are too few to share their keys.
-    pub fn few(&self) -> bool {
-        self.max_rows <= Self::FEW_ROWS
-    }
-
-    /// Most rows of an item.
-    fn rows(&self) -> usize {
-        queries(self.few()) / self.group
-    }
-
-    /// Keys of an item, where a tile of rows sees so many.
-    fn keys(&self, seen: usize) -> usize {
-        if self.few() || seen <= Self::FEW_KEYS { KEY_CHUNK } else { KEY_RUN }
-    }
-
-    /// Most partial results of a row, and most items of a tile of rows.
-    pub fn partials(&self) -> usize {
-        // Each further row of a tile sees one more key, and the first item begins before the first key.
-        let most = |seen: usize| (seen + queries(false)).div_ceil(self.keys(seen)) + 1;
-        most(self.window).max(most(self.window.min(Self::FEW_KEYS)))
-    }
-}
+use crate::cut::Cut;
+use crate::driver::Address;
+use crate::limits::{KEY_CHUNK, KEY_RUN, SLOT_BLOCK};
 
 /// One position of a pass.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Row {
-    /// The stream's key and value ring.
-    pub kv: u64,
-    /// The token's audio embedding.
-    pub audio: u64,
-    /// The stream's delay scales, or 0.
-    pub ada: u64,
-    /// Slots of the ring.
+    /// The stream's key and value ring, bf16 `[ring / 32][layers][key, value][32 slots][kv_dim]`.
+    pub kv: Address,
+    /// The token's audio embedding, f32 `[dim]`.
+    pub audio: Address,
+    /// The stream's delay scales, f32 `[layers][dim]`, or none.
+    pub ada: Address,
+    /// Slots of the ring, a multiple of [`SLOT_BLOCK`].
     pub ring: u32,
     /// Absolute position.
     pub position: u32,
@@ -93,7 +36,7 @@ pub struct Row {
 
 impl Row {
     /// A position of the stream whose keys and values are in a ring at `kv`.
-    pub fn new(kv: u64, ring: usize, position: usize) -> Self {
+    pub fn new(kv: Address, ring: usize, position: usize) -> Self {
         let slot = (position % ring) as u32;
         Self { kv, ring: ring as u32, position: position as u32, slot, ..Self::default() }
     }
@@ -103,8 +46,8 @@ impl Row {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Item {
-    /// The stream's key and value ring.
-    pub kv: u64,
+    /// The stream's key and value ring, as the rows have it.
+    pub kv: Address,
     /// First row.
     pub row: u32,
     /// Rows, consecutive positions of one stream.
@@ -132,9 +75,9 @@ pub struct Item {
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct Span {
     /// Mel frames carried over.
-    pub mel_carry: u64,
+    pub mel_carry: Address,
     /// First convolution's column carried over.
-    pub column_carry: u64,
+    pub column_carry: Address,
     /// First frame within the pass.
     pub frame: u32,
     /// Frames.
@@ -171,7 +114,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Room for so many of each; items come last, so that a pass sends only those that it has.
+    /// For up to so many of each; items come last, so that a pass sends only those that it has.
     pub fn new(max_rows: usize, max_tokens: usize, max_items: usize) -> Self {
         let rows = size_of::<Counts>();
         let tokens = rows + max_rows * size_of::<Row>();
@@ -217,7 +160,7 @@ impl Table {
             let step = cut.keys(end - oldest);
             let start = oldest / step * step;
             let Row { kv, ring, position, .. } = self.rows[first];
-            assert!(ring.is_multiple_of(KEY_CHUNK as u32 / 2), "attention copies half chunks");
+            assert!(ring.is_multiple_of(SLOT_BLOCK as u32), "attention copies blocks of slots");
             let (rows, partials) = (last - first + 1, (end - start).div_ceil(step) as u32);
             let item =
                 Item { kv, row: first as u32, rows: rows as u32, position, ring, fresh, partials, ..Item::default() };
@@ -255,9 +198,10 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::queries;
 
     fn span(position: usize, rows: usize) -> impl Iterator<Item = Row> {
-        (position..position + rows).map(|p| Row::new(0, 512, p))
+        (position..position + rows).map(|p| Row::new(Address::NONE, 512, p))
     }
 
     #[test]
@@ -287,6 +231,27 @@ mod tests {
                 assert!(items[0].key0 as usize <= (row.position as usize + 1).saturating_sub(window));
                 assert!(items.last().unwrap().key1 > row.position);
                 assert!(items.iter().all(|item| item.rows as usize * group <= queries(cut.few())));
+            }
+        }
+    }
+
+    /// Attention reads whole chunks: no block of slots that no position up to the newest lies beside in a chunk.
+    #[test]
+    fn what_is_read_has_memory() {
+        for (ring, window, position, rows) in [(96, 20, 60, 9), (96, 20, 95, 1), (512, 300, 0, 1), (512, 8192, 31, 2)] {
+            let cut = Cut { group: 4, window, max_rows: rows };
+            let mut table = Table::default();
+            table.push((position..position + rows).map(|p| Row::new(Address::NONE, ring, p)), cut);
+            let slots = (position + rows).next_multiple_of(KEY_CHUNK).min(ring) as u32;
+            for item in &table.items {
+                let (mut slot, blocks) = (item.slot, item.key1.div_ceil(64) - item.key0 / 64);
+                for _ in 0..2 * blocks {
+                    assert!(
+                        slot.is_multiple_of(SLOT_BLOCK as u32) && slot < slots,
+                        "{item:?} reads slot {slot} of {slots}"
+                    );
+                    slot = (slot + SLOT_BLOCK as u32) % ring as u32;
+                }
             }
         }
     }

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use half::bf16;
 use voxtral_model::{LayerWeights, Linear, ModelConfig, Rope, Tensor, TensorData, TransformerConfig, Weights};
 
-use crate::driver::{Buffer, Device, DriverError, Stream, Upload};
-use crate::kernels::{CHUNK, TILE_OUTPUTS, parts, slices};
+use crate::cut::{slices, splits};
+use crate::driver::{Address, Buffer, Device, DriverError, Stream, Upload};
+use crate::limits::{CHUNK, TILE_OUTPUTS};
 
 const ALIGN: usize = 256;
 const STAGES: usize = 4;
@@ -22,25 +23,25 @@ const STAGE_BYTES: usize = 32 << 20;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Matrix {
     /// bf16 `[n, k]`
-    pub w: u64,
-    /// f32 `[n]`, or 0
-    pub bias: u64,
+    pub w: Address,
+    /// f32 `[n]`, or none
+    pub bias: Address,
     /// Outputs.
     pub n: u32,
     /// Inputs, rounded up to a [`CHUNK`].
     pub k: u32,
-    /// How k is cut.
-    pub parts: u32,
-    /// How each part is cut.
+    /// How k is cut over blocks.
+    pub splits: u32,
+    /// How each split is cut over warps.
     pub slices: u32,
 }
 
 impl Matrix {
-    /// For a product whose parts `add_rms_norm` adds.
-    fn in_parts(self) -> Self {
+    /// For a product whose splits `add_rms_norm` adds.
+    fn split(self) -> Self {
         let (n, k) = (self.n as usize, self.k as usize);
-        let parts = parts(n, k);
-        Self { parts: parts as u32, slices: slices(n, k, parts) as u32, ..self }
+        let splits = splits(n, k);
+        Self { splits: splits as u32, slices: slices(n, k, splits) as u32, ..self }
     }
 }
 
@@ -48,38 +49,43 @@ impl Matrix {
 #[derive(Clone, Copy, Debug)]
 pub struct Layer {
     /// f32 `[dim]`
-    pub attention_norm: u64,
+    pub attention_norm: Address,
     /// Queries, keys, values.
     pub qkv: Matrix,
     /// Attention's output.
     pub wo: Matrix,
     /// f32 `[dim]`
-    pub ffn_norm: u64,
+    pub ffn_norm: Address,
     /// Gate and up in turn.
     pub gate_up: Matrix,
     /// Back to the residual stream.
     pub down: Matrix,
 }
 
-/// Where everything lies; addresses are absolute once `at` has placed them.
+/// A stack of transformer layers on the device.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    /// First to last.
+    pub layers: Vec<Layer>,
+    /// f32 `[dim]`, of the norm after the last layer.
+    pub norm: Address,
+    /// f32 `[head_dim / 2]`, the frequencies of the rotary embedding.
+    pub frequencies: Address,
+}
+
+/// Where everything lies; addresses count from the buffer's start until `at` has placed them.
 #[derive(Clone, Debug)]
 pub struct Places {
-    /// Convolutions as products over three frames.
+    /// Convolutions as products over three frames, first and second.
     pub conv: [Matrix; 2],
-    /// Encoder layers.
-    pub encoder: Vec<Layer>,
-    /// f32 `[enc_dim]`
-    pub encoder_norm: u64,
-    /// The two products of the adapter.
+    /// Encoder.
+    pub encoder: Stack,
+    /// The products of the adapter, first and second.
     pub adapter: [Matrix; 2],
     /// Embedding and head.
     pub embedding: Matrix,
-    /// Decoder layers.
-    pub decoder: Vec<Layer>,
-    /// f32 `[dec_dim]`
-    pub decoder_norm: u64,
-    /// f32 rotary frequencies of encoder and decoder.
-    pub frequencies: [u64; 2],
+    /// Decoder.
+    pub decoder: Stack,
 }
 
 /// Where the rows of a matrix come from.
@@ -125,24 +131,20 @@ impl Plan {
     /// # Errors
     /// A sentence about a tensor whose shape is not what `config` says.
     pub fn new(config: &ModelConfig, weights: &Weights) -> Result<Self, String> {
-        // Offset 0 is kept free: an address of 0 means "none" to the kernels.
+        // Offset 0 is kept free: it would be no address.
         let mut b = Builder { jobs: Vec::new(), bytes: ALIGN };
         let (enc, dec) = (&config.encoder, &config.decoder);
         let [conv0, conv1] = &weights.conv;
         let [adapter0, adapter1] = &weights.adapter;
         let conv = [b.taps(conv0, enc.dim, config.audio.mel_bins)?, b.taps(conv1, enc.dim, enc.dim)?];
-        let encoder = weights.encoder.iter().map(|l| b.layer(enc, l)).collect::<Result<_, _>>()?;
-        let encoder_norm = b.vector(&weights.encoder_norm, enc.dim)?;
+        let encoder = b.stack(enc, &weights.encoder, &weights.encoder_norm)?;
         let joined = config.downsample * enc.dim;
         let adapter = [b.stacked(&[(adapter0, dec.dim)], joined)?, b.stacked(&[(adapter1, dec.dim)], dec.dim)?];
         let embedding = Linear { weight: weights.embedding.clone(), bias: None };
         // The head picks the best of a tile's outputs in one block, which must have all of k.
         let embedding = Matrix { slices: 1, ..b.stacked(&[(&embedding, config.vocab)], dec.dim)? };
-        let decoder = weights.decoder.iter().map(|l| b.layer(dec, l)).collect::<Result<_, _>>()?;
-        let decoder_norm = b.vector(&weights.decoder_norm, dec.dim)?;
-        let mut turns = |c: &TransformerConfig| b.values(Rope::new(c.head_dim, c.rope_theta).frequencies().to_vec());
-        let frequencies = [turns(enc), turns(dec)];
-        let places = Places { conv, encoder, encoder_norm, adapter, embedding, decoder, decoder_norm, frequencies };
+        let decoder = b.stack(dec, &weights.decoder, &weights.decoder_norm)?;
+        let places = Places { conv, encoder, adapter, embedding, decoder };
         Ok(Self { jobs: b.jobs, bytes: b.bytes, places })
     }
 
@@ -159,20 +161,20 @@ impl Plan {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<DeviceWeights, DriverError> {
         let buffer = Buffer::new(device, self.bytes)?;
-        stream.zero(&buffer)?;
+        stream.zero(buffer.all())?;
         let mut stages = Vec::new();
         for _ in 0..STAGES {
             stages.push(Upload::new(device, STAGE_BYTES)?);
         }
-        let (mut done, mut turn) = (0, 0);
+        let (mut done, mut next) = (0, 0);
         for job in &self.jobs {
             let at_once = (STAGE_BYTES / job.group_bytes).max(1);
             for first in (0..job.groups).step_by(at_once) {
                 let bytes = at_once.min(job.groups - first) * job.group_bytes;
-                let stage = &mut stages[turn % STAGES];
-                turn += 1;
+                let stage = &mut stages[next % STAGES];
+                next += 1;
                 job.fill_in_parallel(first, &mut stage.fill()?[..bytes]);
-                stage.send(stream, &buffer, job.offset + first * job.group_bytes, bytes)?;
+                stage.send(stream, buffer.region(job.offset + first * job.group_bytes, bytes))?;
                 done += bytes;
                 progress(done as u64, self.bytes as u64);
             }
@@ -200,20 +202,21 @@ impl DeviceWeights {
 }
 
 impl Places {
-    fn at(mut self, base: u64) -> Self {
-        let matrix = |m: &mut Matrix| {
-            m.w += base;
-            m.bias += if m.bias == 0 { 0 } else { base };
+    fn at(mut self, base: Address) -> Self {
+        let place = |address: &mut Address| {
+            if !address.is_none() {
+                *address = base + address.offset_from(Address::NONE);
+            }
         };
+        let matrix = |m: &mut Matrix| [&mut m.w, &mut m.bias].into_iter().for_each(place);
         self.conv.iter_mut().chain(&mut self.adapter).chain([&mut self.embedding]).for_each(matrix);
-        for layer in self.encoder.iter_mut().chain(&mut self.decoder) {
-            [&mut layer.qkv, &mut layer.wo, &mut layer.gate_up, &mut layer.down].into_iter().for_each(matrix);
-            layer.attention_norm += base;
-            layer.ffn_norm += base;
+        for stack in [&mut self.encoder, &mut self.decoder] {
+            for layer in &mut stack.layers {
+                [&mut layer.qkv, &mut layer.wo, &mut layer.gate_up, &mut layer.down].into_iter().for_each(matrix);
+                [&mut layer.attention_norm, &mut layer.ffn_norm].into_iter().for_each(place);
+            }
+            [&mut stack.norm, &mut stack.frequencies].into_iter().for_each(place);
         }
-        self.encoder_norm += base;
-        self.decoder_norm += base;
-        self.frequencies.iter_mut().for_each(|f| *f += base);
         self
     }
 }
@@ -224,19 +227,19 @@ struct Builder {
 }
 
 impl Builder {
-    fn place(&mut self, room: usize, job: Job) -> u64 {
+    fn place(&mut self, bytes: usize, job: Job) -> Address {
         let offset = self.bytes;
-        self.bytes += room.next_multiple_of(ALIGN);
+        self.bytes += bytes.next_multiple_of(ALIGN);
         self.jobs.push(Job { offset, ..job });
-        offset as u64
+        Address::NONE + offset
     }
 
-    fn values(&mut self, values: Vec<f32>) -> u64 {
+    fn values(&mut self, values: Vec<f32>) -> Address {
         let bytes = values.len() * 4;
         self.place(bytes, Job { offset: 0, rows: 1, groups: 1, group_bytes: bytes, source: Source::Values(values) })
     }
 
-    fn vector(&mut self, tensor: &Tensor, len: usize) -> Result<u64, String> {
+    fn vector(&mut self, tensor: &Tensor, len: usize) -> Result<Address, String> {
         expect(tensor, &[len])?;
         Ok(self.values(tensor.to_f32()))
     }
@@ -245,25 +248,32 @@ impl Builder {
         let k = k.next_multiple_of(CHUNK);
         let job = Job { offset: 0, rows: n, groups: n.div_ceil(GROUP), group_bytes: GROUP * k * 2, source };
         let w = self.place(n.next_multiple_of(TILE_OUTPUTS) * k * 2, job);
-        let bias = bias.map_or(0, |bias| self.values(bias));
-        Matrix { w, bias, n: n as u32, k: k as u32, parts: 1, slices: slices(n, k, 1) as u32 }
+        let bias = bias.map_or(Address::NONE, |bias| self.values(bias));
+        Matrix { w, bias, n: n as u32, k: k as u32, splits: 1, slices: slices(n, k, 1) as u32 }
     }
 
-    fn stacked(&mut self, parts: &[(&Linear, usize)], k: usize) -> Result<Matrix, String> {
+    fn stacked(&mut self, linears: &[(&Linear, usize)], k: usize) -> Result<Matrix, String> {
         let mut bias = Vec::new();
-        for (linear, n) in parts {
+        for (linear, n) in linears {
             expect(&linear.weight, &[*n, k])?;
             bias.extend(bias_of(linear, *n)?.unwrap_or_else(|| vec![0.0; *n]));
         }
-        let bias = parts.iter().any(|(linear, _)| linear.bias.is_some()).then_some(bias);
-        let tensors = parts.iter().map(|(linear, _)| linear.weight.clone()).collect();
-        Ok(self.matrix(parts.iter().map(|(_, n)| n).sum(), k, bias, Source::Stacked(tensors)))
+        let bias = linears.iter().any(|(linear, _)| linear.bias.is_some()).then_some(bias);
+        let tensors = linears.iter().map(|(linear, _)| linear.weight.clone()).collect();
+        Ok(self.matrix(linears.iter().map(|(_, n)| n).sum(), k, bias, Source::Stacked(tensors)))
     }
 
     fn taps(&mut self, conv: &Linear, n: usize, channels: usize) -> Result<Matrix, String> {
         expect(&conv.weight, &[n, channels, ModelConfig::CONV_KERNEL])?;
         let bias = bias_of(conv, n)?;
         Ok(self.matrix(n, channels * ModelConfig::CONV_KERNEL, bias, Source::Taps(conv.weight.clone())))
+    }
+
+    fn stack(&mut self, c: &TransformerConfig, layers: &[LayerWeights], norm: &Tensor) -> Result<Stack, String> {
+        let layers = layers.iter().map(|l| self.layer(c, l)).collect::<Result<_, _>>()?;
+        let norm = self.vector(norm, c.dim)?;
+        let frequencies = self.values(Rope::new(c.head_dim, c.rope_theta).frequencies().to_vec());
+        Ok(Stack { layers, norm, frequencies })
     }
 
     fn layer(&mut self, c: &TransformerConfig, l: &LayerWeights) -> Result<Layer, String> {
@@ -273,10 +283,10 @@ impl Builder {
         Ok(Layer {
             attention_norm: self.vector(&l.attention_norm, c.dim)?,
             qkv: self.stacked(&[(&l.wq, c.q_dim()), (&l.wk, c.kv_dim()), (&l.wv, c.kv_dim())], c.dim)?,
-            wo: self.stacked(&[(&l.wo, c.dim)], c.q_dim())?.in_parts(),
+            wo: self.stacked(&[(&l.wo, c.dim)], c.q_dim())?.split(),
             ffn_norm: self.vector(&l.ffn_norm, c.dim)?,
             gate_up: self.matrix(2 * c.ffn_dim, c.dim, None, gate_up),
-            down: self.stacked(&[(&l.down, c.dim)], c.ffn_dim)?.in_parts(),
+            down: self.stacked(&[(&l.down, c.dim)], c.ffn_dim)?.split(),
         })
     }
 }

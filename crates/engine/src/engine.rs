@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use voxtral_model::{Backend, BackendInfo, Delay, Model};
+use voxtral_model::{Backend, BackendInfo, Delay, LIVE_SPAN, Model};
 
 use crate::counters::{Counters, Meters};
 use crate::front_end::ModelParts;
@@ -14,10 +14,6 @@ use crate::port::{Bell, Port, Seat};
 use crate::scheduler::{Opening, Scheduler};
 use crate::session::{Session, SessionOptions};
 use crate::{EngineError, Schedule};
-
-/// Most tokens of a live session's encode spans. Its KV cache in the encoder holds so many beyond its window, so that more would cost
-/// memory in every stream, and live audio comes one by one; four at a time are enough to catch up with.
-const LIVE_SPAN: usize = 4;
 
 /// Audio that may wait in a session's queue: more than a live source falls behind by accident.
 const QUEUED_AUDIO: Duration = Duration::from_secs(10);

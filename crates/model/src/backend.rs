@@ -8,6 +8,10 @@ pub const MAX_DECODE_ROWS: usize = 128;
 /// Audio embeddings that a stream keeps: the newest so many tokens can be decoded, older ones are overwritten.
 pub const AUDIO_WINDOW: usize = 512;
 
+/// Most tokens of a live stream's encode spans. The encoder's KV cache holds so many beyond its window, so that more would cost memory in
+/// every stream, and live audio comes one token at a time; four are enough to catch up with.
+pub const LIVE_SPAN: usize = 4;
+
 /// A stream of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub u64);

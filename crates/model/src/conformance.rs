@@ -16,7 +16,7 @@ mod bench;
 mod fake;
 mod refusals;
 
-use crate::{Backend, Model, ModelConfig, Stage};
+use crate::{Backend, MAX_DECODE_ROWS, Model, ModelConfig, Stage};
 use bench::{Bench, Live, Script};
 
 pub use refusals::{closed_streams_are_refused, mistakes_are_refused, old_audio_is_refused};
@@ -232,6 +232,19 @@ pub fn forks_are_equal_and_independent(make: Make<'_>, terms: &Terms) {
             bench.same(&format!("{what}, the original"), &expected, &rows);
             bench.same(&format!("{what}, a fork of the same script"), &expected, &twin_rows);
             bench.same(&format!("{what}, a fork of another script"), &expected_other, &stray_rows);
+        }
+        // As far as its original may, a fork may decode again what that has decoded.
+        let script = Script::new(bench, 3, 230, 7);
+        let expected = bench.reference(&script);
+        let mut original = bench.open(&script, usize::MAX);
+        bench.decode_spans(&mut original, 200);
+        for back in [1, MAX_DECODE_ROWS] {
+            let mut fork = bench.fork(&original, &script, script.len());
+            fork.decoded -= back;
+            let position = fork.decoded;
+            let rows = bench.decode_rest(&mut fork, &[11]);
+            bench.same(&format!("a fork that goes back {back} positions"), &expected[position..], &rows);
+            bench.close(&fork);
         }
     });
 }

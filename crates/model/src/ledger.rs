@@ -78,8 +78,8 @@ impl Ledger {
     /// # Errors
     /// When the original is not open, or as [`Self::open`].
     pub fn fork(&self, of: StreamId, span: usize) -> Result<Entry> {
-        let &Entry { encoded, decoded, .. } = self.get(of)?;
-        Ok(Entry { capacity: encoded, encoded, decoded, furthest: decoded, ..self.open(span)? })
+        let &Entry { encoded, decoded, furthest, .. } = self.get(of)?;
+        Ok(Entry { capacity: encoded, encoded, decoded, furthest, ..self.open(span)? })
     }
 
     /// Enters a stream that was opened, under an id that was never given out.

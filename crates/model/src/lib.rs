@@ -29,8 +29,8 @@ mod tokenizer;
 mod weights;
 
 pub use backend::{
-    AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, EncodeSpan, MAX_DECODE_ROWS, Prediction, Stage,
-    StreamId,
+    AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, EncodeSpan, LIVE_SPAN, MAX_DECODE_ROWS, Prediction,
+    Stage, StreamId,
 };
 pub use config::{AudioConfig, ConfigError, ModelConfig, TransformerConfig};
 pub use delay::{Delay, DelayError, TOKEN_MS};

@@ -18,7 +18,7 @@ macro_rules! driver {
 mod memory;
 mod work;
 
-pub use memory::{Buffer, Download, Upload};
+pub use memory::{Address, Buffer, Download, Growable, Growth, Region, Upload};
 pub use work::{Event, Function, Graph, Module, Stream};
 
 /// Why the driver did not do what it was asked.
@@ -38,7 +38,15 @@ pub enum DriverError {
         /// Number of devices.
         found: usize,
     },
-    /// A call failed.
+    /// Memory ran out, on the device or page-locked.
+    #[error("{call}: {} (CUDA error {})", "out of memory", sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY as u32)]
+    OutOfMemory {
+        /// The driver's function.
+        call: &'static str,
+        /// Bytes asked for; 0 where the driver asked for memory of its own.
+        bytes: u64,
+    },
+    /// A call failed for any other reason; after most of these the device does nothing more for this program.
     #[error("{call}: {words} (CUDA error {code})")]
     Call {
         /// The driver's function.
@@ -51,9 +59,12 @@ pub enum DriverError {
 }
 
 impl DriverError {
-    /// Whether memory ran out.
-    pub fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::Call { code, .. } if *code == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY as u32)
+    /// The same, of a call that asked for so many bytes.
+    fn asking(self, asked: usize) -> Self {
+        match self {
+            Self::OutOfMemory { call, .. } => Self::OutOfMemory { call, bytes: asked as u64 },
+            other => other,
+        }
     }
 }
 
@@ -70,10 +81,19 @@ const SYMBOLS: &[&str] = &[
     "cuDevicePrimaryCtxRetain",
     "cuDevicePrimaryCtxRelease_v2",
     "cuCtxSetCurrent",
+    "cuCtxSynchronize",
     "cuGetErrorString",
     "cuMemGetInfo_v2",
     "cuMemAlloc_v2",
     "cuMemFree_v2",
+    "cuMemGetAllocationGranularity",
+    "cuMemAddressReserve",
+    "cuMemAddressFree",
+    "cuMemCreate",
+    "cuMemRelease",
+    "cuMemMap",
+    "cuMemSetAccess",
+    "cuMemUnmap",
     "cuMemHostAlloc",
     "cuMemFreeHost",
     "cuMemcpyHtoDAsync_v2",
@@ -105,6 +125,9 @@ fn check(call: &'static str, status: sys::CUresult) -> Result<()> {
     if status == sys::CUresult::CUDA_SUCCESS {
         return Ok(());
     }
+    if status == sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+        return Err(DriverError::OutOfMemory { call, bytes: 0 });
+    }
     let mut words = std::ptr::null();
     // SAFETY: `words` is a valid place for a pointer; for a status it does not know the driver leaves null there.
     unsafe { sys::cuGetErrorString(status, &mut words) };
@@ -131,6 +154,29 @@ fn probe() -> Result<()> {
     }
 }
 
+fn location(device: sys::CUdevice) -> sys::CUmemLocation {
+    sys::CUmemLocation { type_: sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE, id: device }
+}
+
+/// Plain memory of a device, for this program alone.
+fn allocation_properties(device: sys::CUdevice) -> sys::CUmemAllocationProp {
+    sys::CUmemAllocationProp {
+        type_: sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED,
+        requestedHandleTypes: sys::CUmemAllocationHandleType::CU_MEM_HANDLE_TYPE_NONE,
+        location: location(device),
+        win32HandleMetaData: std::ptr::null_mut(),
+        allocFlags: sys::CUmemAllocationProp_st__bindgen_ty_1 {
+            compressionType: 0,
+            gpuDirectRDMACapable: 0,
+            usage: 0,
+            reserved: [0; 4],
+        },
+    }
+}
+
+/// In units of how many bytes every GPU so far maps memory.
+pub const TYPICAL_GRANULARITY: usize = 2 << 20;
+
 /// A GPU and its primary context.
 #[derive(Debug)]
 pub struct Device {
@@ -140,10 +186,12 @@ pub struct Device {
     pub name: String,
     /// Compute capability, major and minor.
     pub capability: (u32, u32),
-    /// Multiprocessors.
-    pub processors: u32,
+    /// Streaming multiprocessors.
+    pub sms: u32,
     /// The CUDA version of the driver, such as 12.8.
     pub cuda_version: String,
+    /// In units of how many bytes physical memory is mapped to addresses, if the device can do that.
+    granularity: Option<usize>,
 }
 
 // SAFETY: a context may be current in any number of threads, and the driver's functions are thread-safe.
@@ -155,14 +203,15 @@ impl Device {
     /// The device with that ordinal; its context becomes this thread's.
     pub fn open(ordinal: usize) -> Result<Arc<Self>> {
         probe()?;
-        let (mut raw, mut context, mut count, mut version) = (0, std::ptr::null_mut(), 0, 0);
+        let (mut raw, mut context, mut count, mut version, mut granularity) = (0, std::ptr::null_mut(), 0, 0, 0);
         let mut name = [0; 256];
-        let mut attributes = [0; 3];
+        let mut attributes = [0; 4];
         use sys::CUdevice_attribute as A;
         let wanted = [
             A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
             A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
             A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+            A::CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED,
         ];
         // SAFETY: `probe` found every symbol and initialised the driver; all pointers are to locals of the right type and length.
         unsafe {
@@ -176,18 +225,23 @@ impl Device {
             for (value, attribute) in attributes.iter_mut().zip(wanted) {
                 driver!(cuDeviceGetAttribute(value, attribute, raw))?;
             }
+            if attributes[3] != 0 {
+                let least = sys::CUmemAllocationGranularity_flags::CU_MEM_ALLOC_GRANULARITY_MINIMUM;
+                driver!(cuMemGetAllocationGranularity(&mut granularity, &allocation_properties(raw), least))?;
+            }
             driver!(cuDevicePrimaryCtxRetain(&mut context, raw))?;
         }
         let name: Vec<u8> = name.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
-        let [major, minor, processors] = attributes.map(|v: i32| v as u32);
+        let [major, minor, sms, _] = attributes.map(|v: i32| v as u32);
         let device = Self {
             context,
             raw,
             name: String::from_utf8_lossy(&name).into_owned(),
             capability: (major, minor),
-            processors,
+            sms,
             // The driver says 12080.
             cuda_version: format!("{}.{}", version / 1000, version % 1000 / 10),
+            granularity: (granularity > 0).then_some(granularity),
         };
         device.bind()?;
         Ok(Arc::new(device))
@@ -197,6 +251,31 @@ impl Device {
     pub fn bind(&self) -> Result<()> {
         // SAFETY: the context is retained until `self` is dropped.
         unsafe { driver!(cuCtxSetCurrent(self.context)) }
+    }
+
+    /// Whether it can map physical memory to addresses.
+    pub fn maps_memory(&self) -> bool {
+        self.granularity.is_some()
+    }
+
+    /// `bytes` rounded up to the units of [`Growable`].
+    pub fn whole_granules(&self, bytes: usize) -> usize {
+        bytes.next_multiple_of(self.granularity())
+    }
+
+    /// The units of [`Growable`], bytes.
+    pub fn granularity(&self) -> usize {
+        self.granularity.unwrap_or(TYPICAL_GRANULARITY)
+    }
+
+    fn allocation_properties(&self) -> sys::CUmemAllocationProp {
+        allocation_properties(self.raw)
+    }
+
+    /// That this device may read and write.
+    fn access(&self) -> sys::CUmemAccessDesc {
+        let flags = sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+        sys::CUmemAccessDesc { location: location(self.raw), flags }
     }
 
     /// Free and total bytes of device memory.
@@ -212,5 +291,31 @@ impl Drop for Device {
     fn drop(&mut self) {
         // SAFETY: retained in `open`; everything made in the context holds the device, so it is gone by now.
         unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.raw) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_ran_out_is_an_error_of_its_own() {
+        let error = check("cuMemCreate", sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY).unwrap_err();
+        assert_eq!(error, DriverError::OutOfMemory { call: "cuMemCreate", bytes: 0 });
+        assert_eq!(error.to_string(), "cuMemCreate: out of memory (CUDA error 2)");
+        assert_eq!(error.asking(7), DriverError::OutOfMemory { call: "cuMemCreate", bytes: 7 });
+    }
+
+    /// A symbol that is called but not looked for would end the program where it is missing.
+    #[test]
+    fn every_function_that_is_called_is_looked_for() {
+        let sources = [include_str!("mod.rs"), include_str!("memory.rs"), include_str!("work.rs")];
+        for source in sources.map(|source| source.split("#[cfg(test)]").next().unwrap()) {
+            for (at, _) in source.match_indices("driver!(cu").chain(source.match_indices("sys::cu")) {
+                let name = source[at..].trim_start_matches("driver!(").trim_start_matches("sys::");
+                let name = name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+                assert!(SYMBOLS.contains(&name) || name == "culib", "{name}");
+            }
+        }
     }
 }

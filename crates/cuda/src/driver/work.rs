@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use cudarc::driver::sys;
 
-use super::{Buffer, Device, DriverError, Result};
+use super::{Device, DriverError, Region, Result};
 
 /// A point in a stream's work.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Module {
 
     /// A kernel that will ask for up to `shared` bytes of dynamic shared memory.
     ///
-    /// A processor changes how it divides its memory into shared memory and first-level cache only while it is empty, so kernels that are
+    /// An SM changes how it divides its memory into shared memory and first-level cache only while it is empty, so kernels that are
     /// to overlap should all want the same: as much shared memory as there is.
     pub fn function(self: &Arc<Self>, name: &str, shared: u32) -> Result<Function> {
         let symbol = CString::new(name).unwrap_or_default();
@@ -221,24 +221,27 @@ impl Stream {
         Ok(Graph { raw, exec, _device: self.device.clone() })
     }
 
-    /// Queues a recorded graph. What its launches point to must still live.
-    pub fn replay(&self, graph: &mut Graph) -> Result<()> {
-        // SAFETY: graph and stream live; who recorded the graph keeps what it points to.
+    /// Queues a recorded graph.
+    ///
+    /// # Safety
+    /// What its launches point to, and what that points to, is live memory, large enough, until the work is done.
+    pub unsafe fn replay(&self, graph: &mut Graph) -> Result<()> {
+        // SAFETY: graph and stream live; the caller vouches for what the launches use.
         unsafe { driver!(cuGraphLaunch(graph.exec, self.raw)) }
     }
 
-    /// Queues a copy within the device, between ranges that do not overlap.
-    pub fn copy(&self, to: &Buffer, at: usize, from: &Buffer, from_at: usize, bytes: usize) -> Result<()> {
-        let (to, from) = (to.range(at, bytes), from.range(from_at, bytes));
-        assert!(to.abs_diff(from) >= bytes as u64, "a copy onto itself");
-        // SAFETY: both ranges lie inside their allocations and apart from each other.
-        unsafe { driver!(cuMemcpyDtoDAsync_v2(to, from, bytes, self.raw)) }
+    /// Queues a copy within the device, between regions of one length that do not overlap.
+    pub fn copy(&self, to: Region<'_>, from: Region<'_>) -> Result<()> {
+        assert_eq!(to.bytes, from.bytes, "a copy of another length");
+        assert!(to.address.0.abs_diff(from.address.0) >= to.bytes as u64, "a copy onto itself");
+        // SAFETY: both regions are live and apart from each other.
+        unsafe { driver!(cuMemcpyDtoDAsync_v2(to.address.0, from.address.0, to.bytes, self.raw)) }
     }
 
-    /// Queues filling a whole buffer with zeros.
-    pub fn zero(&self, buffer: &Buffer) -> Result<()> {
-        // SAFETY: the range is the allocation.
-        unsafe { driver!(cuMemsetD8Async(buffer.address, 0, buffer.bytes, self.raw)) }
+    /// Queues filling a region with zeros.
+    pub fn zero(&self, region: Region<'_>) -> Result<()> {
+        // SAFETY: the region is live.
+        unsafe { driver!(cuMemsetD8Async(region.address.0, 0, region.bytes, self.raw)) }
     }
 }
 

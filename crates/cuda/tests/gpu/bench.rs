@@ -4,13 +4,14 @@
 use std::time::Instant;
 
 use voxtral_cuda::CudaBackend;
+use voxtral_cuda::cut::{slices, splits};
 use voxtral_cuda::driver::Event;
-use voxtral_cuda::kernels::{Mode, Product, RowWork, parts, slices};
+use voxtral_cuda::kernels::{Kernels, Mode, Product, RowWork};
 use voxtral_cuda::table::{Counts, Row, Table};
 use voxtral_model::{Backend, DecodeSpan, EncodeSpan, Model, ModelConfig};
 
 use crate::gpu::{Gpu, random, rng};
-use crate::model::{backend, delay};
+use crate::model::{backend, open};
 use crate::twins_attention::{Call, Shape};
 
 /// The figures whose names hold `filter`; how many that are.
@@ -37,7 +38,7 @@ fn time(gpu: &Gpu, repeats: usize, rounds: usize, work: impl Fn(usize)) -> f64 {
     let mut times = Vec::new();
     for _ in 0..rounds + 2 {
         begin.record(&gpu.stream).expect("recorded");
-        gpu.stream.replay(&mut graph).expect("launched");
+        gpu.replay(&mut graph).expect("launched");
         end.record(&gpu.stream).expect("recorded");
         end.wait().expect("done");
         times.push(f64::from(end.since(&begin).expect("timed")) * 1e3 / repeats as f64);
@@ -70,28 +71,28 @@ fn products(gpu: &Gpu) {
         let block = random(&mut rng(1), 1 << 16, 0.05);
         let w = gpu.put_bf16(&block.iter().copied().cycle().take(copies * n * k).collect::<Vec<_>>());
         let x = gpu.put_bf16(&random(&mut rng(2), 1024 * k, 1.0));
-        let parts = if n < k { parts(n, k) } else { 1 };
-        let out = gpu.poison(parts * 1024 * n * 4);
+        let splits = if n < k { splits(n, k) } else { 1 };
+        let out = gpu.poison(splits * 1024 * n * 4);
         let mut row = String::new();
         let mut times = Vec::new();
         for rows in [1usize, 8, 32, 64, 128, 256, 512, 1024] {
             let count = gpu.put(&[rows as u32]);
             let us = time(gpu, 3 * copies, 5, |i| {
                 let p = Product {
-                    w: w.address() + (i % copies * n * k * 2) as u64,
+                    w: w.address() + i % copies * n * k * 2,
                     x: x.address(),
                     out: out.address(),
                     count: count.address(),
                     n: n as u32,
                     k: k as u32,
-                    parts: parts as u32,
-                    part_stride: (1024 * n) as u32,
-                    slices: slices(n, k, parts) as u32,
-                    mode: if parts > 1 { Mode::Store } else { Mode::SiluMul } as u32,
+                    splits: splits as u32,
+                    split_stride: (1024 * n) as u32,
+                    slices: slices(n, k, splits) as u32,
+                    mode: if splits > 1 { Mode::Store } else { Mode::SiluMul } as u32,
                     ldo: n as u32,
                     ..Product::default()
                 };
-                gpu.kernels.product(&gpu.stream, p, rows).expect("launched");
+                gpu.product(p, rows).expect("launched");
             });
             row += &format!("{us:8.1}");
             times.push(us);
@@ -109,13 +110,13 @@ fn norms(gpu: &Gpu) {
     {
         let x = gpu.put(&random(&mut rng(1), rows * dim, 1.0));
         let (out, sums) = (gpu.poison(rows * dim * 2), gpu.put(&random(&mut rng(2), 2 * rows * dim, 1.0)));
-        let part_stride = (rows * dim) as u32;
+        let split_stride = (rows * dim) as u32;
         let counts = gpu.put(&[Counts { rows: rows as u32, ..Counts::default() }]);
         let (dim, ld) = (dim as u32, dim as u32);
         let (input, weight, counts) = (x.address(), x.address(), counts.address());
-        let added = RowWork { sums: sums.address(), x: input, parts: 2, part_stride, ..RowWork::default() };
+        let added = RowWork { sums: sums.address(), x: input, splits: 2, split_stride, ..RowWork::default() };
         let p = RowWork { input, out: out.address(), weight, counts, dim, ld, group: 1, ..added };
-        let us = time(gpu, 100, 5, |_| gpu.kernels.add_rms_norm(&gpu.stream, p, rows).expect("launched"));
+        let us = time(gpu, 100, 5, |_| gpu.row_kernel(Kernels::add_rms_norm, p, rows).expect("launched"));
         println!("{name}, {rows} rows: {us:.2} us");
     }
 }
@@ -123,6 +124,8 @@ fn norms(gpu: &Gpu) {
 fn attention(gpu: &Gpu) {
     let decoder = Shape { group: 4, kv_heads: 8, head_dim: 128, window: 8192 };
     let encoder = Shape { group: 1, kv_heads: 32, head_dim: 64, window: 750 };
+    // As many layers as the model has, so that the blocks of a ring lie as far apart as they will.
+    let (decoder, encoder) = ((decoder, 26), (encoder, 32));
     let cases: [(_, usize, usize); 12] = [
         (decoder, 128, 1),
         (decoder, 2304, 1),
@@ -137,15 +140,16 @@ fn attention(gpu: &Gpu) {
         (encoder, 2000, 256),
         (encoder, 2000, 1024),
     ];
-    for (shape, context, rows) in cases {
+    for ((shape, layers), context, rows) in cases {
         let Shape { group, kv_heads, head_dim, .. } = shape;
         let ring = (context + rows).next_multiple_of(32);
-        let kv = gpu.put_bf16(&random(&mut rng(1), 2 * ring * shape.kv_dim(), 1.0));
+        let kv = gpu.zeros(layers * 2 * ring * shape.kv_dim() * 2);
         let row = |p: usize| Row::new(kv.address(), ring, p);
         let (cut, mut table) = (shape.cut(rows), Table::default());
         table.push((context..context + rows).map(row), cut);
-        let call = Call::new(gpu, shape, cut, &table, &random(&mut rng(2), rows * shape.q_dim(), 1.0), 0);
-        let us = time(gpu, 20, 5, |_| gpu.kernels.attention(&gpu.stream, call.parameters, cut).expect("launched"));
+        let call =
+            Call::new(gpu, shape, cut, &table, &random(&mut rng(2), rows * shape.q_dim(), 1.0), (layers / 2, layers));
+        let us = time(gpu, 20, 5, |_| gpu.attention(call.parameters, cut).expect("launched"));
         println!("attention {kv_heads} x {group} heads of {head_dim}, {rows} rows at {context}: {us:.1} us");
     }
 }
@@ -158,9 +162,18 @@ fn passes(_: &Gpu) {
     let begun = Instant::now();
     let mut backend = backend(&model);
     println!("load: {:.2} s for {:.2} GB", begun.elapsed().as_secs_f64(), backend.info().device_bytes as f64 / 1e9);
-    let full = backend.open(delay(), usize::MAX).expect("memory");
-    println!("device memory with one endless stream: {:.3} GB", backend.info().device_bytes as f64 / 1e9);
-    backend.close(full);
+    let live = open(&mut backend, 4, 0).expect("memory");
+    let fixed = backend.info().device_bytes;
+    for (what, tokens) in
+        [("31 tokens", 31), ("10 s", 156), ("a minute", 781), ("5 minutes", 3781), ("an hour", 45_031)]
+    {
+        let begun = Instant::now();
+        backend.grow(live, tokens).expect("memory");
+        let ms = begun.elapsed().as_secs_f64() * 1e3;
+        let taken = (backend.info().device_bytes - fixed) as f64 / 1e6;
+        println!("device memory of a live stream after {what}: {taken:.0} MB, grown in {ms:.2} ms");
+    }
+    backend.close(live);
 
     // 180 s and its padding: what a file is.
     let tokens = 2304;
@@ -170,7 +183,7 @@ fn passes(_: &Gpu) {
     for call in [64, 128, most] {
         let mut encode_s = Vec::new();
         for _ in 0..4 {
-            let stream = backend.open(delay(), tokens).expect("memory");
+            let stream = open(&mut backend, call, tokens).expect("memory");
             let begun = Instant::now();
             for _ in 0..tokens / call {
                 backend.encode(&[EncodeSpan { stream, mel: &mel[..call * len] }]).expect("encoded");
@@ -182,7 +195,7 @@ fn passes(_: &Gpu) {
     }
     let mel = &mel[..64 * len];
 
-    let stream = backend.open(delay(), 4 * tokens).expect("memory");
+    let stream = open(&mut backend, 64, 4 * tokens).expect("memory");
     let (mut position, mut encoded) = (0, 0);
     let mut out = Vec::new();
     let mut fill = |backend: &mut voxtral_cuda::CudaBackend, position: &mut usize, to: usize| {
@@ -221,11 +234,12 @@ fn passes(_: &Gpu) {
         position = first;
     }
 
-    let stream = backend.open(delay(), 4096).expect("memory");
+    let stream = open(&mut backend, 4, 0).expect("memory");
     let mut live = Vec::new();
     let mut out = Vec::new();
     for position in 0..800 {
         let begun = Instant::now();
+        backend.grow(stream, position + 1).expect("memory");
         backend.encode(&[EncodeSpan { stream, mel: &mel[..len] }]).expect("encoded");
         let encoded = begun.elapsed().as_secs_f64() * 1e3;
         backend.decode(&[DecodeSpan { stream, position, ids: &[32] }], &mut out).expect("decoded");
@@ -233,5 +247,8 @@ fn passes(_: &Gpu) {
     }
     live.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (p50, p99) = (live[live.len() / 2], live[live.len() * 99 / 100]);
-    println!("live step, encode and decode: p50 {:.3} ms ({:.3} of it encode), p99 {:.3} ms", p50.0, p50.1, p99.0);
+    println!(
+        "live step, growth, encode and decode: p50 {:.3} ms ({:.3} of it growth and encode), p99 {:.3} ms",
+        p50.0, p50.1, p99.0
+    );
 }

@@ -28,10 +28,11 @@ fn check(model: &Model, layout: &str, case: &str) -> Result<(), String> {
     let words = |e| format!("{e}");
     let tokens: u32 = case.split_once("_d").and_then(|(_, d)| d.parse().ok()).ok_or("a case without a delay")?;
     let mut backend = backend(model);
-    let stream = backend.open(Delay::from_ms(tokens * 80).map_err(|e| e.to_string())?, usize::MAX).map_err(words)?;
+    let most = backend.info().encode_tokens;
+    let stream = backend.open(Delay::from_ms(tokens * 80).map_err(|e| e.to_string())?, most).map_err(words)?;
+    backend.grow(stream, usize::MAX).map_err(words)?;
     let (shape, values) = array(&format!("{case}_logmel"));
     let mel: Vec<f32> = (0..values.len()).map(|i| values[i % shape[0] * shape[1] + i / shape[0]]).collect();
-    let most = backend.info().encode_tokens;
     for mel in mel.chunks(most * model.config.frames_per_token() * shape[0]) {
         backend.encode(&[EncodeSpan { stream, mel }]).map_err(words)?;
     }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use half::bf16;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use voxtral_cuda::driver::{Buffer, Device, Download, Stream, Upload};
+use voxtral_cuda::cut::Cut;
+use voxtral_cuda::driver::{Buffer, Device, Download, DriverError, Graph, Stream, Upload};
 use voxtral_cuda::images::{Image, choose};
-use voxtral_cuda::kernels::Kernels;
+use voxtral_cuda::kernels::{Attention, Kernels, Product, RowWork};
 
 pub struct Gpu {
-    pub kernels: Kernels,
+    kernels: Kernels,
     pub stream: Stream,
     pub device: Arc<Device>,
     pub image: Image,
@@ -35,7 +36,7 @@ impl Gpu {
         let buffer = Buffer::new(&self.device, bytes.len()).expect("memory");
         let mut upload = Upload::new(&self.device, bytes.len()).expect("pinned memory");
         upload.fill().expect("ready")[..bytes.len()].copy_from_slice(bytes);
-        upload.send(&self.stream, &buffer, 0, bytes.len()).expect("a copy");
+        upload.send(&self.stream, buffer.all()).expect("a copy");
         self.stream.wait().expect("a copy");
         buffer
     }
@@ -49,14 +50,57 @@ impl Gpu {
         self.put(&vec![0xffu8; bytes])
     }
 
+    pub fn zeros(&self, bytes: usize) -> Buffer {
+        let buffer = Buffer::new(&self.device, bytes).expect("memory");
+        self.stream.zero(buffer.all()).expect("zeros");
+        buffer
+    }
+
     pub fn get<T: Pod>(&self, from: &Buffer, len: usize) -> Vec<T> {
         let bytes = len * size_of::<T>();
         let mut download = Download::new(&self.device, bytes).expect("pinned memory");
-        bytemuck::cast_slice(download.fetch(&self.stream, from, 0, bytes).expect("results")).to_vec()
+        bytemuck::cast_slice(download.fetch(&self.stream, from.region(0, bytes)).expect("results")).to_vec()
+    }
+
+    /// Free device memory, bytes.
+    pub fn free(&self) -> Result<u64, String> {
+        self.device.memory().map(|(free, _)| free).map_err(|e| e.to_string())
     }
 
     pub fn get_bf16(&self, from: &Buffer, len: usize) -> Vec<f32> {
         self.get::<u16>(from, len).into_iter().map(|b| bf16::from_bits(b).to_f32()).collect()
+    }
+}
+
+type Launched = Result<(), String>;
+
+fn words(launched: Result<(), DriverError>) -> Launched {
+    launched.map_err(|e| e.to_string())
+}
+
+/// A launch of one row kernel.
+pub type RowKernel = unsafe fn(&Kernels, &Stream, RowWork, usize) -> Result<(), DriverError>;
+
+/// Launches. Whoever writes a check makes buffers as large as the kernel's contract says, and keeps them until the results are there.
+impl Gpu {
+    pub fn product(&self, p: Product, max_rows: usize) -> Launched {
+        // SAFETY: a check sees to it, as above.
+        words(unsafe { self.kernels.product(&self.stream, p, max_rows) })
+    }
+
+    pub fn attention(&self, p: Attention, cut: Cut) -> Launched {
+        // SAFETY: a check sees to it, as above.
+        words(unsafe { self.kernels.attention(&self.stream, p, cut) })
+    }
+
+    pub fn row_kernel(&self, kernel: RowKernel, p: RowWork, max_rows: usize) -> Launched {
+        // SAFETY: a check sees to it, as above.
+        words(unsafe { kernel(&self.kernels, &self.stream, p, max_rows) })
+    }
+
+    pub fn replay(&self, graph: &mut Graph) -> Launched {
+        // SAFETY: a check sees to it, as above.
+        words(unsafe { self.stream.replay(graph) })
     }
 }
 
@@ -85,6 +129,11 @@ pub fn fragments(w: &[f32], n: usize, k: usize) -> Vec<f32> {
         out[row / 16 * 16 * ld + k / 32 * 512 + k % 8 / 4 * 256 + in_lane] = v;
     }
     out
+}
+
+/// Where in a ring a key (`value` 0) or a value (1) of a layer lies, in keys: blocks of 32 slots, each `[layers][key, value][32]`.
+pub fn slot_at(layers: usize, layer: usize, value: usize, slot: usize) -> usize {
+    (slot / 32 * 2 * layers + 2 * layer + value) * 32 + slot % 32
 }
 
 pub fn close(what: &str, got: &[f32], want: &[f32], tolerance: impl Fn(usize) -> f32) -> Result<(), String> {

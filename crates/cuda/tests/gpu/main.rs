@@ -1,4 +1,5 @@
-//! Everything that needs a GPU: every kernel against a scalar twin, the whole model against a plain one, and with `--bench` the figures.
+//! Everything that needs a GPU: every kernel against a scalar twin, the whole model against a plain one,
+//! memory, and with `--bench` the figures.
 //!
 //! `cargo test -p voxtral-cuda --test gpu` checks; `… -- --bench` checks and measures; `… -- --bench-only` measures. A word after these takes
 //! only the checks, or the figures (products, norms, attention, passes), whose name holds it. With `VOXTRAL_FORCE_PTX=1` each takes the
@@ -7,6 +8,7 @@
 mod bench;
 mod goldens;
 mod gpu;
+mod memory;
 mod model;
 mod reference;
 mod twins;
@@ -38,8 +40,12 @@ fn main() -> ExitCode {
     let (mut run, mut failed) = (0, 0);
     let filter = arguments.iter().find(|a| !a.starts_with('-')).map_or("", String::as_str);
     if !asked("--bench-only") {
-        for (name, check) in
-            twins::CHECKS.iter().chain(twins_attention::CHECKS).chain(model::CHECKS).chain(goldens::CHECKS)
+        for (name, check) in twins::CHECKS
+            .iter()
+            .chain(twins_attention::CHECKS)
+            .chain(model::CHECKS)
+            .chain(memory::CHECKS)
+            .chain(goldens::CHECKS)
         {
             if !name.contains(filter) {
                 continue;

@@ -1,4 +1,4 @@
-//! The whole model: against a plain one, against what `Backend` promises, against its own memory.
+//! The whole model: against a plain one, and against what `Backend` promises.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,7 +6,9 @@ use rand::Rng;
 use voxtral_cpu::{CpuBackend, CpuOptions, Precision};
 use voxtral_cuda::{CudaBackend, CudaOptions};
 use voxtral_model::conformance::{self, Terms};
-use voxtral_model::{Backend, BackendError, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig, Prediction, Stage};
+use voxtral_model::{
+    Backend, BackendError, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig, Prediction, Stage, StreamId,
+};
 
 use crate::Check;
 use crate::gpu::{Gpu, force_ptx, rng};
@@ -15,12 +17,9 @@ use crate::reference;
 pub const CHECKS: &[Check] = &[
     ("model: every stage of digits as in plain f32", digits),
     ("model: every stage of odd shapes as in plain f32", odd_shapes),
-    ("model: two layers of the released widths as on the processor", released_widths),
+    ("model: two layers of the released widths as on the CPU", released_widths),
     ("model: conformance", conforms),
     ("model: the same bits again and again", again),
-    ("model: it takes the memory that was announced", announced),
-    ("model: a thousand streams leave nothing behind", no_leak),
-    ("model: what does not fit is refused before it is tried", too_large),
 ];
 
 pub fn backend(model: &Model) -> CudaBackend {
@@ -28,7 +27,14 @@ pub fn backend(model: &Model) -> CudaBackend {
     CudaBackend::new(model, &options, &mut |_, _| ()).expect("the model fits")
 }
 
-fn worst(what: &str, got: &[f32], want: &[Vec<f32>], allowed: f32) -> Result<(), String> {
+/// A stream of such encode spans that has memory for `tokens`.
+pub fn open(backend: &mut dyn Backend, span: usize, tokens: usize) -> Result<StreamId, BackendError> {
+    let stream = backend.open(delay(), span)?;
+    backend.grow(stream, tokens)?;
+    Ok(stream)
+}
+
+pub fn worst(what: &str, got: &[f32], want: &[Vec<f32>], allowed: f32) -> Result<(), String> {
     let want = want.concat();
     let size = (want.iter().map(|w| w * w).sum::<f32>() / want.len() as f32).sqrt();
     let off = got
@@ -48,19 +54,19 @@ pub fn delay() -> Delay {
 }
 
 /// Log-mel frames of so many tokens, of no sound in particular.
-fn mel(config: &ModelConfig, tokens: usize, rng: &mut impl Rng) -> Vec<f32> {
+pub fn mel(config: &ModelConfig, tokens: usize, rng: &mut impl Rng) -> Vec<f32> {
     let len = config.frames_per_token() * config.audio.mel_bins;
     (0..tokens * len).map(|_| rng.random_range(-0.7..1.5)).collect()
 }
 
 /// Tokens, half of them the one that stands for "nothing yet".
-fn ids(config: &ModelConfig, count: usize, rng: &mut impl Rng) -> Vec<u32> {
+pub fn ids(config: &ModelConfig, count: usize, rng: &mut impl Rng) -> Vec<u32> {
     let id = |_| if rng.random_bool(0.5) { 32 } else { rng.random_range(0..config.vocab as u32) };
     (0..count).map(id).collect()
 }
 
 /// What logits say of the ids that were predicted.
-fn logprobs<'a>(predictions: &[Prediction], logits: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
+pub fn logprobs<'a>(predictions: &[Prediction], logits: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
     let of = |(p, row): (&Prediction, &[f32])| {
         let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         row[p.id as usize] - max - row.iter().map(|v| (v - max).exp()).sum::<f32>().ln()
@@ -68,7 +74,7 @@ fn logprobs<'a>(predictions: &[Prediction], logits: impl Iterator<Item = &'a [f3
     predictions.iter().zip(logits).map(of).collect()
 }
 
-fn predicted(predictions: &[Prediction]) -> Vec<f32> {
+pub fn predicted(predictions: &[Prediction]) -> Vec<f32> {
     predictions.iter().map(|p| p.logprob).collect()
 }
 
@@ -81,7 +87,7 @@ fn parity(model: &Model, tokens: usize, allowed: f32) -> Result<(), String> {
     let want = reference::run(model, delay(), &mel, &ids);
     let mut backend = backend(model);
     let words = |e| format!("{e}");
-    let stream = backend.open(delay(), tokens).map_err(words)?;
+    let stream = open(&mut backend, 37, tokens).map_err(words)?;
     let mut stages = [Vec::new(), Vec::new(), Vec::new()];
     for chunk in mel.chunks(37 * len) {
         backend.encode(&[EncodeSpan { stream, mel: chunk }]).map_err(words)?;
@@ -128,7 +134,7 @@ fn odd_shapes(_: &Gpu) -> Result<(), String> {
 }
 
 /// Grids, tiles and shared memory of the real sizes, in every recorded pass; little memory.
-fn released(layers: usize) -> Result<Model, String> {
+pub fn released(layers: usize) -> Result<Model, String> {
     let mut config = ModelConfig::released();
     (config.encoder.layers, config.decoder.layers) = (layers, layers);
     Model::synthetic(&config, 5).map_err(|e| e.to_string())
@@ -142,7 +148,7 @@ fn released_widths(_: &Gpu) -> Result<(), String> {
     let (mel, ids) = (mel(&model.config, TOKENS, rng), ids(&model.config, TOKENS, rng));
     let len = mel.len() / TOKENS;
     let outcome = |backend: &mut dyn Backend| -> Result<_, BackendError> {
-        let stream = backend.open(delay(), TOKENS)?;
+        let stream = open(backend, 60, TOKENS)?;
         let (mut adapter, mut logits) = (Vec::new(), Vec::new());
         for (token, count) in [(0, 1), (1, 3), (4, 36), (40, 60), (100, 40)] {
             backend.encode(&[EncodeSpan { stream, mel: &mel[token * len..][..count * len] }])?;
@@ -168,7 +174,7 @@ fn released_widths(_: &Gpu) -> Result<(), String> {
 
 /// The same audio in calls of 1 to 100 tokens, again and again, bit for bit: a race shows itself now and then.
 fn again(_: &Gpu) -> Result<(), String> {
-    for (model, turns) in [(voxtral_digits::model(), 20), (released(1)?, 4)] {
+    for (model, rounds) in [(voxtral_digits::model(), 20), (released(1)?, 4)] {
         // More than a window and the longest span, where that is not 11 minutes: rings wrap.
         const TOKENS: usize = 300;
         let rng = &mut rng(19);
@@ -177,7 +183,7 @@ fn again(_: &Gpu) -> Result<(), String> {
         let mut backend = backend(&model);
         let mut round = |most: usize| -> Result<_, String> {
             let words = |e: BackendError| e.to_string();
-            let stream = backend.open(delay(), TOKENS).map_err(words)?;
+            let stream = open(&mut backend, most, TOKENS).map_err(words)?;
             let (mut embeddings, mut all, mut predictions) = (Vec::new(), Vec::new(), Vec::new());
             for (mel, ids) in mel.chunks(most * len).zip(ids.chunks(most)) {
                 backend.encode(&[EncodeSpan { stream, mel }]).map_err(words)?;
@@ -189,16 +195,16 @@ fn again(_: &Gpu) -> Result<(), String> {
             Ok((embeddings, all))
         };
         let first = round(1)?;
-        for (turn, most) in (0..turns).flat_map(|turn| [1, 2, 8, 32, 100].map(|most| (turn, most))) {
+        for (n, most) in (0..rounds).flat_map(|n| [1, 2, 8, 32, 100].map(|most| (n, most))) {
             let (embeddings, all) = round(most)?;
             if embeddings != first.0 {
                 let at = embeddings.iter().zip(&first.0).position(|(a, b)| a != b);
                 let token = at.map(|at| at / model.config.decoder.dim);
-                return Err(format!("turn {turn}, {most} tokens a call: token {token:?} came to another embedding"));
+                return Err(format!("round {n}, {most} tokens a call: token {token:?} came to another embedding"));
             }
             if all != first.1 {
                 let at = all.iter().zip(&first.1).position(|(a, b)| a != b);
-                return Err(format!("turn {turn}, {most} rows a call: position {at:?} came to something else"));
+                return Err(format!("round {n}, {most} rows a call: position {at:?} came to something else"));
             }
         }
     }
@@ -210,72 +216,4 @@ fn conforms(_: &Gpu) -> Result<(), String> {
     let make = |model: &Model| -> Box<dyn Backend> { Box::new(backend(model)) };
     catch_unwind(AssertUnwindSafe(|| conformance::run(&make, &terms)))
         .map_err(|what| what.downcast_ref::<String>().cloned().unwrap_or_else(|| "a property does not hold".to_owned()))
-}
-
-fn announced(gpu: &Gpu) -> Result<(), String> {
-    let model = voxtral_digits::model();
-    let words = |e| format!("{e}");
-    let free = || gpu.device.memory().map(|(free, _)| free).map_err(|e| e.to_string());
-    let before = free()?;
-    let mut backend = backend(&model);
-    for positions in [CudaBackend::LEAST_POSITIONS, usize::MAX] {
-        let needs = CudaBackend::needs(&model, positions).map_err(words)?;
-        let stream = backend.open(delay(), positions.min(256)).map_err(words)?;
-        let (taken, info) = (before.saturating_sub(free()?), backend.info().device_bytes);
-        println!("        {positions} positions: {needs} bytes announced, {info} counted, {taken} taken");
-        // The rest is for the driver.
-        if info > needs || taken > needs {
-            return Err(format!("{positions} positions: {needs} bytes announced, {info} counted, {taken} taken"));
-        }
-        backend.close(stream);
-    }
-    Ok(())
-}
-
-fn no_leak(gpu: &Gpu) -> Result<(), String> {
-    let model = voxtral_digits::model();
-    let mut backend = backend(&model);
-    let words = |e| format!("{e}");
-    let mel = vec![0.5; 4 * model.config.frames_per_token() * model.config.audio.mel_bins];
-    let free = |_: &mut CudaBackend| gpu.device.memory().map(|(free, _)| free).map_err(|e| e.to_string());
-    let turn = |backend: &mut CudaBackend, i: usize| -> Result<Vec<Prediction>, String> {
-        let mut predictions = Vec::new();
-        let stream = backend.open(delay(), 10 + i % 7 * 100).map_err(words)?;
-        backend.encode(&[EncodeSpan { stream, mel: &mel }]).map_err(words)?;
-        backend.decode(&[DecodeSpan { stream, position: 0, ids: &[1, 32, 32] }], &mut predictions).map_err(words)?;
-        let fork = backend.fork(stream, 600).map_err(words)?;
-        backend.close(stream);
-        backend.close(fork);
-        Ok(predictions)
-    };
-    let first = turn(&mut backend, 6)?;
-    let (before, info) = (free(&mut backend)?, backend.info());
-    for i in 0..1000 {
-        // Recorded passes know no stream's memory, which is another each time.
-        if turn(&mut backend, i)? != first {
-            return Err(format!("stream {i} came to something else"));
-        }
-    }
-    let after = free(&mut backend)?;
-    let same = before == after && info == backend.info();
-    same.then_some(()).ok_or_else(|| format!("{before} bytes were free, {after} are"))
-}
-
-fn too_large(gpu: &Gpu) -> Result<(), String> {
-    let mut config = ModelConfig::released();
-    config.decoder.layers = 1;
-    config.encoder.layers = 1;
-    (config.vocab, config.decoder.ffn_dim, config.encoder.ffn_dim) = (1296, 64, 64);
-    config.decoder.window = 1 << 20;
-    (config.decoder.heads, config.decoder.kv_heads) = (1024, 64);
-    let model = Model::synthetic(&config, 0).map_err(|e| e.to_string())?;
-    let (before, _) = gpu.device.memory().map_err(|e| e.to_string())?;
-    let refused = CudaBackend::new(&model, &CudaOptions::default(), &mut |_, _| ()).err();
-    let (after, _) = gpu.device.memory().map_err(|e| e.to_string())?;
-    match refused {
-        Some(voxtral_model::BackendError::OutOfMemory { needed, free, .. }) if needed > free && before == after => {
-            Ok(())
-        }
-        other => Err(format!("{other:?}; {before} bytes were free, {after} are")),
-    }
 }

@@ -29,9 +29,9 @@ fn norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     x.iter().zip(weight).map(|(v, w)| v * scale * w).collect()
 }
 
-fn turn(heads: &mut [f32], rope: &Rope, head_dim: usize, position: usize) {
+fn rotate(heads: &mut [f32], rope: &Rope, head_dim: usize, position: usize) {
     for head in heads.chunks_mut(head_dim) {
-        for (pair, (c, s)) in head.chunks_mut(2).zip(rope.turns(position)) {
+        for (pair, (c, s)) in head.chunks_mut(2).zip(rope.cos_sin(position)) {
             (pair[0], pair[1]) = (pair[0] * c - pair[1] * s, pair[1] * c + pair[0] * s);
         }
     }
@@ -47,8 +47,8 @@ fn layer(c: &TransformerConfig, l: &LayerWeights, ada: Option<&[f32]>, xs: &mut 
     for (position, x) in xs.iter_mut().enumerate() {
         let u = norm(x, &attention_norm, c.norm_eps);
         let (mut q, mut k) = (wq.apply(&u), wk.apply(&u));
-        turn(&mut q, &rope, c.head_dim, position);
-        turn(&mut k, &rope, c.head_dim, position);
+        rotate(&mut q, &rope, c.head_dim, position);
+        rotate(&mut k, &rope, c.head_dim, position);
         keys.push(k);
         values.push(wv.apply(&u));
         let mut attended = Vec::new();

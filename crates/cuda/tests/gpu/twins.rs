@@ -1,13 +1,14 @@
 //! Products and row kernels against scalar twins.
 
 use rand::Rng;
-use voxtral_cuda::driver::Buffer;
-use voxtral_cuda::kernels::{Mode, Product, RowWork, parts, slices};
+use voxtral_cuda::cut::{slices, splits};
+use voxtral_cuda::driver::{Address, Buffer};
+use voxtral_cuda::kernels::{Kernels, Mode, Product, RowWork};
 use voxtral_cuda::table::{Counts, Row, Span};
 use voxtral_model::{Rope, gelu};
 
 use crate::Check;
-use crate::gpu::{Gpu, close, fragments, pad, random, rng, same};
+use crate::gpu::{Gpu, close, fragments, pad, random, rng, same, slot_at};
 
 pub const CHECKS: &[Check] = &[
     ("product: odd sizes", odd_products),
@@ -16,7 +17,7 @@ pub const CHECKS: &[Check] = &[
     ("product: queries, keys and values", qkv),
     ("product: head", head),
     ("add_rms_norm", add_rms_norm),
-    ("rope_turns, embed", positions),
+    ("rope_table, embed", positions),
     ("gather_mel, gather_columns", gathers),
 ];
 
@@ -30,7 +31,7 @@ struct Case {
     n: usize,
     k: usize,
     ld: usize,
-    parts: usize,
+    splits: usize,
     w: Vec<f32>,
     x: Vec<f32>,
     bias: Vec<f32>,
@@ -44,39 +45,39 @@ impl Case {
         let bias: Vec<f32> = (0..n).map(|_| rng.random_range(-1.0..1.0)).collect();
         let ld = k.next_multiple_of(32);
         let on_device = [gpu.put_bf16(&fragments(&w, n, k)), gpu.put_bf16(&pad(&x, k, ld)), gpu.put(&bias)];
-        Self { n, k, ld, parts: 1, w, x, bias, on_device }
+        Self { n, k, ld, splits: 1, w, x, bias, on_device }
     }
 
     fn product(&self) -> Product {
         let [w, x, bias] = &self.on_device;
-        let (n, k, parts) = (self.n as u32, self.ld as u32, self.parts as u32);
-        let slices = slices(self.n, self.ld, self.parts) as u32;
+        let (n, k, splits) = (self.n as u32, self.ld as u32, self.splits as u32);
+        let slices = slices(self.n, self.ld, self.splits) as u32;
         let (w, x, bias) = (w.address(), x.address(), bias.address());
-        Product { w, x, bias, n, k, parts, slices, ldo: n, ..Product::default() }
+        Product { w, x, bias, n, k, splits, slices, ldo: n, ..Product::default() }
     }
 
     fn run(&self, gpu: &Gpu, p: Product, mode: Mode, rows: usize) -> Result<(), String> {
         let counts = gpu.put(&[rows as u32]);
         let p = Product { count: counts.address(), mode: mode as u32, ..p };
-        gpu.kernels.product(&gpu.stream, p, rows).map_err(|e| e.to_string())?;
+        gpu.product(p, rows)?;
         gpu.stream.wait().map_err(|e| e.to_string())
     }
 
-    /// `[rows, parts, n]`
+    /// `[rows, splits, n]`
     fn store(&self, gpu: &Gpu, rows: usize) -> Result<Vec<f32>, String> {
         let stride = rows * self.n + 8;
-        let out = gpu.poison(self.parts * stride * 4);
-        let p = Product { out: out.address(), part_stride: stride as u32, ..self.product() };
+        let out = gpu.poison(self.splits * stride * 4);
+        let p = Product { out: out.address(), split_stride: stride as u32, ..self.product() };
         self.run(gpu, p, Mode::Store, rows)?;
-        let all: Vec<f32> = gpu.get(&out, self.parts * stride);
-        let row = |i: usize| &all[i % self.parts * stride + i / self.parts * self.n..][..self.n];
-        Ok((0..rows * self.parts).flat_map(row).copied().collect())
+        let all: Vec<f32> = gpu.get(&out, self.splits * stride);
+        let row = |i: usize| &all[i % self.splits * stride + i / self.splits * self.n..][..self.n];
+        Ok((0..rows * self.splits).flat_map(row).copied().collect())
     }
 
-    /// The parts of `[rows, parts, n]` added.
+    /// The splits of `[rows, splits, n]` added.
     fn added(&self, stored: &[f32]) -> Vec<f32> {
         let sum = |row: &[f32]| (0..self.n).map(|f| row[f..].iter().step_by(self.n).sum()).collect::<Vec<f32>>();
-        stored.chunks(self.parts * self.n).flat_map(sum).collect()
+        stored.chunks(self.splits * self.n).flat_map(sum).collect()
     }
 
     /// The twin: y of one row and output in f64, and the sum of magnitudes that bounds rounding.
@@ -99,11 +100,11 @@ fn odd_products(gpu: &Gpu) -> Result<(), String> {
     for (n, k) in [(16, 16), (48, 48), (80, 112), (144, 272), (272, 1040), (1040, 48)] {
         let mut case = Case::new(gpu, n, k, MANY_ROWS, (n * k) as u64);
         let (want, size) = case.twins(MANY_ROWS);
-        for parts in [1, 2, 4].into_iter().filter(|parts| *parts <= case.ld / 32) {
-            case.parts = parts;
+        for splits in [1, 2, 4].into_iter().filter(|splits| *splits <= case.ld / 32) {
+            case.splits = splits;
             for rows in ROWS.into_iter().chain([129, 250, 256, 700, MANY_ROWS]) {
                 let got = case.added(&case.store(gpu, rows)?);
-                let what = format!("{n} x {k} in {parts} parts, {rows} rows");
+                let what = format!("{n} x {k} in {splits} splits, {rows} rows");
                 close(&what, &got, &want[..rows * n], |i| ROUNDING * (1.0 + size[i]))?;
             }
         }
@@ -125,8 +126,8 @@ fn real_products(gpu: &Gpu) -> Result<(), String> {
         (1280, 384),
     ];
     for (n, k) in shapes {
-        let parts = if n < k { parts(n, k) } else { 1 };
-        let case = Case { parts, ..Case::new(gpu, n, k, MANY_ROWS, (n + k) as u64) };
+        let splits = if n < k { splits(n, k) } else { 1 };
+        let case = Case { splits, ..Case::new(gpu, n, k, MANY_ROWS, (n + k) as u64) };
         let mut alone = Vec::new();
         for rows in ROWS.into_iter().chain([256, 1000, MANY_ROWS]) {
             let what = format!("{n} x {k}, {rows} rows");
@@ -143,16 +144,16 @@ fn real_products(gpu: &Gpu) -> Result<(), String> {
             if rows == 1 {
                 alone = stored;
             } else {
-                same(&format!("{what}: row 0 against row 0 alone"), &stored[..parts * n], &alone)?;
+                same(&format!("{what}: row 0 against row 0 alone"), &stored[..splits * n], &alone)?;
             }
         }
-        // A row that is not the first of its tile, alone and in company.
+        // A row that is not the first of its tile, alone and in a batch.
         let last = case.store(gpu, 100)?;
-        let x = case.on_device[1].address() + (99 * case.ld * 2) as u64;
-        let out = gpu.poison(parts * n * 4);
-        let p = Product { x, out: out.address(), part_stride: n as u32, ..case.product() };
+        let x = case.on_device[1].address() + 99 * case.ld * 2;
+        let out = gpu.poison(splits * n * 4);
+        let p = Product { x, out: out.address(), split_stride: n as u32, ..case.product() };
         case.run(gpu, p, Mode::Store, 1)?;
-        same(&format!("{n} x {k}: row 99"), &gpu.get::<f32>(&out, parts * n), &last[99 * parts * n..])?;
+        same(&format!("{n} x {k}: row 99"), &gpu.get::<f32>(&out, splits * n), &last[99 * splits * n..])?;
     }
     Ok(())
 }
@@ -186,9 +187,8 @@ fn epilogues(gpu: &Gpu) -> Result<(), String> {
         close("SiLU", &got, &want, |i| want[i].abs() / 250.0 + 8.0 * rounding(2 * i))?;
 
         let slots = gpu.poison(rows * 1000 * 4);
-        let table: Vec<Row> = (0..rows)
-            .map(|r| Row { audio: slots.address() + ((rows - 1 - r) * 4000) as u64, ..Row::default() })
-            .collect();
+        let table: Vec<Row> =
+            (0..rows).map(|r| Row { audio: slots.address() + (rows - 1 - r) * 4000, ..Row::default() }).collect();
         let table = gpu.put(&table);
         case.run(gpu, Product { rows: table.address(), ..p }, Mode::Audio, rows)?;
         let got = gpu.get::<f32>(&slots, rows * 1000);
@@ -203,40 +203,42 @@ fn qkv(gpu: &Gpu) -> Result<(), String> {
     let (heads, kv_heads, head_dim, k) = (6, 2, 48, 80);
     let (q_dim, kv_dim) = (heads * head_dim, kv_heads * head_dim);
     let n = q_dim + 2 * kv_dim;
-    let (ring, layer, layers) = (64, 1, 2);
+    let (ring, layer, layers) = (160, 1, 3);
     let case = Case::new(gpu, n, k, 70, 5);
     let rope = Rope::new(head_dim, 1e6);
     for rows in [1, 3, 8, 9, 31, 32, 33] {
         let (y, size) = case.twins(rows);
         let position = |r: usize| 1000 + 3 * r;
-        let kv = gpu.poison(layers * 2 * ring * kv_dim * 2);
+        let elements = layers as usize * 2 * ring * kv_dim;
+        let kv = gpu.poison(elements * 2);
         let table: Vec<Row> = (0..rows).map(|r| Row::new(kv.address(), ring, position(r))).collect();
         let table = gpu.put(&table);
-        let turns: Vec<[f32; 2]> =
-            (0..rows).flat_map(|r| rope.turns(position(r)).map(|(c, s)| [c, s]).collect::<Vec<_>>()).collect();
-        let turns = gpu.put(&turns);
+        let table_of_rope: Vec<[f32; 2]> =
+            (0..rows).flat_map(|r| rope.cos_sin(position(r)).map(|(c, s)| [c, s]).collect::<Vec<_>>()).collect();
+        let table_of_rope = gpu.put(&table_of_rope);
         let ldo = q_dim.next_multiple_of(32);
         let q = gpu.poison(rows * ldo * 2);
         let p = Product {
             out: q.address(),
             ldo: ldo as u32,
             rows: table.address(),
-            turns: turns.address(),
+            rope: table_of_rope.address(),
             layer,
+            layers,
             q_dim: q_dim as u32,
             kv_dim: kv_dim as u32,
             head_dim: head_dim as u32,
             ..case.product()
         };
         case.run(gpu, p, Mode::Qkv, rows)?;
-        let (q, kv) = (gpu.get_bf16(&q, rows * ldo), gpu.get_bf16(&kv, layers * 2 * ring * kv_dim));
+        let (q, kv) = (gpu.get_bf16(&q, rows * ldo), gpu.get_bf16(&kv, elements));
         for r in 0..rows {
             let mut want = y[r * n..][..n].to_vec();
             for (i, pair) in want[..q_dim + kv_dim].chunks_mut(2).enumerate() {
-                let (c, s) = rope.turns(position(r)).nth(i % (head_dim / 2)).expect("a pair");
+                let (c, s) = rope.cos_sin(position(r)).nth(i % (head_dim / 2)).expect("a pair");
                 (pair[0], pair[1]) = (pair[0] * c - pair[1] * s, pair[1] * c + pair[0] * s);
             }
-            let slot = |value: usize| ((2 * layer as usize + value) * ring + position(r) % ring) * kv_dim;
+            let slot = |value| slot_at(layers as usize, layer as usize, value, position(r) % ring) * kv_dim;
             let got: Vec<f32> = [&q[r * ldo..][..q_dim], &kv[slot(0)..][..kv_dim], &kv[slot(1)..][..kv_dim]].concat();
             close(&format!("{rows} rows, row {r}"), &got, &want, |i| {
                 want[i].abs() / 250.0 + 2e-5 * (1.0 + size[r * n + i])
@@ -260,7 +262,8 @@ fn head(gpu: &Gpu) -> Result<(), String> {
             let best = gpu.poison(rows * tiles * 16);
             let out = gpu.poison(rows * 8);
             let counts = gpu.put(&[Counts { rows: rows as u32, ..Counts::default() }]);
-            let p = Product { bias: 0, slices: 1, out: best.address(), ldo: tiles as u32, ..case.product() };
+            let p =
+                Product { bias: Address::NONE, slices: 1, out: best.address(), ldo: tiles as u32, ..case.product() };
             case.run(gpu, p, Mode::Head, rows)?;
             let reduce = RowWork {
                 input: best.address(),
@@ -269,10 +272,15 @@ fn head(gpu: &Gpu) -> Result<(), String> {
                 dim: tiles as u32,
                 ..RowWork::default()
             };
-            gpu.kernels.best_of_row(&gpu.stream, reduce, rows).map_err(|e| e.to_string())?;
+            gpu.row_kernel(Kernels::best_of_row, reduce, rows)?;
             let got = gpu.get::<[u32; 2]>(&out, rows);
             let logits = gpu.poison(rows * n * 4);
-            case.run(gpu, Product { bias: 0, slices: 1, out: logits.address(), ..case.product() }, Mode::Store, rows)?;
+            case.run(
+                gpu,
+                Product { bias: Address::NONE, slices: 1, out: logits.address(), ..case.product() },
+                Mode::Store,
+                rows,
+            )?;
             let logits = gpu.get::<f32>(&logits, rows * n);
             for (r, row) in logits.chunks(n).enumerate() {
                 let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -296,14 +304,14 @@ fn head(gpu: &Gpu) -> Result<(), String> {
 
 fn add_rms_norm(gpu: &Gpu) -> Result<(), String> {
     let shapes = [(16, 1, 1), (48, 4, 0), (1280, 4, 2), (3072, 1, 2), (3072, 1, 1), (4096, 1, 0), (4096, 1, 2)];
-    for (dim, group, parts) in shapes {
+    for (dim, group, splits) in shapes {
         let rows = 12;
         let stride = rows * dim + 16;
         let rng = &mut rng(dim as u64);
         let (x, weight, ada) = (random(rng, rows * dim, 4.0), random(rng, dim, 2.0), random(rng, 2 * dim, 2.0));
-        let sums = random(rng, parts.max(1) * stride, 3.0);
+        let sums = random(rng, splits.max(1) * stride, 3.0);
         let (x_d, weight_d, ada_d, sums_d) = (gpu.put(&x), gpu.put(&weight), gpu.put(&ada), gpu.put(&sums));
-        let added = |at: usize| x[at] + (0..parts).map(|part| sums[part * stride + at]).sum::<f32>();
+        let added = |at: usize| x[at] + (0..splits).map(|split| sums[split * stride + at]).sum::<f32>();
         for conditioned in [false, true] {
             let ld = (group * dim).next_multiple_of(32);
             let out = gpu.put(&vec![0u16; rows / group * ld]);
@@ -315,10 +323,10 @@ fn add_rms_norm(gpu: &Gpu) -> Result<(), String> {
                 out: out.address(),
                 sums: sums_d.address(),
                 x: sum.address(),
-                parts: parts as u32,
-                part_stride: stride as u32,
+                splits: splits as u32,
+                split_stride: stride as u32,
                 weight: weight_d.address(),
-                rows: if conditioned { table.address() } else { 0 },
+                rows: if conditioned { table.address() } else { Address::NONE },
                 counts: counts.address(),
                 dim: dim as u32,
                 ld: ld as u32,
@@ -327,10 +335,10 @@ fn add_rms_norm(gpu: &Gpu) -> Result<(), String> {
                 eps: 1e-5,
                 ..RowWork::default()
             };
-            gpu.kernels.add_rms_norm(&gpu.stream, p, rows + 3).map_err(|e| e.to_string())?;
+            gpu.row_kernel(Kernels::add_rms_norm, p, rows + 3)?;
             let want: Vec<f32> = (0..rows * dim).map(added).collect();
-            if parts > 0 {
-                same(&format!("dim {dim}, {parts} parts added"), &gpu.get(&sum, rows * dim), &want)?;
+            if splits > 0 {
+                same(&format!("dim {dim}, {splits} splits added"), &gpu.get(&sum, rows * dim), &want)?;
             }
             let got = gpu.get_bf16(&out, rows / group * ld);
             for r in 0..rows {
@@ -354,7 +362,7 @@ fn positions(gpu: &Gpu) -> Result<(), String> {
     let (embedding, audio) = (random(rng, vocab * dim, 1.0), random(rng, rows * dim, 1.0));
     let (embedding_d, audio_d) = (gpu.put_bf16(&fragments(&embedding, vocab, dim)), gpu.put(&audio));
     let row = |r: usize| Row {
-        audio: audio_d.address() + (r * dim * 4) as u64,
+        audio: audio_d.address() + r * dim * 4,
         position: [0, 1, 77, 8191, 131_071][r],
         id: [0, 49, 7, 8, 9][r],
         ..Row::default()
@@ -364,20 +372,20 @@ fn positions(gpu: &Gpu) -> Result<(), String> {
     let out = gpu.poison(rows * dim * 4);
     let base = RowWork { rows: table_d.address(), counts: counts.address(), ..RowWork::default() };
     let p = RowWork { weight: embedding_d.address(), out: out.address(), dim: dim as u32, k: ld as u32, ..base };
-    gpu.kernels.embed(&gpu.stream, p, 8).map_err(|e| e.to_string())?;
+    gpu.row_kernel(Kernels::embed, p, 8)?;
     let want: Vec<f32> =
         (0..rows * dim).map(|i| embedding[table[i / dim].id as usize * dim + i % dim] + audio[i]).collect();
     same("embed", &gpu.get::<f32>(&out, rows * dim), &want)?;
 
     let rope = Rope::new(head_dim, 1e6);
-    let (frequencies, turns) = (gpu.put(rope.frequencies()), gpu.poison(rows * head_dim * 4));
-    let p = RowWork { weight: frequencies.address(), out: turns.address(), dim: head_dim as u32, ..base };
-    gpu.kernels.rope_turns(&gpu.stream, p, 8).map_err(|e| e.to_string())?;
+    let (frequencies, out) = (gpu.put(rope.frequencies()), gpu.poison(rows * head_dim * 4));
+    let p = RowWork { weight: frequencies.address(), out: out.address(), dim: head_dim as u32, ..base };
+    gpu.row_kernel(Kernels::rope_table, p, 8)?;
     let want: Vec<f32> = table
         .iter()
-        .flat_map(|row| rope.turns(row.position as usize).flat_map(|(c, s)| [c, s]).collect::<Vec<_>>())
+        .flat_map(|row| rope.cos_sin(row.position as usize).flat_map(|(c, s)| [c, s]).collect::<Vec<_>>())
         .collect();
-    close("rope_turns", &gpu.get::<f32>(&turns, rows * head_dim), &want, |_| 1.2e-7)
+    close("rope_table", &gpu.get::<f32>(&out, rows * head_dim), &want, |_| 1.2e-7)
 }
 
 fn gathers(gpu: &Gpu) -> Result<(), String> {
@@ -396,14 +404,14 @@ fn gathers(gpu: &Gpu) -> Result<(), String> {
     };
     let spans: Vec<Span> = lens.iter().zip(&on_device).map(span).collect();
     let (spans_d, counts) = (gpu.put(&spans), gpu.put(&[Counts { frames: frames as u32, ..Counts::default() }]));
-    let base = RowWork { rows: spans_d.address(), counts: counts.address(), ..RowWork::default() };
+    let base = RowWork { spans: spans_d.address(), counts: counts.address(), ..RowWork::default() };
     let (mel_d, columns_d) = (gpu.put(&mel), gpu.put_bf16(&columns));
     let (ld0, ld1) = (64, 160);
     let (out0, out1) = (gpu.put(&vec![0u16; frames * ld0]), gpu.put(&vec![0u16; frames / 2 * ld1]));
     let p0 = RowWork { input: mel_d.address(), out: out0.address(), dim: bins as u32, ld: ld0 as u32, ..base };
     let p1 = RowWork { input: columns_d.address(), out: out1.address(), dim: dim as u32, ld: ld1 as u32, ..base };
-    gpu.kernels.gather_mel(&gpu.stream, p0, frames + 8).map_err(|e| e.to_string())?;
-    gpu.kernels.gather_columns(&gpu.stream, p1, frames / 2 + 4).map_err(|e| e.to_string())?;
+    gpu.row_kernel(Kernels::gather_mel, p0, frames + 8)?;
+    gpu.row_kernel(Kernels::gather_columns, p1, frames / 2 + 4)?;
     let (got0, got1) = (gpu.get_bf16(&out0, frames * ld0), gpu.get_bf16(&out1, frames / 2 * ld1));
     for ((span, (mel_carry, column_carry)), (mel_d, column_d)) in spans.iter().zip(&carries).zip(&on_device) {
         let (first, len) = (span.frame as usize, span.frames as usize);

@@ -1,12 +1,13 @@
 //! Attention against a scalar twin.
 
 use rand::Rng;
+use voxtral_cuda::cut::Cut;
 use voxtral_cuda::driver::Buffer;
 use voxtral_cuda::kernels::Attention;
-use voxtral_cuda::table::{Cut, Layout, Row, Table};
+use voxtral_cuda::table::{Layout, Row, Table};
 
 use crate::Check;
-use crate::gpu::{Gpu, close, random, rng, same};
+use crate::gpu::{Gpu, close, random, rng, same, slot_at};
 
 pub const CHECKS: &[Check] = &[
     ("attention: every head width and group", shapes),
@@ -45,8 +46,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Over `table`, which was cut by `cut` and whose rows ask `queries`, in one layer of their rings.
-    pub fn new(gpu: &Gpu, s: Shape, cut: Cut, table: &Table, queries: &[f32], layer: usize) -> Self {
+    /// Over `table`, which was cut by `cut` and whose rows ask `queries`, in one layer of so many in their rings.
+    pub fn new(gpu: &Gpu, s: Shape, cut: Cut, table: &Table, queries: &[f32], (layer, layers): (usize, usize)) -> Self {
         let rows = table.rows.len();
         let layout = Layout::new(rows, 0, table.items.len());
         let mut bytes = vec![0u64; layout.bytes.div_ceil(8)];
@@ -60,8 +61,8 @@ impl Call {
             out: out.address(),
             partial: partial.address(),
             norms: norms.address(),
-            rows: table.address() + layout.rows as u64,
-            items: table.address() + layout.items as u64,
+            rows: table.address() + layout.rows,
+            items: table.address() + layout.items,
             counts: table.address(),
             ldq: s.q_dim() as u32,
             ldo: s.q_dim() as u32,
@@ -70,6 +71,7 @@ impl Call {
             head_dim: s.head_dim as u32,
             window: s.window as u32,
             layer: layer as u32,
+            layers: layers as u32,
             scale: std::f32::consts::LOG2_E / (s.head_dim as f32).sqrt(),
             ..Attention::default()
         };
@@ -96,7 +98,7 @@ impl Case {
     /// Runs spans (first position, rows, ring), each its own stream.
     fn run(&self, gpu: &Gpu, spans: &[(usize, usize, usize)]) -> Result<Vec<f32>, String> {
         let (kv_dim, q_dim) = (self.s.kv_dim(), self.s.q_dim());
-        let (layer, layers) = (1, 2);
+        let (layer, layers) = (1, 3);
         let cut = self.s.cut(spans.iter().map(|span| span.1).sum());
         let mut table = Table::default();
         let mut rings = Vec::new();
@@ -105,7 +107,7 @@ impl Case {
             let mut kv = vec![7.0; layers * 2 * ring * kv_dim];
             for position in (first + rows).saturating_sub(ring)..first + rows {
                 for (value, from) in [&self.keys, &self.values].into_iter().enumerate() {
-                    let at = ((2 * layer + value) * ring + position % ring) * kv_dim;
+                    let at = slot_at(layers, layer, value, position % ring) * kv_dim;
                     kv[at..at + kv_dim].copy_from_slice(&from[position * kv_dim..][..kv_dim]);
                 }
             }
@@ -115,8 +117,8 @@ impl Case {
             table.push((first..first + rows).map(row), cut);
             rings.push(kv);
         }
-        let call = Call::new(gpu, self.s, cut, &table, &q, layer);
-        gpu.kernels.attention(&gpu.stream, call.parameters, cut).map_err(|e| e.to_string())?;
+        let call = Call::new(gpu, self.s, cut, &table, &q, (layer, layers));
+        gpu.attention(call.parameters, cut)?;
         gpu.stream.wait().map_err(|e| e.to_string())?;
         Ok(gpu.get_bf16(&call.out, q.len()))
     }

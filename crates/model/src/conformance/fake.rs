@@ -8,9 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::{
-    AUDIO_WINDOW, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, Prediction, StreamId,
-};
+use crate::{AUDIO_WINDOW, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Prediction, StreamId};
 
 /// The promise that a fake breaks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -161,7 +159,7 @@ impl Backend for Fake {
 
     fn fork(&mut self, of: StreamId, span: usize) -> Result<StreamId, BackendError> {
         let mut stream = self.stream(of)?.clone();
-        stream = Stream { span, room: stream.audio.len(), furthest: stream.ids.len(), ..stream };
+        stream = Stream { span, room: stream.audio.len(), ..stream };
         if self.fault == Fault::ForgetsInFork {
             stream.ids.fill(0);
         }
