@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use voxtral_audio::{AudioSource, RawFormat};
+use voxtral_audio::{AudioSource, RawFormat, Waiting};
 use voxtral_engine::{AudioIn, EngineError};
 
 use crate::args::{Transcribe, usage};
@@ -58,7 +58,7 @@ impl Input {
     pub(crate) fn open(&self) -> anyhow::Result<AudioSource> {
         let source = match self {
             Self::File(path) => AudioSource::open(path),
-            Self::Stdin(raw) => AudioSource::from_reader(io::stdin(), Some(*raw)),
+            Self::Stdin(raw) => AudioSource::from_reader(Waiting(io::stdin()), Some(*raw)),
         };
         source.with_context(|| self.name())
     }
@@ -82,6 +82,9 @@ impl Input {
         }
         if source.damaged_packets() > 0 {
             tracing::warn!("{}: {} damaged packets were replaced by silence", self.name(), source.damaged_packets());
+        }
+        if source.not_finite() > 0 {
+            tracing::warn!("{}: {} samples are not finite numbers: taken as silence", self.name(), source.not_finite());
         }
         Ok(())
     }
