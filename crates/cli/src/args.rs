@@ -110,8 +110,8 @@ pub(crate) struct Transcribe {
 #[derive(Args, Clone)]
 pub(crate) struct Setup {
     /// The model: a folder with params.json, tekken.json and consolidated.safetensors, or with Hugging Face files; "digits" is
-    /// the built-in demo, which knows spoken English digits only and is the default
-    #[arg(short = 'd', long, value_name = "DIR|digits", env = "VOXTRAL_MODEL")]
+    /// the built-in demo, which knows spoken English digits only and is the default. An empty VOXTRAL_MODEL counts as none
+    #[arg(short = 'd', long, value_name = "DIR|digits", env = unless_empty("VOXTRAL_MODEL"))]
     pub model: Option<PathBuf>,
 
     /// How long after a word it is written: 80 to 1200 in steps of 80, or 2400. More is more accurate. Default: what the model
@@ -245,7 +245,7 @@ pub(crate) struct Doctor {
     pub file: Option<PathBuf>,
 
     /// The model to look at: a folder, or "digits", the built-in demo and the default
-    #[arg(short = 'd', long, value_name = "DIR|digits", env = "VOXTRAL_MODEL")]
+    #[arg(short = 'd', long, value_name = "DIR|digits", env = unless_empty("VOXTRAL_MODEL"))]
     pub model: Option<PathBuf>,
 
     /// What is to compute; with cuda, a GPU that cannot be used is a failure
@@ -427,6 +427,11 @@ pub(crate) struct SynthModel {
     /// parallel decoding's guesses hold
     #[arg(long, value_name = "WEIGHT", default_value_t = Recipe::AUDIO, value_parser = audio_weight)]
     pub audio: f32,
+}
+
+/// The name of an environment variable that stands for a flag; none where its value is empty, which is as good as not set.
+fn unless_empty(variable: &'static str) -> Option<&'static str> {
+    std::env::var_os(variable).is_none_or(|value| !value.is_empty()).then_some(variable)
 }
 
 fn delay(text: &str) -> Result<Delay, String> {

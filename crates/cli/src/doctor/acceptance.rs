@@ -36,7 +36,7 @@ const ITEMS: [&str; 6] = ["load", "transcript", "timings", "parallel", "sessions
 pub(crate) fn run(
     args: &Doctor,
     recording: &Recording,
-    opened: Option<&Opened>,
+    opened: Result<&Opened, &'static str>,
     gpu: &Gpu,
     checks: &mut Checks,
 ) -> anyhow::Result<()> {
@@ -46,8 +46,8 @@ pub(crate) fn run(
     };
     let mut show = |device: Device, why_not: Option<&str>| -> anyhow::Result<Option<Heard>> {
         let trial = match (opened, why_not) {
-            (Some(opened), None) => Ok(Trial { args, recording, encoded: &encoded, opened, device }),
-            (None, _) => Err("there is no model to run"),
+            (Ok(opened), None) => Ok(Trial { args, recording, encoded: &encoded, opened, device }),
+            (Err(why), _) => Err(why),
             (_, Some(why)) => Err(why),
         };
         match trial {

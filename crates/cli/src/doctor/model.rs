@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -11,15 +12,18 @@ use voxtral_model::{Model, TensorData};
 
 use super::check::{Check, Status, size};
 use super::gpu::Gpu;
+use super::smoke::Device;
 use super::system::Host;
 use crate::args::{BackendChoice, Doctor};
 use crate::model;
 
 /// An opened model.
 pub(crate) struct Opened {
-    pub model: Model,
+    pub model: Arc<Model>,
     /// What opening took, which reads all weights once.
     pub took: Duration,
+    /// Where it is to run and has room, if anywhere.
+    pub device: Option<Device>,
 }
 
 /// The folder that was named, if it is one.
@@ -38,8 +42,8 @@ pub(crate) fn open(args: &Doctor, host: &Host, gpu: &Gpu) -> (Option<Opened>, Ch
             return (None, Check::bad("model", Status::Failure, error.to_string(), remedy));
         }
     };
-    let opened = Opened { model, took: start.elapsed() };
-    let check = fit(args, host, gpu, &opened);
+    let mut opened = Opened { model: Arc::new(model), took: start.elapsed(), device: None };
+    let check = fit(args, host, gpu, &mut opened);
     (Some(opened), check)
 }
 
@@ -64,7 +68,7 @@ impl Fit {
     }
 }
 
-fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &Opened) -> Check {
+fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &mut Opened) -> Check {
     let config = &opened.model.config;
     let (parameters, types) = (config.parameters(), types(&opened.model));
     let bytes_each = if types.contains(&"f32") { 4 } else { 2 };
@@ -76,6 +80,13 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &Opened) -> Check {
         Ok(needs) => Fit::of(*needs, report.free),
         Err(_) => Fit::No,
     });
+    let on_gpu = gpu_fit.is_some_and(|fit| fit != Fit::No).then_some(Device::Cuda(args.device));
+    let on_cpu = (cpu_fit != Fit::No).then_some(Device::Cpu);
+    opened.device = match args.backend {
+        BackendChoice::Cpu => on_cpu,
+        BackendChoice::Cuda => on_gpu,
+        BackendChoice::Auto => on_gpu.or(on_cpu),
+    };
     let facts = json!({
         "name": opened.model.name, "folder": folder(args), "files": folder(args).map(files),
         "parameters": parameters, "types": types, "open_ms": opened.took.as_millis() as u64,
