@@ -127,15 +127,15 @@ pub(crate) struct Setup {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub device: usize,
 
-    /// What the processor computes in: f32 is the reference; auto uses bf16 dot products where processor and weights have them
+    /// What the CPU computes in: f32 is the reference; auto uses bf16 dot products where CPU and weights have them
     #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
     pub precision: PrecisionChoice,
 
-    /// Instructions that the processor's kernels use: the best that it has, or these
+    /// Instructions that the CPU's kernels use: the best that it has, or these
     #[arg(long, value_enum, default_value_t = IsaChoice::Auto)]
     pub isa: IsaChoice,
 
-    /// Threads on the processor [default: one for each]
+    /// Threads on the CPU [default: one for each]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
@@ -166,9 +166,9 @@ pub(crate) fn name(choice: impl ValueEnum) -> String {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BackendChoice {
-    /// The GPU if one can be used, else the processor
+    /// The GPU if one can be used, else the CPU
     Auto,
-    /// The processor
+    /// The CPU
     Cpu,
     /// An NVIDIA GPU
     Cuda,
@@ -257,7 +257,7 @@ pub(crate) struct Doctor {
     pub device: usize,
 
     /// Also transcribe with the model in every way that the program promises, on all backends, and compare; takes minutes on a
-    /// processor with the full-size model
+    /// CPU with the full-size model
     #[arg(long)]
     pub acceptance: bool,
 
@@ -383,11 +383,11 @@ pub(crate) struct Sides {
     #[arg(long, value_name = "A,B", value_enum, value_delimiter = ',')]
     pub decodes: Vec<DecodeChoice>,
 
-    /// Two instruction sets of the processor
+    /// Two instruction sets of the CPU
     #[arg(long, value_name = "A,B", value_enum, value_delimiter = ',')]
     pub isas: Vec<IsaChoice>,
 
-    /// Two precisions on the processor
+    /// Two precisions on the CPU
     #[arg(long, value_name = "A,B", value_enum, value_delimiter = ',')]
     pub precisions: Vec<PrecisionChoice>,
 

@@ -62,11 +62,11 @@ pub(crate) fn run(
     let cuda = show(Device::Cuda(args.device), gpu.usable.as_ref().err().map(String::as_str))?;
     checks.add(match (&cpu, &cuda) {
         (Some(cpu), Some(cuda)) => agreement(cpu, cuda),
-        _ => Check::skipped("agreement", "it takes a transcript of the processor and one of the GPU"),
+        _ => Check::skipped("agreement", "it takes a transcript of the CPU and one of the GPU"),
     })?;
     checks.add(match &cpu {
         Some(heard) => verdict("fallback", fallback(args, &encoded, gpu, heard)),
-        None => Check::skipped("fallback", "it takes a transcript of the processor"),
+        None => Check::skipped("fallback", "it takes a transcript of the CPU"),
     })
 }
 
@@ -146,7 +146,7 @@ impl Trial<'_> {
     /// Many sessions at once give back the device memory that they take.
     fn sessions(&self, engine: &Engine) -> anyhow::Result<Check> {
         let Device::Cuda(device) = self.device else {
-            return Ok(Check::skipped("sessions", "it is about device memory, and the processor has none of its own"));
+            return Ok(Check::skipped("sessions", "it is about device memory, and the CPU has none of its own"));
         };
         let memory =
             || -> anyhow::Result<[u64; 2]> { Ok([engine.info().device_bytes, CudaBackend::probe(device)?.free]) };
@@ -272,14 +272,13 @@ fn agreement(cpu: &Heard, cuda: &Heard) -> Check {
     check.with(facts)
 }
 
-/// Where no GPU can be used, the program says so and runs on the processor.
+/// Where no GPU can be used, the program says so and runs on the CPU.
 fn fallback(args: &Doctor, encoded: &[u8], gpu: &Gpu, cpu: &Heard) -> anyhow::Result<Check> {
     let mut program = program(args)?;
     program.args(["--backend", "auto"]).env("CUDA_VISIBLE_DEVICES", "-1");
     let Answer { backend, tokens, stderr } = ask(program, encoded)?;
     let differ = different(&cpu.tokens, &tokens);
-    let said =
-        stderr.lines().find_map(|line| Some(&line[line.find("running on the processor")?..])).unwrap_or_default();
+    let said = stderr.lines().find_map(|line| Some(&line[line.find("running on the ")?..])).unwrap_or_default();
     let facts = json!({ "backend": backend, "different_tokens": differ, "said": said });
     let how = if gpu.usable.is_ok() { "with the GPU hidden" } else { "on this machine, which has no GPU to use," };
     if backend != "cpu" || said.is_empty() {

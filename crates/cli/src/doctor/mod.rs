@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Doctor) -> anyhow::Result<()> {
 fn examine(args: &Doctor, recording: Option<&Recording>, checks: &mut Checks) -> anyhow::Result<()> {
     let host = Host::look();
     checks.add(system::operating_system(&host))?;
-    checks.add(system::processor())?;
+    checks.add(system::cpu())?;
     checks.add(system::memory(&host))?;
     checks.add(system::audio())?;
     checks.add(system::disk(&host, model::folder(args)))?;

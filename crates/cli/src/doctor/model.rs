@@ -101,7 +101,7 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &mut Opened) -> Check {
     };
     let (million, types) = (parameters as f64 / 1e6, types.join(" and "));
     let mut found = format!("{what}: {million:.1} million parameters, {types}; with a stream without an end it takes ");
-    found += &format!("{} on the processor", size(cpu_needs.0 + cpu_needs.1));
+    found += &format!("{} on the CPU", size(cpu_needs.0 + cpu_needs.1));
     found += &match &gpu_needs {
         Ok((least, more)) => format!(", {} on a GPU", size(least + more)),
         Err(why) => format!("; on a GPU it cannot run: {why}"),
@@ -126,11 +126,9 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &mut Opened) -> Check {
             "it does not fit the memory",
             "give the machine, container or WSL more memory, or compute on a GPU",
         ),
-        (BackendChoice::Auto, Some(Fit::No)) => bad(
-            Status::Warning,
-            "it does not fit the GPU",
-            "it runs on the processor; end other programs that use the GPU",
-        ),
+        (BackendChoice::Auto, Some(Fit::No)) => {
+            bad(Status::Warning, "it does not fit the GPU", "it runs on the CPU; end other programs that use the GPU")
+        }
         (_, _) if cpu_fit == Fit::Partly => bad(
             Status::Warning,
             "in the memory there is room for shorter ones only",

@@ -44,7 +44,7 @@ fn a_machine_without_a_gpu_runs() {
     assert_ne!(report["status"], "failure");
     let sample = check(&report, "sample", Some("cpu"));
     assert_eq!((&sample["status"], &sample["facts"]["text"]), (&json!("ok"), &json!(DIGITS)));
-    for name in ["system", "processor", "memory", "audio", "disk", "driver", "gpu", "model"] {
+    for name in ["system", "cpu", "memory", "audio", "disk", "driver", "gpu", "model"] {
         check(&report, name, None);
     }
     assert!(check(&report, "speed", Some("cpu"))["facts"]["bytes_per_s"].as_f64() > Some(0.0));
