@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Does the GPU write what the processor writes? Usage: accuracy_regression.sh [MODEL_DIR] [SAMPLE] [TOLERANCE]
+# Does the GPU write what the CPU writes? Usage: accuracy_regression.sh [MODEL_DIR] [SAMPLE] [TOLERANCE]
 # Exit code 3: there is no GPU to use, or more words differ than TOLERANCE allows. VOXTRAL names the program, if it is not on the path.
 set -euo pipefail
 

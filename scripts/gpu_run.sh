@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What docs/gpu-runs keeps of a program, in one run of some minutes on a machine with a GPU: checks of the kernels and of the whole model,
-# figures, transcripts against the processor's, the kernels that the driver compiles, and compute-sanitizer where it is installed.
+# figures, transcripts against the CPU's, the kernels that the driver compiles, and compute-sanitizer where it is installed.
 # Usage: gpu_run.sh [SPEECH.wav] [RECORDINGS], a folder of recordings of spoken digits with their words in refs.tsv
 # VOXTRAL and GPU_TESTS name the program and the test binary of voxtral-cuda; cargo builds what is not named. Takes 18 GB in TMPDIR.
 # Exit code 1: something did not hold.
@@ -44,7 +44,7 @@ step 'checks, then figures of kernels and passes'
 must "$tests" --bench
 
 if [[ -n $recordings ]]; then
-    step 'recordings: CUDA against the processor, and against what was said'
+    step 'recordings: CUDA against the CPU, and against what was said'
     for delay in 80 480 1200; do
         must last 2 "$voxtral" compare -d digits --backends cpu,cuda --delay $delay --max-drift 0.05 "$recordings"/*.wav
         must last 2 "$voxtral" compare -d digits --backend cuda --delay $delay --refs "$recordings/refs.tsv" --max-wer 0.01
@@ -81,7 +81,7 @@ fi
 
 step 'acceptance'
 must "$voxtral" doctor --backend cuda --acceptance
-# Random weights decide by a hair, and GPU and processor may decide differently. That their arithmetic agrees at these widths is one of the
+# Random weights decide by a hair, and GPU and CPU may decide differently. That their arithmetic agrees at these widths is one of the
 # checks above.
 all_but_agreement() {
     "$@" | tee "$work/report" ||

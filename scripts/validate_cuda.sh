@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Does the GPU compute what the processor computes? Usage: validate_cuda.sh [MODEL_DIR] [SAMPLE] [TOLERANCE]
+# Does the GPU compute what the CPU computes? Usage: validate_cuda.sh [MODEL_DIR] [SAMPLE] [TOLERANCE]
 # Exit code 3: there is no GPU to use, or it does not. VOXTRAL names the program, if it is not on the path.
 set -euo pipefail
 model=${1:-digits}

@@ -18,7 +18,7 @@ use symphonia::core::io::MediaSourceStream;
 
 use crate::error::{Error, Result, check_channels, check_rate};
 use crate::input::Input;
-use crate::pcm::finite;
+use crate::mix::Mixer;
 
 /// Lossy codecs add some samples before and after the audio, and containers differ in whether their count has them: two
 /// MPEG frames at most. A larger shortfall is a truncated file.
@@ -40,6 +40,7 @@ pub(crate) struct CodedReader {
     /// The input ended in the middle of a packet.
     cut: bool,
     interleaved: Vec<f32>,
+    mixer: Mixer,
     mono: Vec<f32>,
     /// `mono` was decoded on opening and has not been handed out.
     primed: bool,
@@ -74,6 +75,7 @@ impl CodedReader {
             damaged: 0,
             cut: false,
             interleaved: Vec::new(),
+            mixer: Mixer::default(),
             mono: Vec::new(),
             primed: false,
         };
@@ -100,9 +102,19 @@ impl CodedReader {
         self.damaged
     }
 
-    pub(crate) fn next_block(&mut self) -> Result<Option<&[f32]>> {
+    pub(crate) fn mixer(&self) -> &Mixer {
+        &self.mixer
+    }
+
+    /// What [`read_block`](Self::read_block) read.
+    pub(crate) fn block(&self) -> &[f32] {
+        &self.mono
+    }
+
+    /// Reads the next samples; `false` at the end.
+    pub(crate) fn read_block(&mut self) -> Result<bool> {
         let more = std::mem::take(&mut self.primed) || contained(|| self.decode_block())?;
-        if more { Ok(Some(&self.mono)) } else { self.ending().map_or(Ok(None), Err) }
+        if more { Ok(true) } else { self.ending().map_or(Ok(false), Err) }
     }
 
     /// What is wrong with having ended here.
@@ -155,7 +167,8 @@ impl CodedReader {
                         continue;
                     }
                     self.keep_format(rate, channels)?;
-                    let mean = |frame: &[f32]| finite(frame.iter().sum::<f32>() / channels as f32);
+                    let mixer = &mut self.mixer;
+                    let mean = |instant: &[f32]| mixer.mean(instant.iter().copied());
                     self.mono.clear();
                     self.mono.extend(self.interleaved.chunks_exact(channels).map(mean));
                 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::coded::CodedReader;
 use crate::error::{Error, Result};
 use crate::input::Input;
+use crate::mix::Mixer;
 use crate::pcm::{PcmReader, RawFormat};
 use crate::sniff::{Content, sniff};
 use crate::wav::find_samples;
@@ -124,25 +125,43 @@ impl Decoder {
         }
     }
 
+    /// Samples so far, of all channels, that were not finite; silence stands in for them. Worth a warning when it is not 0.
+    pub fn not_finite(&self) -> u64 {
+        self.mixer().not_finite()
+    }
+
+    fn mixer(&self) -> &Mixer {
+        match &self.reader {
+            Reader::Pcm(pcm) => pcm.mixer(),
+            Reader::Coded(coded) => coded.mixer(),
+        }
+    }
+
     /// The next samples, never none of them; `None` at the end.
     ///
     /// # Errors
-    /// Damage, when all before it has been handed out, and [`Error::NoSamples`] for an end with nothing before it. Once;
-    /// `None` from then on.
+    /// Damage, when all before it has been handed out; for an end with nothing before it [`Error::NoSamples`], and with no
+    /// number before it [`Error::NotFinite`]. Once; `None` from then on.
     pub fn next_block(&mut self) -> Result<Option<&[f32]>> {
         let before = std::mem::replace(&mut self.progress, Progress::Ended);
         if before == Progress::Ended {
             return Ok(None);
         }
-        let block = match &mut self.reader {
-            Reader::Pcm(pcm) => pcm.next_block()?,
-            Reader::Coded(coded) => coded.next_block()?,
+        let more = match &mut self.reader {
+            Reader::Pcm(pcm) => pcm.read_block()?,
+            Reader::Coded(coded) => coded.read_block()?,
         };
-        if block.is_some() {
+        if more {
             self.progress = Progress::Running;
-        } else if before == Progress::Fresh {
+            return Ok(Some(match &self.reader {
+                Reader::Pcm(pcm) => pcm.block(),
+                Reader::Coded(coded) => coded.block(),
+            }));
+        }
+        if before == Progress::Fresh {
             return Err(Error::NoSamples);
         }
-        Ok(block)
+        let samples = self.mixer().samples();
+        if samples == self.not_finite() { Err(Error::NotFinite { samples }) } else { Ok(None) }
     }
 }

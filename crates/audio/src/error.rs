@@ -6,8 +6,8 @@ use crate::{MAX_CHANNELS, MAX_RATE, MIN_RATE};
 
 /// What was wrong with the audio, or with how it was asked for.
 ///
-/// [`Truncated`](Error::Truncated), [`PartialFrame`](Error::PartialFrame), [`Corrupt`](Error::Corrupt) and
-/// [`Checksum`](Error::Checksum) may come in the middle or at the end of a stream. All samples before the damage have been
+/// [`Truncated`](Error::Truncated), [`PartialFrame`](Error::PartialFrame), [`Corrupt`](Error::Corrupt),
+/// [`Checksum`](Error::Checksum) and [`NotFinite`](Error::NotFinite) may come in the middle or at the end of a stream. All samples before the damage have been
 /// handed out by then.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -26,6 +26,12 @@ pub enum Error {
     /// The header is fine and nothing follows it.
     #[error("there is not a single sample")]
     NoSamples,
+    /// There are samples, and not one of them is a number.
+    #[error("not one of the {samples} samples is a finite number; wrong format?")]
+    NotFinite {
+        /// Samples of all channels.
+        samples: u64,
+    },
     /// No channels, or absurdly many.
     #[error("{0} channels; 1 to {MAX_CHANNELS} are supported")]
     Channels(usize),

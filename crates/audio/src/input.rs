@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use symphonia::core::io::MediaSource;
 
+use crate::wait::Waiting;
+
 /// A file, or a stream that cannot go back.
 pub(crate) struct Input {
     source: Source,
@@ -21,7 +23,7 @@ impl Input {
     /// A file, or the stream behind its name where that is a pipe or a device.
     pub(crate) fn file(file: File) -> io::Result<Self> {
         let regular = file.metadata()?.is_file();
-        let source = if regular { Source::File(file) } else { Source::Stream(Box::new(file)) };
+        let source = if regular { Source::File(file) } else { Source::Stream(Box::new(Waiting(file))) };
         Ok(Self { source, head: Vec::new() })
     }
 
@@ -37,7 +39,6 @@ impl Input {
             match self.source.read(&mut block) {
                 Ok(0) => break,
                 Ok(n) => self.head.extend_from_slice(&block[..n]),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
@@ -91,11 +92,18 @@ impl MediaSource for Input {
     }
 }
 
+/// A signal interrupts nothing.
 impl Read for Source {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Source::File(file) => file.read(buffer),
-            Source::Stream(reader) => reader.read(buffer),
+        loop {
+            let outcome = match self {
+                Source::File(file) => file.read(buffer),
+                Source::Stream(reader) => reader.read(buffer),
+            };
+            match outcome {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
         }
     }
 }

@@ -31,7 +31,7 @@
 //! # What is wrong is said
 //! A file that is shorter than its header says, a last half sample, a broken structure or a checksum that does not hold: the
 //! samples up to there come first, then the error. Damaged packets inside a stream become silence and are counted:
-//! [`AudioSource::damaged_packets`].
+//! [`AudioSource::damaged_packets`]. So do samples that are no numbers: [`AudioSource::not_finite`].
 
 #![forbid(unsafe_code)]
 
@@ -40,10 +40,12 @@ mod decode;
 mod error;
 mod input;
 mod mel;
+mod mix;
 mod pcm;
 mod resample;
 mod sniff;
 mod source;
+mod wait;
 mod wav;
 
 pub use coded::is_containing_panics;
@@ -53,6 +55,7 @@ pub use mel::{MelConfig, MelStream};
 pub use pcm::{RawFormat, SampleFormat};
 pub use resample::Resampler;
 pub use source::AudioSource;
+pub use wait::Waiting;
 
 /// Samples a second that the model hears, and that [`AudioSource`] and [`Resampler`] give.
 pub const SAMPLE_RATE: u32 = 16_000;

@@ -1,9 +1,10 @@
 //! Samples as plain numbers: raw streams and the data chunk of a WAV file, read as they arrive.
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use crate::error::{Error, Result, check_channels, check_rate};
 use crate::input::Input;
+use crate::mix::Mixer;
 
 /// How one sample is written. Multi-byte samples have their least significant byte first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl SampleFormat {
         }
     }
 
-    /// The sample in [`bytes`](Self::bytes) bytes, full scale ±1. A float that is not a number is silence.
+    /// The sample in [`bytes`](Self::bytes) bytes, full scale ±1.
     fn value(self, b: &[u8]) -> f32 {
         match (self, b) {
             (Self::U8, &[a]) => (f32::from(a) - 128.0) / 128.0,
@@ -48,16 +49,11 @@ impl SampleFormat {
             (Self::S16, &[a, b]) => f32::from(i16::from_le_bytes([a, b])) / 32768.0,
             (Self::S24, &[a, b, c]) => i32::from_le_bytes([0, a, b, c]) as f32 / 2_147_483_648.0,
             (Self::S32, &[a, b, c, d]) => i32::from_le_bytes([a, b, c, d]) as f32 / 2_147_483_648.0,
-            (Self::F32, &[a, b, c, d]) => finite(f32::from_le_bytes([a, b, c, d])),
-            (Self::F64, &[a, b, c, d, e, f, g, h]) => finite(f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32),
+            (Self::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
+            (Self::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32,
             _ => unreachable!("callers cut by bytes()"),
         }
     }
-}
-
-/// One NaN or infinity would spread over the whole rest of the transcript.
-pub(crate) fn finite(value: f32) -> f32 {
-    if value.is_finite() { value } else { 0.0 }
 }
 
 /// What raw samples are, as nothing in them says so.
@@ -88,6 +84,7 @@ pub(crate) struct PcmReader {
     /// Bytes read, beginning with what was left of the last block; the first `filled` count.
     bytes: Vec<u8>,
     filled: usize,
+    mixer: Mixer,
     mono: Vec<f32>,
 }
 
@@ -98,7 +95,7 @@ impl PcmReader {
         let frame = check_channels(format.channels)? * format.sample.bytes();
         // A multiple of the frame, so that whole frames are what is left for the next read.
         let bytes = vec![0; (16 * 1024usize).next_multiple_of(frame)];
-        Ok(Self { input, format, promised, got: 0, bytes, filled: 0, mono: Vec::new() })
+        Ok(Self { input, format, promised, got: 0, bytes, filled: 0, mixer: Mixer::default(), mono: Vec::new() })
     }
 
     pub(crate) fn format(&self) -> RawFormat {
@@ -109,8 +106,17 @@ impl PcmReader {
         self.promised
     }
 
-    /// The next samples, as many as one read brings: does not wait for more than one.
-    pub(crate) fn next_block(&mut self) -> Result<Option<&[f32]>> {
+    pub(crate) fn mixer(&self) -> &Mixer {
+        &self.mixer
+    }
+
+    /// What [`read_block`](Self::read_block) read.
+    pub(crate) fn block(&self) -> &[f32] {
+        &self.mono
+    }
+
+    /// Reads the next samples, as many as one read brings: does not wait for more than one. `false` at the end.
+    pub(crate) fn read_block(&mut self) -> Result<bool> {
         let frame = self.format.channels * self.format.sample.bytes();
         let left = self.promised.map_or(u64::MAX, |p| (p - self.got).saturating_mul(frame as u64));
         let room = self.bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -118,33 +124,29 @@ impl PcmReader {
             match self.input.read(&mut self.bytes[self.filled..room]) {
                 Ok(0) => return self.end(frame),
                 Ok(n) => self.filled += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e.into()),
             }
         }
         if room == 0 {
-            return Ok(None);
+            return Ok(false);
         }
         let whole = self.filled / frame * frame;
         let sample = self.format.sample;
-        let channels = self.format.channels as f32;
+        let mixer = &mut self.mixer;
+        let mean = |frame: &[u8]| mixer.mean(frame.chunks_exact(sample.bytes()).map(|b| sample.value(b)));
         self.mono.clear();
-        self.mono.extend(
-            self.bytes[..whole]
-                .chunks_exact(frame)
-                .map(|frame| frame.chunks_exact(sample.bytes()).map(|b| sample.value(b)).sum::<f32>() / channels),
-        );
+        self.mono.extend(self.bytes[..whole].chunks_exact(frame).map(mean));
         self.bytes.copy_within(whole..self.filled, 0);
         self.filled -= whole;
         self.got += self.mono.len() as u64;
-        Ok(Some(&self.mono))
+        Ok(true)
     }
 
-    fn end(&self, frame: usize) -> Result<Option<&[f32]>> {
+    fn end(&self, frame: usize) -> Result<bool> {
         match self.promised {
             Some(expected) => Err(Error::Truncated { expected, got: self.got }),
             None if self.filled > 0 => Err(Error::PartialFrame { extra: self.filled, frame }),
-            None => Ok(None),
+            None => Ok(false),
         }
     }
 }

@@ -74,6 +74,11 @@ impl AudioSource {
         self.decoder.damaged_packets()
     }
 
+    /// Samples so far, of all channels, that were not finite; silence stands in for them. Worth a warning when it is not 0.
+    pub fn not_finite(&self) -> u64 {
+        self.decoder.not_finite()
+    }
+
     /// The next samples at 16 kHz, never none of them; `None` at the end. A live stream is waited for.
     ///
     /// # Errors

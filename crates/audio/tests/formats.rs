@@ -2,13 +2,13 @@
 
 mod common;
 
-use std::io::Cursor;
+use std::io::{Cursor, Read, Write};
 use std::time::Duration;
 
 use common::testing::noise;
 use common::{Pipe, all, amplitude, bytes_of, error_of, wav};
 use hound::{SampleFormat as Kind, WavSpec, WavWriter};
-use voxtral_audio::{AudioSource, Decoder, Error, RawFormat, SampleFormat};
+use voxtral_audio::{AudioSource, Decoder, Error, RawFormat, SampleFormat, Waiting};
 
 /// 440 Hz, 0.6 left and 0.4 right, half a second at 44.1 kHz or 0.3 at 8 kHz, by ffmpeg. With what codecs may add.
 const TONES: [(&str, u32, usize, usize); 12] = [
@@ -115,6 +115,83 @@ fn g711_and_doubles_are_read() {
     let doubles: Vec<u8> = [0.25f64, -1.0, f64::NAN, 0.5].iter().flat_map(|v| v.to_le_bytes()).collect();
     let mut source = Decoder::from_reader(Cursor::new(wav(3, 2, 64, 48_000, 32, &doubles)), None).unwrap();
     assert_eq!(all(&mut source).0, [-0.375, 0.25]);
+}
+
+#[test]
+fn samples_that_are_no_numbers_are_counted() {
+    let f32s = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let raw = |channels| RawFormat { sample: SampleFormat::F32, rate: 16_000, channels };
+    let values = f32s(&[0.25, f32::NAN, f32::INFINITY, -0.5, f32::NEG_INFINITY, 0.5]);
+    let mut mono = AudioSource::raw(Cursor::new(values.clone()), raw(1)).unwrap();
+    assert_eq!(mono.next_block().unwrap().unwrap(), [0.25, 0.0, 0.0, -0.5, 0.0, 0.5]);
+    assert!(mono.next_block().unwrap().is_none());
+    assert_eq!(mono.not_finite(), 3);
+    let mut stereo = AudioSource::raw(Cursor::new(values), raw(2)).unwrap();
+    assert_eq!(stereo.next_block().unwrap().unwrap(), [0.125, -0.25, 0.25]);
+    assert!(stereo.next_block().unwrap().is_none());
+    assert_eq!(stereo.not_finite(), 3);
+
+    let none = f32s(&[f32::NAN; 4]);
+    assert!(matches!(error_of(&wav(3, 2, 32, 16_000, 16, &none)), Error::NotFinite { samples: 4 }));
+    let doubles: Vec<u8> = [f64::INFINITY; 3].iter().flat_map(|v| v.to_le_bytes()).collect();
+    assert!(matches!(error_of(&wav(3, 1, 64, 16_000, 24, &doubles)), Error::NotFinite { samples: 3 }));
+}
+
+#[test]
+fn no_sample_is_so_loud_that_sums_are_no_numbers() {
+    let loud: Vec<u8> = [f32::MAX; 4096].iter().flat_map(|v| v.to_le_bytes()).collect();
+    for rate in [16_000, 44_100] {
+        let raw = RawFormat { sample: SampleFormat::F32, rate, channels: 2 };
+        let mut source = AudioSource::raw(Cursor::new(loud.clone()), raw).unwrap();
+        while let Some(block) = source.next_block().unwrap() {
+            assert!(block.iter().all(|v| v.is_finite()), "{rate}");
+        }
+        assert_eq!(source.not_finite(), 0);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_pipe_that_is_set_not_to_wait_is_waited_for() {
+    let (mut sender, receiver) = std::os::unix::net::UnixStream::pair().unwrap();
+    receiver.set_nonblocking(true).unwrap();
+    let mut alone = receiver.try_clone().unwrap();
+    assert_eq!(alone.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    let (heard, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut source = AudioSource::from_reader(Waiting(receiver), Some(RawFormat::default())).unwrap();
+        while let Some(block) = source.next_block().unwrap() {
+            heard.send(block.to_vec()).unwrap();
+        }
+    });
+    for value in [16384i16, -16384] {
+        // The reader has found nothing by now, or will find something: it must not matter.
+        std::thread::sleep(Duration::from_millis(20));
+        // As much as is looked at to tell what it is.
+        sender.write_all(&value.to_le_bytes().repeat(6)).unwrap();
+        let block = told.recv_timeout(Duration::from_secs(60)).expect("it waits for what has come");
+        assert_eq!(block, [f32::from(value) / 32768.0; 6]);
+    }
+    drop(sender);
+    assert!(told.recv_timeout(Duration::from_secs(60)).is_err());
+}
+
+#[test]
+fn signals_interrupt_no_reading() {
+    /// Interrupted before each byte.
+    struct Interrupted(Pipe, bool);
+    impl Read for Interrupted {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 { Err(std::io::ErrorKind::Interrupted.into()) } else { self.0.read(buffer) }
+        }
+    }
+    for name in ["tone.flac", "tone.mp3"] {
+        let (whole, _) = all(&mut Decoder::from_reader(Cursor::new(bytes_of(name)), None).unwrap());
+        let interrupted = Interrupted(Pipe::new(bytes_of(name), 1000), false);
+        let (heard, error) = all(&mut Decoder::from_reader(interrupted, None).unwrap());
+        assert!(error.is_none() && heard == whole, "{name}: {error:?}");
+    }
 }
 
 #[test]

@@ -110,8 +110,8 @@ pub(crate) struct Transcribe {
 #[derive(Args, Clone)]
 pub(crate) struct Setup {
     /// The model: a folder with params.json, tekken.json and consolidated.safetensors, or with Hugging Face files; "digits" is
-    /// the built-in demo, which knows spoken English digits only and is the default
-    #[arg(short = 'd', long, value_name = "DIR|digits", env = "VOXTRAL_MODEL")]
+    /// the built-in demo, which knows spoken English digits only and is the default. An empty VOXTRAL_MODEL counts as none
+    #[arg(short = 'd', long, value_name = "DIR|digits", env = unless_empty("VOXTRAL_MODEL"))]
     pub model: Option<ModelRef>,
 
     /// How long after a word it is written: 80 to 1200 in steps of 80, or 2400. More is more accurate. Default: what the model
@@ -127,15 +127,15 @@ pub(crate) struct Setup {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub device: usize,
 
-    /// What the processor computes in: f32 is the reference; auto uses bf16 dot products where processor and weights have them
+    /// What the CPU computes in: f32 is the reference; auto uses bf16 dot products where CPU and weights have them
     #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
     pub precision: PrecisionChoice,
 
-    /// Instructions that the processor's kernels use: the best that it has, or these
+    /// Instructions that the CPU's kernels use: the best that it has, or these
     #[arg(long, value_enum, default_value_t = IsaChoice::Auto)]
     pub isa: IsaChoice,
 
-    /// Threads on the processor [default: one for each]
+    /// Threads on the CPU [default: one for each]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
@@ -155,9 +155,9 @@ pub(crate) fn name(choice: impl ValueEnum) -> String {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BackendChoice {
-    /// The GPU if one can be used, else the processor
+    /// The GPU if one can be used, else the CPU
     Auto,
-    /// The processor
+    /// The CPU
     Cpu,
     /// An NVIDIA GPU
     Cuda,
@@ -234,7 +234,7 @@ pub(crate) struct Doctor {
     pub file: Option<PathBuf>,
 
     /// The model to look at: a folder, or "digits", the built-in demo and the default
-    #[arg(short = 'd', long, value_name = "DIR|digits", env = "VOXTRAL_MODEL")]
+    #[arg(short = 'd', long, value_name = "DIR|digits", env = unless_empty("VOXTRAL_MODEL"))]
     pub model: Option<ModelRef>,
 
     /// What is to compute; with cuda, a GPU that cannot be used is a failure
@@ -246,7 +246,7 @@ pub(crate) struct Doctor {
     pub device: usize,
 
     /// Also transcribe with the model in every way that the program promises, on all backends, and compare; takes minutes on a
-    /// processor with the full-size model
+    /// CPU with the full-size model
     #[arg(long)]
     pub acceptance: bool,
 
@@ -389,11 +389,11 @@ pub(crate) struct Sides {
     #[arg(long, value_name = "A,B", value_enum, value_delimiter = ',')]
     pub decodes: Vec<DecodeChoice>,
 
-    /// Two instruction sets of the processor
+    /// Two instruction sets of the CPU
     #[arg(long, value_name = "A,B", value_enum, value_delimiter = ',')]
     pub isas: Vec<IsaChoice>,
 
-    /// Two precisions on the processor
+    /// Two precisions on the CPU
     #[arg(long, value_name = "A,B", value_enum, value_delimiter = ',')]
     pub precisions: Vec<PrecisionChoice>,
 
@@ -433,6 +433,11 @@ pub(crate) struct SynthModel {
     /// parallel decoding's guesses hold
     #[arg(long, value_name = "WEIGHT", default_value_t = Recipe::AUDIO, value_parser = audio_weight)]
     pub audio: f32,
+}
+
+/// The name of an environment variable that stands for a flag; none where its value is empty, which is as good as not set.
+fn unless_empty(variable: &'static str) -> Option<&'static str> {
+    std::env::var_os(variable).is_none_or(|value| !value.is_empty()).then_some(variable)
 }
 
 fn delay(text: &str) -> Result<Delay, String> {

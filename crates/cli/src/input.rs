@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::error::ErrorKind;
 use voxtral::{RawFormat, Source};
+use voxtral_audio::Waiting;
 
 use crate::args::{Transcribe, usage};
 
@@ -57,7 +58,7 @@ impl Input {
     pub(crate) fn open(&self) -> anyhow::Result<Source> {
         let source = match self {
             Self::File(path) => Source::file(path),
-            Self::Stdin(raw) => Source::stream(io::stdin(), Some(*raw)),
+            Self::Stdin(raw) => Source::stream(Waiting(io::stdin()), Some(*raw)),
         };
         source.with_context(|| self.name())
     }

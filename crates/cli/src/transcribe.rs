@@ -98,9 +98,9 @@ impl Job<'_> {
                 Box::new(Json::new(output, About { tokens: self.args.tokens, ..about }))
             }
         };
-        let mut lost = LostPackets(0);
-        let outcome = self.voxtral.transcribe(source, self.options, &mut (&mut *sink, &mut lost));
-        lost.warn(input);
+        let mut losses = Losses::default();
+        let outcome = self.voxtral.transcribe(source, self.options, &mut (&mut *sink, &mut losses));
+        losses.warn(input);
         match outcome {
             Ok(summary) => tell(input, &summary, start.elapsed()),
             // That names the output.
@@ -113,21 +113,30 @@ impl Job<'_> {
 }
 
 /// Counts what silence stands in for.
-struct LostPackets(u64);
+#[derive(Default)]
+struct Losses {
+    packets: u64,
+    not_finite: u64,
+}
 
-impl Sink for LostPackets {
+impl Sink for Losses {
     fn damage(&mut self, damage: &Damage) -> io::Result<()> {
-        if let Lost::Packets(packets) = damage.lost {
-            self.0 += packets;
+        match damage.lost {
+            Lost::Packets(packets) => self.packets += packets,
+            Lost::NotFinite(samples) => self.not_finite += samples,
+            _ => {}
         }
         Ok(())
     }
 }
 
-impl LostPackets {
+impl Losses {
     fn warn(&self, input: &Input) {
-        if self.0 > 0 {
-            tracing::warn!("{}: {} damaged packets were replaced by silence", input.name(), self.0);
+        if self.packets > 0 {
+            tracing::warn!("{}: {} damaged packets were replaced by silence", input.name(), self.packets);
+        }
+        if self.not_finite > 0 {
+            tracing::warn!("{}: {} samples are not finite numbers: taken as silence", input.name(), self.not_finite);
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{Delay, DelayError};
 pub enum Kind<'a> {
     /// `[STREAMING_PAD]`: nothing to write yet.
     Pad,
-    /// `[STREAMING_WORD]`: a word begins.
+    /// `[STREAMING_WORD]`: a word has been spoken to its end, and its text begins.
     WordStart,
     /// `</s>`: the model thinks that this is all.
     Eos,

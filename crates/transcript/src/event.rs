@@ -48,6 +48,8 @@ pub struct Damage {
 pub enum Lost {
     /// So many packets that could not be decoded.
     Packets(u64),
+    /// So many samples that were not finite numbers.
+    NotFinite(u64),
 }
 
 /// What a session took. Passes that it shared with others count whole.

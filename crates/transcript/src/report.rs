@@ -14,7 +14,7 @@ pub struct Report {
     pub model: String,
     /// `cpu` or `cuda`.
     pub backend: String,
-    /// The processor or GPU, by its own name.
+    /// The CPU or GPU, by its own name.
     pub device: String,
     /// What was transcribed.
     pub audio: Audio,

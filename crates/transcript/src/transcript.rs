@@ -2,24 +2,24 @@
 //!
 //! The model writes one token per 80 ms of audio. Generated token k (0, 1, 2 …) refers to the audio
 //! `[80 k, 80 (k + 1))` ms, the trained delay already taken off. When a word has been spoken completely the model
-//! writes `[STREAMING_WORD]` and then the pieces of the word, one per frame; everything else is `[STREAMING_PAD]`.
+//! writes `[STREAMING_WORD]` and then the pieces of the word, one per token; everything else is `[STREAMING_PAD]`.
 //! So the marker tells where a word *ends*, to about ±80 ms. Nothing tells where it starts: starts are estimates.
 //!
-//! Words that end in the same frame share one marker. They are told apart by the space that a piece opens with; a
+//! Words that end in the same 80 ms share one marker. They are told apart by the space that a piece opens with; a
 //! marker begins a new word whether or not a space follows, since some languages write none.
 
 use crate::report::{decimals3, decimals6};
 use serde::{Deserialize, Serialize};
 
 /// The audio that one token stands for.
-const FRAME_MS: u64 = 80;
+const TOKEN_MS: u64 = 80;
 
 /// One generated token, as far as text is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
     /// The bytes of a vocabulary entry. They may begin or end inside a UTF-8 character.
     Text(&'a [u8]),
-    /// `[STREAMING_WORD]`: a word ended in this frame, its text follows.
+    /// `[STREAMING_WORD]`: a word ended in the 80 ms of this token, its text follows.
     Word,
     /// Any other special token: `[STREAMING_PAD]`, end of sequence, unknown ids. Carries no text.
     Special,
@@ -58,7 +58,7 @@ pub struct Transcript {
     text: String,
     /// Complete, with times, not taken yet.
     words: Vec<Word>,
-    /// Words that end in the same frame, and wait for company before they share out the time.
+    /// Words that end with the same token, and wait for company before they share out the time.
     group: Vec<Draft>,
     /// The word that the next visible character continues.
     open: Option<Draft>,
@@ -138,7 +138,7 @@ impl Transcript {
     }
 
     /// The complete words that were not taken, in order. A word is complete once a later marker or a word of a later
-    /// frame has come, or at `finish`: until then its text may go on and its time may have to be shared.
+    /// token has come, or at `finish`: until then its text may go on and its time may have to be shared.
     pub fn words(&self) -> &[Word] {
         &self.words
     }
@@ -183,20 +183,20 @@ impl Transcript {
 
     fn begin_word(&mut self, k: u64) -> Draft {
         // Without a marker the first piece stands where it would stand if there were one: right after it.
-        let end_frame = self.marker.map_or(k, |marker| marker + 1);
-        if self.group.last().is_some_and(|word| word.end_frame != end_frame) {
+        let end_token = self.marker.map_or(k, |marker| marker + 1);
+        if self.group.last().is_some_and(|word| word.end_token != end_token) {
             self.close_group();
         }
         let after_space = self.text.ends_with(char::is_whitespace);
-        Draft { text: String::new(), logprob: Mean::default(), end_frame, after_space }
+        Draft { text: String::new(), logprob: Mean::default(), end_token, after_space }
     }
 
     /// Completes the words that wait: fixes the end of their common span, estimates its start, shares it out.
     fn close_group(&mut self) {
         self.group.extend(self.open.take());
-        let Some(end_frame) = self.group.last().map(|word| word.end_frame) else { return };
-        // Never before the last end: a later marker, or a later first piece without one, is a later frame.
-        let end_ms = (end_frame * FRAME_MS).min(self.audio_ms.unwrap_or(u64::MAX));
+        let Some(end_token) = self.group.last().map(|word| word.end_token) else { return };
+        // Never before the last end: a later marker, or a later first piece without one, is a later token.
+        let end_ms = (end_token * TOKEN_MS).min(self.audio_ms.unwrap_or(u64::MAX));
         let usual_ms: u64 = self.group.iter().map(Draft::usual_ms).sum();
         let span_ms = usual_ms.min(end_ms - self.last_end_ms);
         let start_ms = end_ms - span_ms;
@@ -226,8 +226,8 @@ fn seconds(ms: u64) -> f64 {
 struct Draft {
     text: String,
     logprob: Mean,
-    /// The number of frames before the word's end.
-    end_frame: u64,
+    /// The number of tokens before the word's end.
+    end_token: u64,
     after_space: bool,
 }
 

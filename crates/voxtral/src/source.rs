@@ -115,7 +115,7 @@ impl Source {
 }
 
 fn feed_decoded(mut source: AudioSource, session: &AudioIn, told: &mut dyn FnMut(Damage)) -> Result<(), AudioError> {
-    let (mut samples, mut damaged) = (0, 0);
+    let (mut samples, mut packets, mut not_finite) = (0, 0, 0);
     loop {
         let block = source.next_block();
         let more = match &block {
@@ -126,11 +126,15 @@ fn feed_decoded(mut source: AudioSource, session: &AudioIn, told: &mut dyn FnMut
             Ok(None) | Err(_) => false,
         };
         let end = block.map(drop);
-        let packets = source.damaged_packets() - damaged;
-        if packets > 0 {
-            damaged += packets;
-            told(Damage { at_s: samples as f64 / f64::from(SAMPLE_RATE), lost: Lost::Packets(packets) });
-        }
+        let at_s = samples as f64 / f64::from(SAMPLE_RATE);
+        let mut count = |before: &mut u64, now: u64, lost: fn(u64) -> Lost| {
+            let more = now - std::mem::replace(before, now);
+            if more > 0 {
+                told(Damage { at_s, lost: lost(more) });
+            }
+        };
+        count(&mut packets, source.damaged_packets(), Lost::Packets);
+        count(&mut not_finite, source.not_finite(), Lost::NotFinite);
         if !more {
             return end;
         }

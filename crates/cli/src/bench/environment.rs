@@ -16,10 +16,11 @@ pub(super) struct Environment {
     pub commit: String,
     /// Operating system and architecture.
     pub system: String,
-    pub processor: String,
-    /// Threads that the processor runs at once for this program.
+    #[serde(alias = "processor")]
+    pub cpu: String,
+    /// Threads that the CPU runs at once for this program.
     pub threads: usize,
-    /// Instruction sets that there are kernels for and that the processor has.
+    /// Instruction sets that there are kernels for and that the CPU has.
     pub isas: Vec<String>,
     /// The GPU, if one was measured.
     pub gpu: Option<Gpu>,
@@ -56,7 +57,7 @@ impl Environment {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: env!("VOXTRAL_COMMIT").to_owned(),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            processor: voxtral_cpu::cpu_name(),
+            cpu: voxtral_cpu::cpu_name(),
             threads: machine::threads(),
             isas: Isa::available().into_iter().map(|isa| isa.name().to_owned()).collect(),
             gpu: with_gpu.then(probe).flatten(),

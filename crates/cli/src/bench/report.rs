@@ -191,7 +191,7 @@ impl Report {
     fn write_table(&self, out: &mut String) -> std::fmt::Result {
         let Self { environment: e, settings: s, .. } = self;
         writeln!(out, "voxtral {} ({}), {}", e.version, e.commit, e.system)?;
-        writeln!(out, "processor     {}, {} threads, {}", e.processor, e.threads, e.isas.join(" "))?;
+        writeln!(out, "CPU           {}, {} threads, {}", e.cpu, e.threads, e.isas.join(" "))?;
         if let Some(gpu) = &e.gpu {
             let Gpu { name, capability, driver, kernels, memory_mb } = gpu;
             writeln!(

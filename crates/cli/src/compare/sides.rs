@@ -117,15 +117,14 @@ fn setups(args: &Compare) -> Option<[(String, Setup); 2]> {
     let base = || args.setup.clone();
     let backends = two("--backends", &sides.backends, |&backend| (name(backend), Setup { backend, ..base() }));
     let decodes = || two("--decodes", &sides.decodes, |&decode| (name(decode), Setup { decode, ..base() }));
-    // What is told apart is the processor's, so that is what computes, unless something else was asked for.
-    let on_processor = || match args.setup.backend {
+    // What is told apart is the CPU's, so that is what computes, unless something else was asked for.
+    let on_cpu = || match args.setup.backend {
         BackendChoice::Auto => Setup { backend: BackendChoice::Cpu, ..base() },
         BackendChoice::Cpu | BackendChoice::Cuda => base(),
     };
-    let isas = || two("--isas", &sides.isas, |&isa| (name(isa), Setup { isa, ..on_processor() }));
-    let precisions = || {
-        two("--precisions", &sides.precisions, |&precision| (name(precision), Setup { precision, ..on_processor() }))
-    };
+    let isas = || two("--isas", &sides.isas, |&isa| (name(isa), Setup { isa, ..on_cpu() }));
+    let precisions =
+        || two("--precisions", &sides.precisions, |&precision| (name(precision), Setup { precision, ..on_cpu() }));
     let models = || {
         let of = |model: &ModelRef| (model.to_string(), Setup { model: Some(model.clone()), ..base() });
         two("--models", &sides.models, of)

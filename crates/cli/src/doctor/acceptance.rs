@@ -34,7 +34,7 @@ const ITEMS: [&str; 6] = ["load", "transcript", "timings", "parallel", "sessions
 pub(crate) fn run(
     args: &Doctor,
     recording: &Recording,
-    opened: Option<&Opened>,
+    opened: Result<&Opened, &'static str>,
     gpu: &Gpu,
     checks: &mut Checks,
 ) -> anyhow::Result<()> {
@@ -44,8 +44,8 @@ pub(crate) fn run(
     };
     let mut show = |device: Device, why_not: Option<&str>| -> anyhow::Result<Option<Heard>> {
         let trial = match (opened, why_not) {
-            (Some(opened), None) => Ok(Trial { args, recording, encoded: &encoded, opened, device }),
-            (None, _) => Err("there is no model to run"),
+            (Ok(opened), None) => Ok(Trial { args, recording, encoded: &encoded, opened, device }),
+            (Err(why), _) => Err(why),
             (_, Some(why)) => Err(why),
         };
         match trial {
@@ -60,11 +60,11 @@ pub(crate) fn run(
     let cuda = show(Device::Cuda(args.device), gpu.usable.as_ref().err().map(String::as_str))?;
     checks.add(match (&cpu, &cuda) {
         (Some(cpu), Some(cuda)) => agreement(cpu, cuda),
-        _ => Check::skipped("agreement", "it takes a transcript of the processor and one of the GPU"),
+        _ => Check::skipped("agreement", "it takes a transcript of the CPU and one of the GPU"),
     })?;
     checks.add(match &cpu {
         Some(heard) => verdict("fallback", fallback(args, &encoded, gpu, heard)),
-        None => Check::skipped("fallback", "it takes a transcript of the processor"),
+        None => Check::skipped("fallback", "it takes a transcript of the CPU"),
     })
 }
 
@@ -144,7 +144,7 @@ impl Trial<'_> {
     /// Many sessions at once give back the device memory that they take.
     fn sessions(&self, engine: &Engine) -> anyhow::Result<Check> {
         let Device::Cuda(device) = self.device else {
-            return Ok(Check::skipped("sessions", "it is about device memory, and the processor has none of its own"));
+            return Ok(Check::skipped("sessions", "it is about device memory, and the CPU has none of its own"));
         };
         let memory =
             || -> anyhow::Result<[u64; 2]> { Ok([engine.info().device_bytes, CudaBackend::probe(device)?.free]) };
@@ -270,7 +270,7 @@ fn agreement(cpu: &Heard, cuda: &Heard) -> Check {
     check.with(facts)
 }
 
-/// Where no GPU can be used, the program says so and runs on the processor.
+/// Where no GPU can be used, the program says so and runs on the CPU.
 fn fallback(args: &Doctor, encoded: &[u8], gpu: &Gpu, cpu: &Heard) -> anyhow::Result<Check> {
     let mut program = program(args)?;
     program.args(["--backend", "auto"]).env("CUDA_VISIBLE_DEVICES", "-1");

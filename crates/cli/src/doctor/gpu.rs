@@ -151,7 +151,7 @@ fn fault_of_driver(gpu: &Gpu, wsl: Option<Wsl>) -> Option<(String, String)> {
             (None, None, None, None) => (
                 "no NVIDIA driver: libcuda.so.1 is not there".to_owned(),
                 "install the NVIDIA driver (525 or newer), and nothing else; start a container with its GPUs (--gpus all); or leave it \
-                 to the processor (--backend cpu)"
+                 to the CPU (--backend cpu)"
                     .to_owned(),
             ),
         }),

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Doctor) -> anyhow::Result<()> {
 fn examine(args: &Doctor, recording: Option<&Recording>, checks: &mut Checks) -> anyhow::Result<()> {
     let host = Host::look();
     checks.add(system::operating_system(&host))?;
-    checks.add(system::processor())?;
+    checks.add(system::cpu())?;
     checks.add(system::memory(&host))?;
     checks.add(system::audio())?;
     checks.add(system::disk(&host, model::folder(args)))?;
@@ -65,8 +65,17 @@ fn examine(args: &Doctor, recording: Option<&Recording>, checks: &mut Checks) ->
         checks.add(smoke::sample(device))?;
         checks.add(smoke::speed(device, &gpu))?;
     }
+    let mut model = opened.as_ref().ok_or("there is no model to run");
+    // The built-in one has just run.
+    if let (Ok(opened), Some(_)) = (model, model::folder(args)) {
+        let (check, ended) = smoke::run(args, opened);
+        checks.add(check)?;
+        if !ended {
+            model = Err("the model takes too long, as the line run says");
+        }
+    }
     match recording {
-        Some(recording) => acceptance::run(args, recording, opened.as_ref(), &gpu, checks),
+        Some(recording) => acceptance::run(args, recording, model, &gpu, checks),
         None => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -12,14 +13,17 @@ use voxtral_model::{Model, TensorData};
 
 use super::check::{Check, Status, size};
 use super::gpu::Gpu;
+use super::smoke::Device;
 use super::system::Host;
 use crate::args::{BackendChoice, Doctor};
 
 /// An opened model.
 pub(crate) struct Opened {
-    pub model: Model,
+    pub model: Arc<Model>,
     /// What opening took, which reads all weights once.
     pub took: Duration,
+    /// Where it is to run and has room, if anywhere.
+    pub device: Option<Device>,
 }
 
 /// The folder that was named, if it is one.
@@ -41,8 +45,8 @@ pub(crate) fn open(args: &Doctor, host: &Host, gpu: &Gpu) -> (Option<Opened>, Ch
             return (None, Check::bad("model", Status::Failure, error.to_string(), remedy));
         }
     };
-    let opened = Opened { model, took: start.elapsed() };
-    let check = fit(args, host, gpu, &opened);
+    let mut opened = Opened { model: Arc::new(model), took: start.elapsed(), device: None };
+    let check = fit(args, host, gpu, &mut opened);
     (Some(opened), check)
 }
 
@@ -67,7 +71,7 @@ impl Fit {
     }
 }
 
-fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &Opened) -> Check {
+fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &mut Opened) -> Check {
     let config = &opened.model.config;
     let (parameters, types) = (config.parameters(), types(&opened.model));
     let bytes_each = if types.contains(&"f32") { 4 } else { 2 };
@@ -79,6 +83,13 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &Opened) -> Check {
         Ok(needs) => Fit::of(*needs, report.free),
         Err(_) => Fit::No,
     });
+    let on_gpu = gpu_fit.is_some_and(|fit| fit != Fit::No).then_some(Device::Cuda(args.device));
+    let on_cpu = (cpu_fit != Fit::No).then_some(Device::Cpu);
+    opened.device = match args.backend {
+        BackendChoice::Cpu => on_cpu,
+        BackendChoice::Cuda => on_gpu,
+        BackendChoice::Auto => on_gpu.or(on_cpu),
+    };
     let facts = json!({
         "name": opened.model.name, "folder": folder(args), "files": folder(args).map(files),
         "parameters": parameters, "types": types, "open_ms": opened.took.as_millis() as u64,
@@ -93,7 +104,7 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &Opened) -> Check {
     };
     let (million, types) = (parameters as f64 / 1e6, types.join(" and "));
     let mut found = format!("{what}: {million:.1} million parameters, {types}; with a stream without an end it takes ");
-    found += &format!("{} on the processor", size(cpu_needs.0 + cpu_needs.1));
+    found += &format!("{} on the CPU", size(cpu_needs.0 + cpu_needs.1));
     found += &match &gpu_needs {
         Ok((least, more)) => format!(", {} on a GPU", size(least + more)),
         Err(why) => format!("; on a GPU it cannot run: {why}"),
@@ -118,11 +129,9 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &Opened) -> Check {
             "it does not fit the memory",
             "give the machine, container or WSL more memory, or compute on a GPU",
         ),
-        (BackendChoice::Auto, Some(Fit::No)) => bad(
-            Status::Warning,
-            "it does not fit the GPU",
-            "it runs on the processor; end other programs that use the GPU",
-        ),
+        (BackendChoice::Auto, Some(Fit::No)) => {
+            bad(Status::Warning, "it does not fit the GPU", "it runs on the CPU; end other programs that use the GPU")
+        }
         (_, _) if cpu_fit == Fit::Partly => bad(
             Status::Warning,
             "in the memory there is room for shorter ones only",

@@ -1,17 +1,28 @@
 //! What a backend makes of the built-in sample, and how fast its memory is.
 
-use std::time::Instant;
+use std::io::Cursor;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use voxtral::{BackendChoice, Config, Error, Model, ModelRef, Voxtral};
+use voxtral::{
+    AudioSource, BackendChoice as Choice, Config, Error, Model, ModelRef, Options, SAMPLE_RATE, Source, Voxtral,
+};
 use voxtral_cuda::CudaBackend;
 use voxtral_model::{ModelConfig, TOKEN_MS};
 use voxtral_transcript::score::word_errors;
 
 use super::check::{Check, Status};
 use super::gpu::Gpu;
+use super::model::Opened;
+use crate::args::{BackendChoice, Doctor};
 use crate::machine;
-use crate::recording::{Recording, SAMPLE_WORDS};
+use crate::recording::{Recording, SAMPLE, SAMPLE_WORDS};
+
+/// What a second of audio may take, the model's loading included: the full-size model on two slow cores takes a quarter of it.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What computes.
 #[derive(Clone, Copy)]
@@ -31,8 +42,8 @@ impl Device {
     /// Puts a model there.
     pub(crate) fn open(self, model: &Model) -> Result<Voxtral, Error> {
         let config = match self {
-            Self::Cpu => Config { backend: BackendChoice::Cpu, ..Config::default() },
-            Self::Cuda(device) => Config { backend: BackendChoice::Cuda, device, ..Config::default() },
+            Self::Cpu => Config { backend: Choice::Cpu, ..Config::default() },
+            Self::Cuda(device) => Config { backend: Choice::Cuda, device, ..Config::default() },
         };
         let opened = config.open_backend(model, &mut |_| {})?;
         Voxtral::with_backend(&config, model.clone(), opened.backend)
@@ -64,6 +75,66 @@ pub(crate) fn sample(device: Device) -> Check {
         }
     };
     check.on(device.name())
+}
+
+/// A second of the sample through the model that was asked about, where it is to run: to the end, and in numbers. What it
+/// makes of it is its own affair. Also tells whether it ended: what has not is left behind, and goes on.
+pub(crate) fn run(args: &Doctor, opened: &Opened) -> (Check, bool) {
+    let Some(device) = opened.device else {
+        let device = if args.backend == BackendChoice::Cuda { "cuda" } else { "cpu" };
+        return (Check::skipped("run", "there is nothing that it fits").on(device), true);
+    };
+    let (told, outcome) = mpsc::channel();
+    let model = Arc::clone(&opened.model);
+    let start = Instant::now();
+    // An engine cannot be told to stop in the middle of a pass.
+    let thread = thread::Builder::new().spawn(move || told.send(hear_a_second(device, &model)));
+    let outcome = match thread {
+        Ok(_) => outcome.recv_timeout(PATIENCE),
+        Err(why) => {
+            return (Check::skipped("run", format!("there is no thread to be had: {why}")).on(device.name()), true);
+        }
+    };
+    let ended = !matches!(outcome, Err(RecvTimeoutError::Timeout));
+    (ran(outcome, start.elapsed()).on(device.name()), ended)
+}
+
+/// What came of it: the tokens, the error that it ended with, or neither.
+fn ran(outcome: Result<anyhow::Result<usize>, RecvTimeoutError>, took: Duration) -> Check {
+    match outcome {
+        Ok(Ok(tokens)) => {
+            let took = took.as_secs_f64();
+            Check::ok("run", format!("loading it and transcribing a second of audio took {took:.1} s"))
+                .with(json!({ "tokens": tokens, "took_s": took }))
+        }
+        Ok(Err(error)) => {
+            let remedy = "get the model again from where it came from; if it stays, please report it, with what `voxtral doctor \
+                          --json` prints";
+            Check::bad("run", Status::Failure, format!("{error:#}"), remedy)
+        }
+        Err(RecvTimeoutError::Timeout) => {
+            let found = format!("it did not get through a second of audio in {} s", PATIENCE.as_secs());
+            Check::bad("run", Status::Failure, found, "compute on a GPU, end other programs, or take a smaller model")
+        }
+        Err(RecvTimeoutError::Disconnected) => {
+            let remedy = "please report it, with the line above";
+            Check::bad("run", Status::Failure, "it broke down over a second of audio", remedy)
+        }
+    }
+}
+
+/// The tokens of the sample's first second.
+fn hear_a_second(device: Device, model: &Model) -> anyhow::Result<usize> {
+    let mut source = AudioSource::from_reader(Cursor::new(SAMPLE), None)?;
+    let mut samples = Vec::new();
+    while samples.len() < SAMPLE_RATE as usize
+        && let Some(block) = source.next_block()?
+    {
+        samples.extend_from_slice(block);
+    }
+    samples.truncate(SAMPLE_RATE as usize);
+    let summary = device.open(model)?.transcribe(Source::samples(samples), &Options::default(), &mut ())?;
+    Ok(summary.stats.tokens)
 }
 
 /// How fast weights can be read, and how long a step of the full-size model takes at the least.
@@ -100,4 +171,21 @@ pub(crate) fn speed(device: Device, gpu: &Gpu) -> Check {
         Check::bad("speed", Status::Warning, found, remedy)
     };
     check.with(facts).on(device.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_does_not_end_is_a_failure_with_a_line_of_its_own() {
+        let slow = ran(Err(RecvTimeoutError::Timeout), PATIENCE);
+        assert_eq!(
+            (slow.status, slow.found.contains("did not get through a second of audio in 120 s")),
+            (Status::Failure, true)
+        );
+        assert_eq!(ran(Err(RecvTimeoutError::Disconnected), PATIENCE).status, Status::Failure);
+        assert_eq!(ran(Ok(Err(anyhow::anyhow!("no"))), PATIENCE).status, Status::Failure);
+        assert_eq!(ran(Ok(Ok(30)), PATIENCE).status, Status::Ok);
+    }
 }

@@ -1,4 +1,4 @@
-//! The operating system, the processor, its memory, disks, and where sound can come from.
+//! The operating system, the CPU, its memory, disks, and where sound can come from.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -71,17 +71,17 @@ pub(crate) fn operating_system(host: &Host) -> Check {
     check.with(facts)
 }
 
-pub(crate) fn processor() -> Check {
+pub(crate) fn cpu() -> Check {
     let cores = machine::threads();
     let (name, isa) = (voxtral_cpu::cpu_name(), Isa::detect());
     let available: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
     let found = format!("{name}, {cores} threads, kernels {} (of {})", isa.name(), available.join(", "));
     let check = if isa == Isa::PORTABLE && cfg!(target_arch = "x86_64") {
         let remedy =
-            "it has no AVX2, FMA and F16C, so it is slow here; in a virtual machine, pass the host's processor through";
-        Check::bad("processor", Status::Warning, found, remedy)
+            "it has no AVX2, FMA and F16C, so it is slow here; in a virtual machine, pass the host's CPU through";
+        Check::bad("cpu", Status::Warning, found, remedy)
     } else {
-        Check::ok("processor", found)
+        Check::ok("cpu", found)
     };
     check.with(json!({ "model": name, "threads": cores, "kernels": isa.name(), "available_kernels": available }))
 }
@@ -91,7 +91,7 @@ fn full_size_bytes() -> u64 {
     2 * ModelConfig::released().parameters()
 }
 
-/// Whether the full-size model runs in the processor's memory.
+/// Whether the full-size model runs in the CPU's memory.
 pub(crate) fn memory(host: &Host) -> Check {
     let needed = full_size_bytes() + CpuBackend::stream_memory(&ModelConfig::released(), usize::MAX);
     let Some(Memory { total, available }) = host.memory else {
@@ -99,7 +99,7 @@ pub(crate) fn memory(host: &Host) -> Check {
     };
     let facts = json!({ "total_bytes": total, "available_bytes": available, "full_size_needs_bytes": needed });
     let found = format!(
-        "{} available of {}; on the processor the full-size model takes up to {}",
+        "{} available of {}; on the CPU the full-size model takes up to {}",
         size(available),
         size(total),
         size(needed)

@@ -47,7 +47,7 @@ fn figures_are_as_their_schema_says() {
 fn tables_are_for_people_and_for_spreadsheets() {
     let (table, said) = bench(&["--backend", "cpu", "--repeat", "1"], 0);
     assert!(said.is_empty(), "{said}");
-    for line in ["processor ", "model         digits, 4.5 million", "  pass        p50 ", "  tokens/s "] {
+    for line in ["CPU ", "model         digits, 4.5 million", "  pass        p50 ", "  tokens/s "] {
         assert!(table.contains(&format!("\n{line}")), "no {line:?} in {table}");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -114,7 +114,7 @@ fn where_nothing_is_said_there_is_no_latency() {
 #[test]
 fn a_slowed_kernel_is_noticed() {
     if Isa::detect() == Isa::PORTABLE {
-        eprintln!("skipped: this processor has no faster instructions than the portable ones");
+        eprintln!("skipped: this CPU has no faster instructions than the portable ones");
         return;
     }
     let dir = tempfile::tempdir().unwrap();

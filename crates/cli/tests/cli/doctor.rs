@@ -44,7 +44,7 @@ fn a_machine_without_a_gpu_runs() {
     assert_ne!(report["status"], "failure");
     let sample = check(&report, "sample", Some("cpu"));
     assert_eq!((&sample["status"], &sample["facts"]["text"]), (&json!("ok"), &json!(DIGITS)));
-    for name in ["system", "processor", "memory", "audio", "disk", "driver", "gpu", "model"] {
+    for name in ["system", "cpu", "memory", "audio", "disk", "driver", "gpu", "model"] {
         check(&report, name, None);
     }
     assert!(check(&report, "speed", Some("cpu"))["facts"]["bytes_per_s"].as_f64() > Some(0.0));
@@ -86,9 +86,50 @@ fn a_model_that_cannot_run_is_a_failure() {
     fs::write(&weights, &whole).unwrap();
     let args = ["--backend".as_ref(), "cpu".as_ref(), "-d".as_ref(), broken.path().as_os_str()];
     let report = report(doctor(), &args, 0);
+    assert!(check(&report, "run", Some("cpu"))["facts"]["tokens"].as_u64() > Some(12));
     let model = &check(&report, "model", None)["facts"];
     assert_eq!(model["files"]["consolidated.safetensors"], json!(whole.len()));
     assert_eq!((&model["types"], &model["fits_cpu"]), (&json!(["bf16"]), &json!(true)));
+}
+
+#[test]
+fn a_model_that_is_whole_and_does_not_run_is_a_failure() {
+    let model = copy_of("tiny");
+    let path = model.path().join("consolidated.safetensors");
+    let mut weights = Weights::read(&path);
+    // Finite, and too large to compute with.
+    weights.elements("layers.1.ffn_norm.weight").fill(bf16(3e38));
+    weights.write(&path);
+    let args = ["--backend".as_ref(), "cpu".as_ref(), "-d".as_ref(), model.path().as_os_str()];
+    let report = report(doctor(), &args, 3);
+    assert_eq!(check(&report, "model", None)["status"], "ok");
+    let run = check(&report, "run", Some("cpu"));
+    assert!(run["status"] == "failure" && run["found"].as_str().unwrap().contains("is not a number"), "{run:#}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn little_memory_is_no_fault_and_ends_nothing() {
+    for kilobytes in ["150000", "300000", "600000", "1000000", "2000000", "4000000"] {
+        let limited = |args: &[&str]| {
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", "ulimit -v $0; exec \"$@\"", kilobytes, env!("CARGO_BIN_EXE_voxtral")]).args(args);
+            let run = shell.current_dir(root()).env_remove("VOXTRAL_MODEL").output().unwrap();
+            (run.status.code(), String::from_utf8(run.stdout).unwrap(), String::from_utf8(run.stderr).unwrap())
+        };
+        let (code, out, said) = limited(&["doctor", "--backend", "cpu", "--json"]);
+        // Where a thread was refused, the sample has failed.
+        assert!(matches!(code, Some(0 | 3)) && !said.contains("panicked"), "{kilobytes}: {code:?} {out}{said}");
+        follows_schema(&serde_json::from_str(&out).unwrap(), SCHEMA);
+        let (code, out, said) = limited(&["bench", "--backend", "cpu", "--repeat", "1"]);
+        assert!(matches!(code, Some(0 | 1)) && !said.contains("panicked"), "{kilobytes}: {code:?} {out}{said}");
+        if out.contains("bandwidth     not measured") {
+            assert!(
+                said.contains("voxtral: the bandwidth is not measured: measuring memory takes 536 MB of it"),
+                "{said}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -145,9 +145,31 @@ fn standard_input_that_is_wrong() {
     for (label, args, stdin, says) in cases {
         fails(label, args, stdin, &[says]);
     }
+    let nan = f32::NAN.to_le_bytes().repeat(8000);
+    fails("no numbers", &["-", "--raw-format", "f32le"], &nan, &["-: not one of the 8000 samples is a finite number"]);
     let flac = tone("tone.flac");
     fails("cut FLAC", &["-"], &flac[..flac.len() / 2], &["-: truncated"]);
     fails("M4A with its index behind", &["-"], &tone("tone.m4a"), &["-: ", "index"]);
+}
+
+#[test]
+fn samples_that_are_no_numbers_are_silence_and_told() {
+    let mut samples: Vec<f32> = samples().into_iter().map(|sample| f32::from(sample) / 32768.0).collect();
+    samples[100] = f32::NAN;
+    samples[2000] = f32::INFINITY;
+    let bytes: Vec<u8> = samples.into_iter().flat_map(f32::to_le_bytes).collect();
+    let run = voxtral().args(["--backend", "cpu", "--raw-format", "f32le", "-"]).write_stdin(bytes).assert().code(0);
+    let run = run.stdout(format!("{DIGITS}\n"));
+    run.stderr(predicates::str::contains("-: 2 samples are not finite numbers: taken as silence\n"));
+}
+
+#[test]
+fn an_empty_variable_is_as_good_as_none() {
+    for args in [&["samples/digits.wav"][..], &["doctor", "--backend", "cpu"]] {
+        voxtral().env("VOXTRAL_MODEL", "").args(args).assert().code(0);
+    }
+    let said = voxtral().env("VOXTRAL_MODEL", "no/model").arg("samples/digits.wav").assert().code(1);
+    said.stderr(predicates::str::contains("no/model: No such file"));
 }
 
 /// What a copy of a model says when it is run after `damage`.

@@ -21,8 +21,12 @@ struct Running {
 
 impl Running {
     fn start(args: &[&str]) -> Self {
+        Self::start_with(args, Stdio::piped())
+    }
+
+    fn start_with(args: &[&str], stdin: Stdio) -> Self {
         let mut command = program();
-        command.arg("--silent").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.arg("--silent").args(args).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut out = child.stdout.take().unwrap();
         let (sender, stdout) = mpsc::channel();
@@ -99,6 +103,20 @@ fn text_appears_while_the_pipe_is_open() {
         running.stdin = None;
         assert_eq!(running.end(), (Some(0), format!("{DIGITS}\n"), String::new()));
     }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_pipe_that_is_set_not_to_wait_is_waited_for() {
+    let (mut sender, receiver) = std::os::unix::net::UnixStream::pair().unwrap();
+    receiver.set_nonblocking(true).unwrap();
+    let mut running = Running::start_with(&["--stdin"], std::os::fd::OwnedFd::from(receiver).into());
+    let half = first_half();
+    sender.write_all(&half).unwrap();
+    running.wait_for("four seven");
+    sender.write_all(&raw()[half.len()..]).unwrap();
+    drop(sender);
+    assert_eq!(running.end(), (Some(0), format!("{DIGITS}\n"), String::new()));
 }
 
 #[test]
