@@ -19,6 +19,7 @@ pub mod conformance;
 mod delay;
 mod error;
 mod files;
+mod mapping;
 mod model;
 mod numerics;
 mod synth;
@@ -33,7 +34,8 @@ pub use backend::{
 };
 pub use config::{AudioConfig, ConfigError, ModelConfig, TransformerConfig};
 pub use delay::{Delay, DelayError, TOKEN_MS};
-pub use error::ModelError;
+pub use error::{JsonError, ModelError};
+pub use mapping::Mapping;
 pub use model::{Embedded, Model};
 pub use numerics::{Rope, ada_scales, gelu};
 pub use synth::{Recipe, SpecError, write_synthetic};
