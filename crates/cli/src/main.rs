@@ -28,6 +28,7 @@ use tracing_subscriber::prelude::*;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
+    voxtral_files::survive_size_limit();
     let cli = Cli::parse();
     let level = if cli.transcribe.verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
     let ours = ["voxtral", "voxtral_cpu", "voxtral_cuda", "voxtral_engine"].map(|name| (name, level));

@@ -1,40 +1,33 @@
 //! Where results go, and what went wrong.
 
-use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use tempfile::NamedTempFile;
+use voxtral_files::Writer;
 
 /// Standard output, or a file that appears when all is written.
 pub(crate) enum Output {
     Stdout,
-    /// Something that cannot be replaced by another file: a device, a pipe.
-    Special(PathBuf, File),
+    /// A device or a pipe, which takes what is written at once.
+    Stream(PathBuf, Writer),
     /// Its text stays here until it is whole: however the program ends, there is nothing to clean up.
     File(PathBuf, String),
 }
 
 impl Output {
-    /// Opened before anything is computed, so that a wrong path is known at once.
+    /// Opened before anything is computed, so that a wrong path is known at once, and that nothing takes what standard output is given.
     pub(crate) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(path) = path else { return Ok(Self::Stdout) };
-        let open = || -> io::Result<Self> {
-            match fs::metadata(path) {
-                Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-                Ok(found) if !found.is_file() => {
-                    Ok(Self::Special(path.to_owned(), File::options().write(true).open(path)?))
-                }
-                found => {
-                    // Where a link leads to a file, that file is replaced and not the link.
-                    let path = if found.is_ok() { path.canonicalize()? } else { path.to_owned() };
-                    beside(&path)?;
-                    Ok(Self::File(path, String::new()))
-                }
-            }
+        let Some(path) = path else {
+            anyhow::ensure!(
+                voxtral_files::stdout_is_writable(),
+                "cannot write to standard output: it is closed, or not open for writing"
+            );
+            return Ok(Self::Stdout);
         };
-        open().with_context(|| cannot_write(path))
+        let writer = Writer::create(path).with_context(|| cannot_write(path))?;
+        let path = path.to_owned();
+        Ok(if writer.is_stream() { Self::Stream(path, writer) } else { Self::File(path, String::new()) })
     }
 
     /// Writes, and sees to it that it can be read at once.
@@ -45,7 +38,7 @@ impl Output {
         }
         match self {
             Self::Stdout => all(io::stdout().lock(), text).context("cannot write to standard output"),
-            Self::Special(path, file) => all(file, text).with_context(|| cannot_write(path)),
+            Self::Stream(path, writer) => all(writer, text).with_context(|| cannot_write(path)),
             Self::File(_, whole) => {
                 whole.push_str(text);
                 Ok(())
@@ -57,11 +50,9 @@ impl Output {
     pub(crate) fn finish(self) -> anyhow::Result<()> {
         let Self::File(path, text) = self else { return Ok(()) };
         let put = || -> io::Result<()> {
-            let mut file = beside(&path)?;
-            file.as_file_mut().write_all(text.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            Ok(())
+            let mut writer = Writer::create(&path)?;
+            writer.write_all(text.as_bytes())?;
+            writer.commit()
         };
         put().with_context(|| cannot_write(&path))
     }
@@ -69,17 +60,6 @@ impl Output {
 
 fn cannot_write(path: &Path) -> String {
     format!("cannot write to {}", path.display())
-}
-
-/// A new file in the folder of `path`, which goes away if it is not made to stay.
-fn beside(path: &Path) -> io::Result<NamedTempFile> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    // First the folder, since an error of the new file names that, and the user has not heard of it.
-    fs::metadata(folder)?;
-    builder.prefix(".voxtral-").tempfile_in(folder).map_err(|error| error.kind().into())
 }
 
 /// Whether an error only says that nobody reads standard output any more, as behind `| head`.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::Deserialize;
 
+use crate::error::{JsonError, brief};
 use crate::tensor::DType;
 use crate::{ConfigError, ModelConfig, ModelError, Storage, Tensor, Weights, files};
 use shard::Entry;
@@ -29,9 +30,12 @@ pub(crate) struct Checkpoint {
 impl Checkpoint {
     /// Of a folder. Where both layouts are there, the native one is taken: it needs no rearranging.
     pub(crate) fn open(dir: &Path) -> Result<Self, ModelError> {
-        let there = |name: &str| Some(dir.join(name)).filter(|path| path.exists());
-        let native = (there("params.json"), there("consolidated.safetensors"));
-        let hf = (there("config.json"), there("model.safetensors").or(there("model.safetensors.index.json")));
+        let there = |name: &str| {
+            let path = dir.join(name);
+            Ok::<_, ModelError>(files::look(&path)?.map(|_| path))
+        };
+        let native = (there("params.json")?, there("consolidated.safetensors")?);
+        let hf = (there("config.json")?, there("model.safetensors")?.or(there("model.safetensors.index.json")?));
         match (native, hf) {
             ((Some(config), Some(weights)), _) => {
                 let storage = files::map(&weights)?;
@@ -68,7 +72,7 @@ impl Checkpoint {
                     continue;
                 }
                 if let Some(twin) = entries.insert(layout.normal(&entry.name), entry) {
-                    return Err(files::broken(&twin.path, format!("{} is there twice", twin.name)));
+                    return Err(files::broken(&twin.path, format!("{} is there twice", brief(twin.name))));
                 }
             }
         }
@@ -77,7 +81,7 @@ impl Checkpoint {
 
     /// The description of the model, read from its file.
     pub(crate) fn read_config(&self) -> Result<ModelConfig, ModelError> {
-        self.parse_config(&files::read(&self.config)?)
+        self.parse_config(&files::read(&self.config, files::MOST_CONFIG_BYTES)?)
     }
 
     /// The description of the model, from the contents of its file.
@@ -128,17 +132,18 @@ fn shards_of(index: &Path) -> Result<Vec<PathBuf>, ModelError> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let parsed: Index =
-        serde_json::from_slice(&files::read(index)?).map_err(|e| files::broken(index, format!("not an index: {e}")))?;
+    let parsed: Index = serde_json::from_slice(&files::read(index, files::MOST_INDEX_BYTES)?)
+        .map_err(|e| files::broken(index, format!("not an index: {}", JsonError(e))))?;
     let mut names: Vec<String> = parsed.weight_map.into_values().collect();
     names.sort();
     names.dedup();
     if names.is_empty() {
         return Err(files::broken(index, "it names no files"));
     }
-    // An index comes from elsewhere; it must not make us open anything outside its folder.
-    if let Some(name) = names.iter().find(|name| name.contains(['/', '\\', ':']) || *name == "..") {
-        return Err(files::broken(index, format!("{name:?} is not a file of this folder")));
+    // An index comes from elsewhere; it must not make us open anything outside its folder. No file has a longer name.
+    let elsewhere = |name: &String| name.contains(['/', '\\', ':']) || name == ".." || name.len() > 255;
+    if let Some(name) = names.iter().find(|name| elsewhere(name)) {
+        return Err(files::broken(index, format!("{:?} is not a file of this folder", brief(name))));
     }
     Ok(names.into_iter().map(|name| index.with_file_name(name)).collect())
 }

@@ -2,17 +2,23 @@
 
 mod parse;
 
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
 use std::ops::RangeInclusive;
 
-use crate::TOKEN_MS;
+use crate::{JsonError, TOKEN_MS};
 
 /// Why a model's description was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file is not JSON.
     #[error("not valid JSON: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(#[from] JsonError),
+    /// The file does not say what the arithmetic depends on.
+    #[error("{field} is missing, and every result depends on it")]
+    Missing {
+        /// The field, with the objects that it lies in.
+        field: String,
+    },
     /// A field has a value that no model can have.
     #[error("{field} is {value}: {why}")]
     Value {
@@ -44,7 +50,7 @@ impl ConfigError {
 /// The log-mel front-end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AudioConfig {
-    /// Samples a second of the audio that the model hears.
+    /// Samples a second of the audio that the model hears: [`AudioConfig::SAMPLE_RATE`].
     pub sample_rate: usize,
     /// Mel bins of a frame.
     pub mel_bins: usize,
@@ -56,6 +62,19 @@ pub struct AudioConfig {
     pub log_mel_max: f32,
     /// Samples of one token: 80 ms, one decoder position.
     pub samples_per_token: usize,
+}
+
+impl AudioConfig {
+    /// The one rate that audio is resampled to.
+    pub const SAMPLE_RATE: usize = 16_000;
+
+    fn check_rate(field: impl Into<String>, rate: usize) -> Result<(), ConfigError> {
+        if rate == Self::SAMPLE_RATE {
+            return Ok(());
+        }
+        let only = Self::SAMPLE_RATE.to_string();
+        Err(ConfigError::Unsupported { field: field.into(), value: rate.to_string(), only })
+    }
 }
 
 /// One stack of transformer layers; encoder and decoder are both described by it.
@@ -101,7 +120,7 @@ impl TransformerConfig {
         within(field("kv_heads"), self.kv_heads, 1..=1024)?;
         within(field("head_dim"), self.head_dim, 2..=512)?;
         within(field("ffn_dim"), self.ffn_dim, 1..=262_144)?;
-        within(field("window"), self.window, 1..=1 << 20)?;
+        within(field("window"), self.window, 1..=1 << 17)?;
         if !self.heads.is_multiple_of(self.kv_heads) {
             let why = format!("it must divide {stack}.heads, which is {}", self.heads);
             return Err(ConfigError::value(field("kv_heads"), self.kv_heads, why));
@@ -109,13 +128,10 @@ impl TransformerConfig {
         if !self.head_dim.is_multiple_of(2) {
             return Err(ConfigError::value(field("head_dim"), self.head_dim, "it must be even: rotary pairs"));
         }
-        if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
-            return Err(ConfigError::value(field("rope_theta"), self.rope_theta, "it must be positive and finite"));
-        }
-        if !(self.norm_eps > 0.0 && self.norm_eps <= 1.0) {
-            return Err(ConfigError::value(field("norm_eps"), self.norm_eps, "it must be above 0 and at most 1"));
-        }
-        Ok(())
+        // Below 1, powers of it overflow.
+        within(field("rope_theta"), self.rope_theta, 1.0..=1e12)?;
+        // The square root of less is too small to divide by in f32.
+        within(field("norm_eps"), self.norm_eps, 1e-30..=1.0)
     }
 
     fn parameters(&self) -> u64 {
@@ -124,11 +140,17 @@ impl TransformerConfig {
     }
 }
 
-pub(crate) fn within(field: impl Into<String>, value: usize, range: RangeInclusive<usize>) -> Result<(), ConfigError> {
+pub(crate) fn within<T: PartialOrd + Debug>(
+    field: impl Into<String>,
+    value: T,
+    range: RangeInclusive<T>,
+) -> Result<(), ConfigError> {
     if range.contains(&value) {
         return Ok(());
     }
-    Err(ConfigError::value(field, value, format!("it must be {} to {}", range.start(), range.end())))
+    // What is written like this stays short, however large or small it is.
+    let why = format!("it must be {:?} to {:?}", range.start(), range.end());
+    Err(ConfigError::value(field, format!("{value:?}"), why))
 }
 
 /// Every dimension of a model.
@@ -199,16 +221,13 @@ impl ModelConfig {
     /// Names the first field that is not, and its value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let audio = &self.audio;
-        within("audio.sample_rate", audio.sample_rate, 8_000..=48_000)?;
+        AudioConfig::check_rate("audio.sample_rate", audio.sample_rate)?;
         within("audio.mel_bins", audio.mel_bins, 1..=512)?;
-        within("audio.hop", audio.hop, 1..=8192)?;
-        within("audio.window", audio.window, audio.hop..=8192)?;
+        within("audio.hop", audio.hop, 1..=audio.sample_rate)?;
         within("downsample", self.downsample, 1..=64)?;
         within("vocab", self.vocab, 34..=1 << 20)?;
         within("ada_dim", self.ada_dim, 1..=4096)?;
-        if !audio.log_mel_max.is_finite() {
-            return Err(ConfigError::value("audio.log_mel_max", audio.log_mel_max, "it must be finite"));
-        }
+        within("audio.log_mel_max", audio.log_mel_max, -10.0..=10.0)?;
         if audio.samples_per_token * 1000 != audio.sample_rate * TOKEN_MS as usize {
             let why = format!("a token must be {TOKEN_MS} ms of {} samples a second", audio.sample_rate);
             return Err(ConfigError::value("audio.samples_per_token", audio.samples_per_token, why));
@@ -222,6 +241,9 @@ impl ModelConfig {
             );
             return Err(ConfigError::value("audio.samples_per_token", audio.samples_per_token, why));
         }
+        // What the silence before the audio brings is computed ahead but for its last token: the window of a frame may reach one
+        // token into the future, and no further.
+        within("audio.window", audio.window, audio.hop..=2 * (audio.samples_per_token + audio.hop))?;
         self.encoder.validate("encoder")?;
         self.decoder.validate("decoder")?;
         if !self.decoder.dim.is_multiple_of(2) {
@@ -269,7 +291,7 @@ mod tests {
     #[test]
     fn names_the_field_that_makes_no_sense() {
         type Break = fn(&mut ModelConfig);
-        let cases: [(Break, &str); 16] = [
+        let cases: [(Break, &str); 21] = [
             (|c| c.decoder.dim = 0, "decoder.dim is 0: "),
             (|c| c.decoder.dim = 1 << 40, "decoder.dim is 1099511627776: "),
             (|c| c.decoder.dim = 3073, "decoder.dim is 3073: it must be even"),
@@ -278,12 +300,20 @@ mod tests {
             (|c| c.encoder.head_dim = 33, "encoder.head_dim is 33: it must be even"),
             (|c| c.encoder.window = 0, "encoder.window is 0: "),
             (|c| c.decoder.rope_theta = f64::NAN, "decoder.rope_theta is NaN: "),
-            (|c| c.decoder.norm_eps = 0.0, "decoder.norm_eps is 0: "),
+            (|c| c.decoder.norm_eps = 0.0, "decoder.norm_eps is 0.0: "),
             (|c| c.vocab = 33, "vocab is 33: "),
             (|c| c.ada_dim = 0, "ada_dim is 0: "),
             (|c| c.audio.hop = 80, "audio.samples_per_token is 1280: it must be hop 80"),
             (|c| c.audio.window = 159, "audio.window is 159: "),
+            (|c| c.audio.window = 2881, "audio.window is 2881: it must be 160 to 2880"),
+            (
+                |c| c.audio.sample_rate = 8000,
+                "audio.sample_rate is 8000: this engine runs only models where it is 16000",
+            ),
             (|c| c.audio.log_mel_max = f32::INFINITY, "audio.log_mel_max is inf: "),
+            (|c| c.audio.log_mel_max = 11.0, "audio.log_mel_max is 11.0: it must be -10.0 to 10.0"),
+            (|c| c.encoder.rope_theta = 1e-300, "encoder.rope_theta is 1e-300: it must be 1.0 to 1000000000000.0"),
+            (|c| c.encoder.norm_eps = 1e-40, "encoder.norm_eps is 1e-40: it must be 1e-30 to 1.0"),
             (|c| c.audio.samples_per_token = 640, "audio.samples_per_token is 640: a token must be 80 ms"),
             (|c| c.downsample = 8, "audio.samples_per_token is 1280: it must be hop"),
         ];

@@ -1,5 +1,6 @@
 //! Why a model could not be opened: every case says which file, and what can be done where that is known.
 
+use std::fmt::{self, Display};
 use std::io;
 use std::path::PathBuf;
 
@@ -31,6 +32,16 @@ pub enum ModelError {
         /// The system's words.
         source: io::Error,
     },
+    /// A file is larger than any of its kind, and was not read.
+    #[error("{}: {bytes} bytes are more than the {most} that such a file can have", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// The largest that is read.
+        most: u64,
+    },
     /// A file is not what its name says, or was cut short.
     #[error("{}: {what}", path.display())]
     File {
@@ -56,7 +67,7 @@ pub enum ModelError {
         source: TokenizerError,
     },
     /// A tensor that the model needs is not in the weights.
-    #[error("{}: {tensor} is missing", path.display())]
+    #[error("{}: {} is missing", path.display(), brief(tensor))]
     MissingTensor {
         /// The file that the weights were looked for in, or the index of several.
         path: PathBuf,
@@ -64,7 +75,7 @@ pub enum ModelError {
         tensor: String,
     },
     /// The weights hold a tensor that such a model has not, so it is another kind of model.
-    #[error("{}: {tensor} has no place in this model", path.display())]
+    #[error("{}: {} has no place in this model", path.display(), brief(tensor))]
     UnknownTensor {
         /// The file.
         path: PathBuf,
@@ -72,7 +83,7 @@ pub enum ModelError {
         tensor: String,
     },
     /// A tensor has not the shape that the model's description asks for.
-    #[error("{}: {tensor}: expected {expected:?}, file has {got:?}", path.display())]
+    #[error("{}: {}: expected {expected:?}, file has {}", path.display(), brief(tensor), brief(format_args!("{got:?}")))]
     Shape {
         /// The file.
         path: PathBuf,
@@ -84,7 +95,7 @@ pub enum ModelError {
         got: Vec<usize>,
     },
     /// The elements of a tensor are of a type that this engine does not read.
-    #[error("{}: {tensor} is stored as {dtype}: this engine reads BF16, F16 and F32", path.display())]
+    #[error("{}: {} is stored as {dtype}: this engine reads BF16, F16 and F32", path.display(), brief(tensor))]
     DType {
         /// The file.
         path: PathBuf,
@@ -94,7 +105,7 @@ pub enum ModelError {
         dtype: String,
     },
     /// A weight is infinite or not a number.
-    #[error("{}: {tensor} holds a value that is not finite: the file is damaged", path.display())]
+    #[error("{}: {} holds a value that is not finite: the file is damaged", path.display(), brief(tensor))]
     NotFinite {
         /// The file.
         path: PathBuf,
@@ -107,4 +118,47 @@ pub enum ModelError {
         /// The file.
         path: PathBuf,
     },
+}
+
+/// Why JSON was refused. What the parser quotes of a file may be of any length, so its beginning is told.
+#[derive(Debug)]
+pub struct JsonError(pub(crate) serde_json::Error);
+
+impl Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is wrong stands at the beginning, and where at the end.
+        let place = format!(" at line {} column {}", self.0.line(), self.0.column());
+        let said = self.0.to_string();
+        match said.strip_suffix(&place) {
+            Some(what) => write!(f, "{}{place}", brief(what)),
+            None => f.write_str(&brief(said)),
+        }
+    }
+}
+
+// The parser's own error says the same at any length, so it is not a source that a chain of causes would show.
+impl std::error::Error for JsonError {}
+
+/// What a message tells of something that a file says: its beginning, in one line.
+pub(crate) fn brief(said: impl Display) -> String {
+    const MOST: usize = 100;
+    let said = said.to_string();
+    let mut shown: String = said.chars().take(MOST).map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect();
+    if said.chars().nth(MOST).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_says_is_told_in_one_short_line() {
+        assert_eq!(brief("layers.0.wq"), "layers.0.wq");
+        assert_eq!(brief("two\nlines"), "two\u{FFFD}lines");
+        assert_eq!(brief("ä".repeat(100)), "ä".repeat(100));
+        assert_eq!(brief("ä".repeat(100_000)), "ä".repeat(100) + "…");
+    }
 }

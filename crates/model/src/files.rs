@@ -1,38 +1,56 @@
 //! Reading and mapping the files of a model.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::mapping::Mapping;
 use crate::{ModelError, Storage};
 
-/// Largest JSON file of a model that is read; the released `tekken.json` has 15 MB.
-const MOST_JSON_BYTES: u64 = 256 << 20;
+/// The largest `params.json` and `config.json` that are read; the released ones have 2 kB. Parsed, JSON takes many times its size.
+pub(crate) const MOST_CONFIG_BYTES: u64 = 1 << 20;
+/// The largest index of shards; that of the released size has 60 kB.
+pub(crate) const MOST_INDEX_BYTES: u64 = 4 << 20;
+/// The largest `tekken.json`; the released one has 15 MB. It is parsed in place.
+pub(crate) const MOST_TEKKEN_BYTES: u64 = 64 << 20;
 
-/// A small file, whole.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
+/// A small file, whole, if it has at most so many bytes.
+pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, ModelError> {
+    let failed = |source| ModelError::Io { path: path.to_owned(), source };
+    let too_large = |bytes| ModelError::TooLarge { path: path.to_owned(), bytes, most };
     let bytes = size(path)?;
-    if bytes > MOST_JSON_BYTES {
-        return Err(broken(path, format!("{bytes} bytes are more than such a file can have")));
+    if bytes > most {
+        return Err(too_large(bytes));
     }
-    let content = fs::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+    let mut content = Vec::with_capacity(bytes as usize);
+    // It may have grown since.
+    File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut content)).map_err(failed)?;
+    if content.len() as u64 > most {
+        return Err(too_large(content.len() as u64));
+    }
     refuse_pointer(path, &content)?;
     Ok(content)
 }
 
-/// A large file, mapped. It must not be changed or cut while the mapping is in use: replace it by renaming another over it.
-#[allow(unsafe_code)]
+/// A large file, mapped.
 pub(crate) fn map(path: &Path) -> Result<Arc<Storage>, ModelError> {
     let failed = |source| ModelError::Io { path: path.to_owned(), source };
     if size(path)? == 0 {
         return Err(broken(path, "the file is empty"));
     }
-    let file = File::open(path).map_err(failed)?;
-    // SAFETY: the map is read-only and any bytes are valid u8. That the file stays as it is while it is used is the promise that
-    // `Model::open` asks of its caller.
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(failed)?;
+    let map = File::open(path).and_then(|file| Mapping::new(&file, path)).map_err(failed)?;
     refuse_pointer(path, &map)?;
     Ok(Arc::new(Storage::Mapped(map)))
+}
+
+/// What is at `path`, links followed, if anything. That this cannot be told is an error, and not that there is nothing.
+pub(crate) fn look(path: &Path) -> Result<Option<Metadata>, ModelError> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ModelError::Io { path: path.to_owned(), source }),
+    }
 }
 
 pub(crate) fn broken(path: &Path, what: impl Into<String>) -> ModelError {
@@ -41,11 +59,10 @@ pub(crate) fn broken(path: &Path, what: impl Into<String>) -> ModelError {
 
 /// Size of a plain file. Anything else is refused before it is opened: a pipe would wait for its writer.
 fn size(path: &Path) -> Result<u64, ModelError> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => Ok(metadata.len()),
-        Ok(_) => Err(broken(path, "not a file")),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(ModelError::Missing { path: path.to_owned() }),
-        Err(source) => Err(ModelError::Io { path: path.to_owned(), source }),
+    match look(path)? {
+        Some(found) if found.is_file() => Ok(found.len()),
+        Some(_) => Err(broken(path, "not a file")),
+        None => Err(ModelError::Missing { path: path.to_owned() }),
     }
 }
 

@@ -20,6 +20,7 @@ mod delay;
 mod error;
 mod files;
 mod ledger;
+mod mapping;
 mod model;
 mod numerics;
 mod synth;
@@ -34,8 +35,9 @@ pub use backend::{
 };
 pub use config::{AudioConfig, ConfigError, ModelConfig, TransformerConfig};
 pub use delay::{Delay, DelayError, TOKEN_MS};
-pub use error::ModelError;
+pub use error::{JsonError, ModelError};
 pub use ledger::{Entry, Ledger};
+pub use mapping::Mapping;
 pub use model::{Embedded, Model};
 pub use numerics::{Rope, ada_scales, gelu};
 pub use synth::{Recipe, SpecError, write_synthetic};

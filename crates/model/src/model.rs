@@ -39,9 +39,11 @@ impl Model {
     /// Opens the model in a folder: `params.json`, `consolidated.safetensors` and `tekken.json` as Mistral publishes them, or
     /// `config.json`, `model.safetensors` (or shards with an index) and `tekken.json` as Hugging Face transformers does.
     ///
-    /// Weights are mapped, not copied, and read once to see that all are finite. **The files must not be changed or cut as long as
-    /// anything of this model is in use**: a process that reads a part of a mapped file that is gone is killed. Renaming another file
-    /// over them is fine.
+    /// Weights are mapped, not copied, and read once to see that all are finite. **The files must not be written into as long as
+    /// anything of this model is in use**: its values would change under way. Renaming another file over them is fine. Where a file is
+    /// cut, or its disk fails, the process ends with exit code 1 and a line on standard error that names the file, as soon as a part
+    /// is read that is gone (on Unix, by a handler of SIGBUS, which the first mapping installs and which leaves faults that are not of
+    /// our files to the handler before it).
     ///
     /// # Errors
     /// When a file is missing, damaged, of another kind of model, or does not fit the others. The message names it.
@@ -55,7 +57,7 @@ impl Model {
         let checkpoint = Checkpoint::open(dir)?;
         let config = checkpoint.read_config()?;
         let tekken = dir.join(TEKKEN);
-        let tokenizer = tokenizer(&tekken, &files::read(&tekken)?, &config)?;
+        let tokenizer = tokenizer(&tekken, &files::read(&tekken, files::MOST_TEKKEN_BYTES)?, &config)?;
         Ok(Self { name, weights: checkpoint.weights(&config)?, config, tokenizer })
     }
 
@@ -75,5 +77,5 @@ impl Model {
 }
 
 fn tokenizer(path: &Path, json: &[u8], config: &ModelConfig) -> Result<Tokenizer, ModelError> {
-    Tokenizer::from_json(json, config.vocab).map_err(|source| ModelError::Tokenizer { path: path.to_owned(), source })
+    Tokenizer::for_model(json, config).map_err(|source| ModelError::Tokenizer { path: path.to_owned(), source })
 }

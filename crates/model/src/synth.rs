@@ -8,12 +8,13 @@ mod text;
 mod values;
 
 use std::convert::Infallible;
-use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::fs;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use half::bf16;
 use rayon::prelude::*;
+use voxtral_files::Writer;
 
 use crate::tensor::DType;
 use crate::{ConfigError, Model, ModelConfig, ModelError, Tensor, Tokenizer, Weights};
@@ -77,44 +78,47 @@ impl Model {
 /// Writes a model with random BF16 weights into `dir`, in the native layout, and tells `progress` how many bytes of weights are
 /// written, and of how many. The folder is made if need be. Memory stays below 100 MB whatever the size.
 ///
-/// Until all is written the files have other names, so that what is there never looks like a model that it is not.
+/// Until all is written the files have other names, so that what is there never looks like a model that it is not. Of several that
+/// write into one folder at once, one writes all files and the others fail.
 ///
 /// # Errors
-/// When `config` makes no sense, when the folder already holds a model's files, or when it cannot be written; then nothing stays.
+/// When `config` makes no sense, when the folder already holds a model's files, when it cannot be written, or when `progress` fails,
+/// with its error; then none of the files stays.
 pub fn write_synthetic(
     dir: &Path,
     config: &ModelConfig,
     recipe: impl Into<Recipe>,
-    mut progress: impl FnMut(u64, u64),
+    mut progress: impl FnMut(u64, u64) -> io::Result<()>,
 ) -> Result<(), ModelError> {
     check(config).map_err(|source| ModelError::Config { path: dir.join(PARAMS), source })?;
-    let names = [PARAMS, TEKKEN, WEIGHTS];
-    if let Some(path) = names.iter().map(|name| dir.join(name)).find(|path| path.exists()) {
-        return Err(ModelError::Exists { path });
-    }
     let recipe = recipe.into();
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |source: io::Error| ModelError::Io { path, source }
-    };
-    fs::create_dir_all(dir).map_err(io(dir))?;
-
-    let partial = |name: &str| dir.join(format!("{name}.partial"));
-    let mut write = || {
-        let (params, tekken, weights) = (partial(PARAMS), partial(TEKKEN), partial(WEIGHTS));
-        fs::write(&params, text::params(config)).map_err(io(&params))?;
-        fs::write(&tekken, text::tekken(config.vocab)).map_err(io(&tekken))?;
-        let file = File::create(&weights).map_err(io(&weights))?;
-        write_weights(file, config, recipe, &mut progress).map_err(io(&weights))?;
-        // The weights come last: a folder without them is no model.
-        names.iter().try_for_each(|name| fs::rename(partial(name), dir.join(name)).map_err(io(&dir.join(name))))
-    };
-    write().inspect_err(|_| {
-        for name in names {
-            // What is not there need not be removed, and of the rest the first error has told.
-            let _ = fs::remove_file(partial(name));
+    let path = |name: &str| dir.join(name);
+    let failed = |path: PathBuf| {
+        move |source: io::Error| match source.kind() {
+            ErrorKind::AlreadyExists => ModelError::Exists { path },
+            _ => ModelError::Io { path, source },
         }
-    })
+    };
+    fs::create_dir_all(dir).map_err(|source| ModelError::Io { path: dir.to_owned(), source })?;
+
+    let begin = |name| Writer::create_new(&path(name)).map_err(failed(path(name)));
+    let (mut params, mut tekken, mut weights) = (begin(PARAMS)?, begin(TEKKEN)?, begin(WEIGHTS)?);
+    params.write_all(text::params(config).as_bytes()).map_err(failed(path(PARAMS)))?;
+    tekken.write_all(text::tekken(config.vocab).as_bytes()).map_err(failed(path(TEKKEN)))?;
+    write_weights(&mut weights, config, recipe, &mut progress).map_err(failed(path(WEIGHTS)))?;
+
+    // Who is first to put the description there writes this model; nobody else gets further. The weights come last: a folder without
+    // them is no model.
+    let mut there = Vec::new();
+    for (name, file) in [(PARAMS, params), (TEKKEN, tekken), (WEIGHTS, weights)] {
+        if let Err(error) = file.commit() {
+            // That they cannot be removed is less than what has failed.
+            there.iter().for_each(|path| drop(fs::remove_file(path)));
+            return Err(failed(path(name))(error));
+        }
+        there.push(path(name));
+    }
+    Ok(())
 }
 
 fn check(config: &ModelConfig) -> Result<(), ConfigError> {
@@ -123,10 +127,10 @@ fn check(config: &ModelConfig) -> Result<(), ConfigError> {
 }
 
 fn write_weights(
-    mut file: File,
+    file: &mut Writer,
     config: &ModelConfig,
     recipe: Recipe,
-    progress: &mut impl FnMut(u64, u64),
+    progress: &mut impl FnMut(u64, u64) -> io::Result<()>,
 ) -> io::Result<()> {
     let tensors = tensors(config);
     file.write_all(&header(&tensors))?;
@@ -142,7 +146,7 @@ fn write_weights(
             let bytes: &[u8] = bytemuck::cast_slice(batch);
             file.write_all(bytes)?;
             written += bytes.len() as u64;
-            progress(written, total);
+            progress(written, total)?;
         }
     }
     Ok(())

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use half::{bf16, f16};
 
+use crate::mapping::Mapping;
+
 /// Where the bytes of tensors lie.
 pub enum Storage {
     /// A file, mapped read-only.
-    Mapped(memmap2::Mmap),
+    Mapped(Mapping),
     /// Part of the program.
     Static(&'static [u8]),
     /// Memory of our own, for what had to be rearranged; words of 8 bytes, so that it is aligned for every element type.

@@ -10,7 +10,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use crate::{Delay, DelayError};
+use crate::error::brief;
+use crate::{AudioConfig, Delay, DelayError, JsonError, ModelConfig};
 
 /// What an id stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub struct Tokenizer {
 pub enum TokenizerError {
     /// The file is not JSON, or a field is not of its type.
     #[error("not a tekken.json: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(#[from] JsonError),
     /// The special ids leave no room for text, or do not hold those that transcription needs.
     #[error("config.default_num_special_tokens is {num_special}: with a vocabulary of {vocab} it must be 34 to {}", vocab.saturating_sub(1))]
     NumSpecial {
@@ -82,7 +83,7 @@ pub enum TokenizerError {
         source: base64::DecodeError,
     },
     /// A special token has an id that is taken or out of bounds.
-    #[error("special token {name:?} has rank {rank}, which is not below {num_special} or is taken")]
+    #[error("special token {:?} has rank {rank}, which is not below {num_special} or is taken", brief(name))]
     SpecialRank {
         /// Its name.
         name: String,
@@ -92,7 +93,7 @@ pub enum TokenizerError {
         num_special: usize,
     },
     /// A special token that transcription needs is not there and its usual id means something else.
-    #[error("there is no special token {name}, and its usual id {id} is {taken:?}")]
+    #[error("there is no special token {name}, and its usual id {id} is {:?}", brief(taken))]
     NoSpecial {
         /// The missing name.
         name: &'static str,
@@ -102,14 +103,24 @@ pub enum TokenizerError {
         taken: String,
     },
     /// The model is not for streaming.
-    #[error("audio.transcription_format is {0:?}: this engine runs only models where it is \"streaming\"")]
+    #[error("audio.transcription_format is {:?}: this engine runs only models where it is \"streaming\"", brief(.0))]
     Format(String),
     /// The default delay is not one that the model knows.
     #[error("audio.transcription_delay_ms: {0}")]
     Delay(#[from] DelayError),
-    /// The padding before the audio is absurd.
-    #[error("audio.streaming_n_left_pad_tokens is {0}: it must be 0 to 256")]
+    /// The padding before the audio is absurd, or too short to begin with.
+    #[error("audio.streaming_n_left_pad_tokens is {0}: it must be 2 to 256")]
     LeftPad(usize),
+    /// The file is of another front-end than the description of the model.
+    #[error("audio.{field} is {value:?}, but the model's description says {expected:?}")]
+    FrontEnd {
+        /// What they disagree on.
+        field: &'static str,
+        /// What the file says.
+        value: f64,
+        /// What the description says.
+        expected: f64,
+    },
 }
 
 #[derive(Deserialize)]
@@ -158,11 +169,50 @@ struct Audio<'a> {
     transcription_format: Cow<'a, str>,
     transcription_delay_ms: u32,
     streaming_n_left_pad_tokens: usize,
+    sampling_rate: Option<f64>,
+    frame_rate: Option<f64>,
+    audio_encoding_config: Encoding,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Encoding {
+    num_mel_bins: Option<f64>,
+    hop_length: Option<f64>,
+    window_size: Option<f64>,
 }
 
 impl Default for Audio<'_> {
     fn default() -> Self {
-        Self { transcription_format: "streaming".into(), transcription_delay_ms: 480, streaming_n_left_pad_tokens: 32 }
+        Self {
+            transcription_format: "streaming".into(),
+            transcription_delay_ms: 480,
+            streaming_n_left_pad_tokens: 32,
+            sampling_rate: None,
+            frame_rate: None,
+            audio_encoding_config: Encoding::default(),
+        }
+    }
+}
+
+impl Audio<'_> {
+    /// Whether what the file says of the front-end is what the description says.
+    fn agrees(&self, described: &AudioConfig) -> Result<(), TokenizerError> {
+        let &AudioConfig { sample_rate, mel_bins, hop, window, samples_per_token, .. } = described;
+        let encoding = &self.audio_encoding_config;
+        let fields = [
+            ("sampling_rate", self.sampling_rate, sample_rate as f64),
+            ("frame_rate", self.frame_rate, sample_rate as f64 / samples_per_token as f64),
+            ("audio_encoding_config.num_mel_bins", encoding.num_mel_bins, mel_bins as f64),
+            ("audio_encoding_config.hop_length", encoding.hop_length, hop as f64),
+            ("audio_encoding_config.window_size", encoding.window_size, window as f64),
+        ];
+        for (field, value, expected) in fields {
+            if let Some(value) = value.filter(|value| *value != expected) {
+                return Err(TokenizerError::FrontEnd { field, value, expected });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -172,18 +222,32 @@ impl Tokenizer {
     /// # Errors
     /// When the file does not describe all these ids, or describes them twice.
     pub fn from_json(json: &[u8], vocab: usize) -> Result<Self, TokenizerError> {
-        let file: File<'_> = serde_json::from_slice(json)?;
+        Self::of_file(&serde_json::from_slice(json).map_err(JsonError)?, vocab)
+    }
+
+    /// The same, for the model that `config` describes.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_json`], and when the file is of another front-end.
+    pub fn for_model(json: &[u8], config: &ModelConfig) -> Result<Self, TokenizerError> {
+        let file: File<'_> = serde_json::from_slice(json).map_err(JsonError)?;
+        file.audio.agrees(&config.audio)?;
+        Self::of_file(&file, config.vocab)
+    }
+
+    fn of_file(file: &File<'_>, vocab: usize) -> Result<Self, TokenizerError> {
         let num_special = file.config.default_num_special_tokens;
         if num_special < 34 || num_special >= vocab {
             return Err(TokenizerError::NumSpecial { num_special, vocab });
         }
         let specials = Specials::new(&file.special_tokens, num_special)?;
         let (text, ends) = join(&file.vocab, vocab - num_special)?;
-        let Audio { transcription_format, transcription_delay_ms, streaming_n_left_pad_tokens } = file.audio;
+        let &Audio { ref transcription_format, transcription_delay_ms, streaming_n_left_pad_tokens, .. } = &file.audio;
         if transcription_format != "streaming" {
-            return Err(TokenizerError::Format(transcription_format.into_owned()));
+            return Err(TokenizerError::Format(transcription_format.clone().into_owned()));
         }
-        if streaming_n_left_pad_tokens > 256 {
+        // The last of them is heard with the audio, and one before it has the first id.
+        if !(2..=256).contains(&streaming_n_left_pad_tokens) {
             return Err(TokenizerError::LeftPad(streaming_n_left_pad_tokens));
         }
         Ok(Self {
@@ -338,6 +402,19 @@ mod tests {
     }
 
     #[test]
+    fn refuses_the_file_of_another_front_end() {
+        let said = |audio: &str| {
+            let config = ModelConfig { vocab: 36, ..ModelConfig::released() };
+            Tokenizer::for_model(file(AB, "", audio).as_bytes(), &config).map_err(|e| e.to_string())
+        };
+        said(r#""sampling_rate":16000,"frame_rate":12.5,"audio_encoding_config":{"hop_length":160}"#).unwrap();
+        let wrong = "audio.sampling_rate is 8000.0, but the model's description says 16000.0";
+        assert_eq!(said(r#""sampling_rate":8000"#).unwrap_err(), wrong);
+        let wrong = "audio.audio_encoding_config.window_size is 512.0, but the model's description says 400.0";
+        assert_eq!(said(r#""audio_encoding_config":{"window_size":512}"#).unwrap_err(), wrong);
+    }
+
+    #[test]
     fn says_what_is_wrong() {
         let twice = r#"{"rank":0,"token_bytes":"YQ=="},{"rank":0,"token_bytes":"YQ=="}"#;
         let cases = [
@@ -358,6 +435,14 @@ mod tests {
             (
                 file(AB, "", r#""streaming_n_left_pad_tokens":4000000000"#),
                 "audio.streaming_n_left_pad_tokens is 4000000000",
+            ),
+            (
+                file(AB, "", r#""streaming_n_left_pad_tokens":0"#),
+                "audio.streaming_n_left_pad_tokens is 0: it must be 2",
+            ),
+            (
+                file(AB, "", r#""streaming_n_left_pad_tokens":1"#),
+                "audio.streaming_n_left_pad_tokens is 1: it must be 2",
             ),
             (
                 file(AB, "", "").replace("34", "36"),

@@ -63,6 +63,95 @@ fn files_that_are_not_there() {
 }
 
 #[test]
+#[cfg(unix)]
+fn files_that_cannot_be_reached() {
+    for name in ["params.json", "tekken.json", WEIGHTS] {
+        // A link to itself: it is there, and cannot be opened.
+        let said = after(|dir| {
+            fs::remove_file(dir.join(name)).unwrap();
+            std::os::unix::fs::symlink(name, dir.join(name)).unwrap();
+        });
+        has(&said, &format!("{name}: Too many levels of symbolic links"));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("config.json", dir.path().join("config.json")).unwrap();
+    has(&said(dir.path()), "config.json: Too many levels of symbolic links");
+    has(&said(&dir.path().join("config.json")), "config.json: Too many levels of symbolic links");
+}
+
+#[test]
+fn files_larger_than_any_of_their_kind() {
+    let grow = |name: &'static str, bytes: u64| {
+        after(move |dir| fs::File::options().write(true).open(dir.join(name)).unwrap().set_len(bytes).unwrap())
+    };
+    has(
+        &grow("params.json", 240 << 20),
+        "params.json: 251658240 bytes are more than the 1048576 that such a file can have",
+    );
+    has(&grow("tekken.json", 1 << 40), "tekken.json: 1099511627776 bytes are more than the 67108864 that");
+    let dir = hf();
+    let index = dir.path().join("model.safetensors.index.json");
+    fs::rename(dir.path().join("model.safetensors"), &index).unwrap();
+    fs::File::options().write(true).open(&index).unwrap().set_len(5 << 20).unwrap();
+    has(&said(dir.path()), "5242880 bytes are more than the 4194304 that");
+    has(
+        &after(|dir| fs::write(dir.join(WEIGHTS), [&(5u64 << 20).to_le_bytes()[..], &[0; 64]].concat()).unwrap()),
+        "not a safetensors file: its header would have 5242880 bytes",
+    );
+}
+
+/// However much a file says, a message is a short line.
+#[test]
+fn names_of_any_length_are_told_in_short() {
+    let long: &'static str = "x\u{1b}[31m\n".repeat(20_000).leak();
+    let norm = "layers.1.ffn_norm.weight";
+    let short = |said: String, part: &str| {
+        has(&said, part);
+        assert!(said.len() < 600 && !said.contains(char::is_control), "{} bytes: {said:.800}", said.len());
+    };
+    let header = |change: &dyn Fn(&mut Parts)| after_parts(change);
+    let renamed = |parts: &mut Parts| {
+        let info = parts.header[norm].clone();
+        parts.header.insert(long.to_owned(), info);
+    };
+    // Two tensors on one place are refused with the header.
+    header(&renamed);
+    let added = |info: serde_json::Value, data: &'static [u8]| {
+        after_parts(move |parts| {
+            let (start, end) = (parts.data.len(), parts.data.len() + data.len());
+            parts.data.extend_from_slice(data);
+            let mut info = info;
+            info["data_offsets"] = json!([start, end]);
+            parts.header.insert(long.to_owned(), info);
+        })
+    };
+    short(added(json!({"dtype": "BF16", "shape": [2]}), &[0; 4]), "has no place in this model");
+    short(added(json!({"dtype": "I16", "shape": [2]}), &[0; 4]), "is stored as I16");
+    short(header(&|parts| parts.header[norm]["dtype"] = json!(long)), "not a safetensors header: unknown variant");
+    short(header(&|parts| parts.header[norm]["shape"] = json!(long)), "not a safetensors header: invalid type");
+    let ones: Vec<u64> = std::iter::repeat_n(1, 50_000).chain([96]).collect();
+    short(header(&|parts| parts.header[norm]["shape"] = json!(ones)), "ffn_norm.weight: expected [96], file has [1, 1");
+    let tekken = |change: &dyn Fn(&mut serde_json::Value)| {
+        after(|dir| {
+            let mut json = serde_json::from_slice(&fs::read(dir.join("tekken.json")).unwrap()).unwrap();
+            change(&mut json);
+            fs::write(dir.join("tekken.json"), json.to_string()).unwrap();
+        })
+    };
+    short(tekken(&|json| json["special_tokens"][0] = json!({"rank": 9999, "token_str": long})), "special token");
+    short(tekken(&|json| json["special_tokens"][32]["token_str"] = json!(long)), "there is no special token");
+    short(tekken(&|json| json["audio"]["transcription_format"] = json!(long)), "audio.transcription_format is");
+    short(tekken(&|json| json["vocab"] = json!(long)), "not a tekken.json: invalid type");
+    for name in [long.replace(char::is_control, ""), "../".repeat(30_000)] {
+        let dir = hf();
+        fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+        let index = json!({"weight_map": {"x": name}}).to_string();
+        fs::write(dir.path().join("model.safetensors.index.json"), index).unwrap();
+        short(said(dir.path()), "is not a file of this folder");
+    }
+}
+
+#[test]
 fn files_that_are_something_else() {
     for name in ["params.json", "tekken.json", WEIGHTS] {
         let file = |content: &[u8]| after(|dir| fs::write(dir.join(name), content).unwrap());
@@ -160,7 +249,17 @@ fn descriptions_that_make_no_sense() {
     has(&field("\"n_kv_heads\": 2", "\"n_kv_heads\": 4"), "decoder.kv_heads is 4: it must divide");
     has(&field("\"vocab_size\": 1536", "\"vocab_size\": 4294967296"), "vocab is 4294967296: ");
     has(&field("\"vocab_size\": 1536", "\"vocab_size\": 1601"), "vocab has 600 entries, the model writes 601");
-    has(&field("\"rope_theta\": 1000000.0", "\"rope_theta\": 0"), "decoder.rope_theta is 0: ");
+    has(&field("\"rope_theta\": 1000000.0", "\"rope_theta\": 0"), "decoder.rope_theta is 0.0: ");
+    has(&field("\"sampling_rate\": 16000", "\"sampling_rate\": 8000"), "audio_encoding_args.sampling_rate is 8000: ");
+    has(&field("\"window_size\": 400", "\"window_size\": 2881"), "audio.window is 2881: it must be 160 to 2880");
+    has(
+        &field("\"window_size\": 400", "\"window_size\": 512"),
+        "tekken.json: audio.audio_encoding_config.window_size is 400.0, but",
+    );
+    has(
+        &field("  \"sliding_window\": 20,\n", ""),
+        "params.json: sliding_window is missing, and every result depends on it",
+    );
     has(&field("\"causal\": true", "\"causal\": false"), "causal is false: ");
 }
 

@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::ErrorKind;
 
 use voxtral_model::{Kind, Model, ModelConfig, ModelError, Recipe, write_synthetic};
 
@@ -34,7 +35,11 @@ fn on_disk_and_in_memory_are_the_same() {
     let folder = dir.path().join("made/for/this");
     let config = tiny();
     let mut last = (0, 0);
-    write_synthetic(&folder, &config, 5, |written, total| last = (written, total)).unwrap();
+    write_synthetic(&folder, &config, 5, |written, total| {
+        last = (written, total);
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(last, (2 * config.parameters(), 2 * config.parameters()));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
 
@@ -47,7 +52,7 @@ fn on_disk_and_in_memory_are_the_same() {
     assert!(differ, "another seed gives other values");
     assert!(matches!(memory.tokenizer.kind(1256), Kind::Text(text) if text.starts_with(b" ")));
 
-    let again = write_synthetic(&folder, &config, 5, |_, _| {}).unwrap_err();
+    let again = write_synthetic(&folder, &config, 5, |_, _| Ok(())).unwrap_err();
     assert!(matches!(again, ModelError::Exists { .. }), "{again}");
 }
 
@@ -78,28 +83,57 @@ fn one_thread_makes_the_same_values_as_many() {
 #[test]
 fn nothing_stays_of_what_cannot_be_written() {
     let dir = tempfile::tempdir().unwrap();
-    // A folder in the way of the weights' temporary file.
-    fs::create_dir(dir.path().join("consolidated.safetensors.partial")).unwrap();
-    let said = write_synthetic(dir.path(), &tiny(), 0, |_, _| {}).unwrap_err().to_string();
-    assert!(said.contains("consolidated.safetensors.partial: "), "{said}");
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let said =
+        write_synthetic(dir.path(), &tiny(), 0, |_, _| Err(ErrorKind::Interrupted.into())).unwrap_err().to_string();
+    assert!(said.ends_with("consolidated.safetensors: operation interrupted"), "{said}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 
-    #[cfg(target_os = "linux")]
-    {
-        let full = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/dev/full", full.path().join("consolidated.safetensors.partial")).unwrap();
-        let said = write_synthetic(full.path(), &tiny(), 0, |_, _| {}).unwrap_err().to_string();
-        assert!(said.contains("consolidated.safetensors.partial: No space left on device"), "{said}");
-        assert_eq!(fs::read_dir(full.path()).unwrap().count(), 0);
-    }
+    // What comes in the way of the last file takes the others back.
+    let path = dir.path().join("consolidated.safetensors");
+    let in_the_way = |_, _| fs::write(&path, "another's");
+    let said = write_synthetic(dir.path(), &tiny(), 0, in_the_way).unwrap_err();
+    assert!(matches!(&said, ModelError::Exists { path: p } if *p == path), "{said}");
+    assert_eq!((fs::read_dir(dir.path()).unwrap().count(), fs::read(&path).unwrap()), (1, b"another's".to_vec()));
 
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    let said = write_synthetic(&file.join("folder"), &tiny(), 0, |_, _| {}).unwrap_err().to_string();
+    let said = write_synthetic(&file.join("folder"), &tiny(), 0, |_, _| Ok(())).unwrap_err().to_string();
     assert!(said.contains("folder: "), "{said}");
 
     let mut config = tiny();
     config.vocab = 1255;
     let said = Model::synthetic(&config, 0).unwrap_err().to_string();
     assert_eq!(said, "vocab is 1255: it must be 1256 to 1048576");
+}
+
+/// Two that began before either had a file in place, and who left a link at a name that might have been the temporary one.
+#[test]
+fn of_several_at_once_one_is_written_whole() {
+    let (dir, config) = (tempfile::tempdir().unwrap(), tiny());
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("victim", dir.path().join("consolidated.safetensors.partial")).unwrap();
+    let all_began = std::sync::Barrier::new(3);
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let run = |seed: u64| {
+            let (dir, config, all_began) = (dir.path(), &config, &all_began);
+            let mut first = true;
+            scope.spawn(move || {
+                write_synthetic(dir, config, seed, |_, _| {
+                    if std::mem::take(&mut first) {
+                        all_began.wait();
+                    }
+                    Ok(())
+                })
+            })
+        };
+        let running = [1, 2, 3].map(run);
+        running.map(|thread| thread.join().unwrap()).into()
+    });
+    let winners: Vec<u64> = (1..).zip(&outcomes).filter(|(_, outcome)| outcome.is_ok()).map(|(seed, _)| seed).collect();
+    let lost = outcomes.iter().filter(|outcome| matches!(outcome, Err(ModelError::Exists { .. }))).count();
+    assert_eq!((winners.len(), lost), (1, 2), "{outcomes:?}");
+    let written = Model::open(dir.path()).unwrap();
+    assert_same(&written.weights, &Model::synthetic(&config, winners[0]).unwrap().weights);
+    fs::remove_file(dir.path().join("consolidated.safetensors.partial")).unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
 }

@@ -339,7 +339,11 @@ fn shards_that_are_not_there() {
 fn outputs_that_cannot_be_written() {
     let run = |label, path: &str, says: &[&str]| fails(label, &["samples/digits.wav", "-o", path], b"", says);
     run("no folder", "no/folder/out", &["cannot write to no/folder/out: No such file or directory (os error 2)\n"]);
-    run("a file for a folder", "samples/digits.wav/out", &["cannot write to samples/digits.wav/out: not a directory"]);
+    run(
+        "a file for a folder",
+        "samples/digits.wav/out",
+        &["cannot write to samples/digits.wav/out: Not a directory (os error 20)\n"],
+    );
     run("a folder", "samples", &["cannot write to samples: is a directory"]);
     if Path::new("/dev/full").exists() {
         run("full", "/dev/full", &["cannot write to /dev/full: No space left"]);
@@ -390,6 +394,91 @@ fn a_file_is_replaced_when_all_is_well_and_only_then() {
         assert_eq!(fs::read_to_string(&target).unwrap(), format!("{DIGITS}\n"));
         assert!(out.is_symlink(), "what a link leads to is replaced, not the link");
     }
+}
+
+/// Runs the program by a line of the shell, in which "$@" is the program with `args`.
+#[cfg(unix)]
+fn by_shell(line: &str, args: &[&str]) -> std::process::Output {
+    let mut shell = std::process::Command::new("sh");
+    shell.current_dir(root()).env_remove("VOXTRAL_MODEL").env("CUDA_VISIBLE_DEVICES", "-1");
+    shell.args(["-c", line, "sh", env!("CARGO_BIN_EXE_voxtral")]).args(args).output().unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn standard_output_that_takes_nothing_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("a.json");
+    fs::write(&json, json_of(&["samples/digits.wav"], "").to_string()).unwrap();
+    let json = json.to_str().unwrap();
+    let commands: [&[&str]; 5] = [
+        &["--silent", "samples/digits.wav"],
+        &["--silent", "--format", "json", "samples/digits.wav"],
+        &["bench", "--backend", "cpu", "--repeat", "1"],
+        &["compare", json, json],
+        &["doctor", "--backend", "cpu"],
+    ];
+    for args in commands {
+        for nowhere in [">&-", "1</dev/null"] {
+            let run = by_shell(&format!("exec \"$@\" {nowhere}"), args);
+            let line = String::from_utf8(run.stderr).unwrap();
+            assert_eq!(run.status.code(), Some(1), "{args:?} {nowhere}: {line}");
+            let says = "voxtral: cannot write to standard output: it is closed, or not open for writing\n";
+            assert_eq!(line, says, "{args:?} {nowhere}");
+        }
+        // Who wants nothing gets nothing; some programs open it for reading, too.
+        for nothing in [">/dev/null", "1<>/dev/null"] {
+            let run = by_shell(&format!("exec \"$@\" {nothing}"), args);
+            assert_eq!(run.status.code(), Some(0), "{args:?} {nothing}: {}", String::from_utf8_lossy(&run.stderr));
+        }
+    }
+    // What is not written to is not asked for.
+    let out = dir.path().join("out.txt");
+    let run = by_shell("exec \"$@\" >&-", &["--silent", "samples/digits.wav", "-o", out.to_str().unwrap()]);
+    assert_eq!((run.status.code(), fs::read_to_string(&out).unwrap()), (Some(0), format!("{DIGITS}\n")));
+}
+
+/// Past `ulimit -f`. What cannot be written whole leaves nothing behind.
+#[test]
+#[cfg(unix)]
+fn a_limit_on_the_size_of_files_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let limited = |line: &str, args: &[&str], says: &str| {
+        let run = by_shell(line, args);
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert_eq!(run.status.code(), Some(1), "{args:?}: {:?}, {said}", run.status);
+        assert_eq!(said, format!("voxtral: {says}: File too large (os error 27)\n"));
+    };
+    let (out, model) = (path("out.txt"), path("model"));
+    let transcribe = ["--silent", "samples/digits.wav"];
+    let none = "ulimit -f 0; exec \"$@\"";
+    limited(none, &[&transcribe[..], &["-o", &out]].concat(), &format!("cannot write to {out}"));
+    assert!(names(&dir).is_empty(), "{:?}", names(&dir));
+    limited(&format!("{none} >'{out}'"), &transcribe, "cannot write to standard output");
+    fs::remove_file(&out).unwrap();
+    let weights = Path::new(&model).join("consolidated.safetensors");
+    let synth = ["synth-model", "--out", &model, "--size", "small"];
+    limited("ulimit -f 4000; exec \"$@\"", &synth, weights.to_str().unwrap());
+    assert_eq!(fs::read_dir(&model).unwrap().count(), 0);
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_takes_an_unfinished_model_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut program = program();
+    let mut running =
+        program.args(["synth-model", "--out"]).arg(dir.path()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while names(&dir).is_empty() {
+        assert!(std::time::Instant::now() < deadline, "it does not begin");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let killed = std::process::Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(running.wait().unwrap().code(), Some(130));
+    assert!(names(&dir).is_empty(), "{:?}", names(&dir));
 }
 
 #[test]

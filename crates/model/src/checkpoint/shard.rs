@@ -8,7 +8,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use super::{DType, Storage, Tensor};
-use crate::{ModelError, files::broken};
+use crate::{JsonError, ModelError, files::broken};
 
 const LENGTH_BYTES: usize = 8;
 /// The released header has 92 kB. A limit keeps a file that is something else from being parsed by the gigabyte.
@@ -58,8 +58,8 @@ pub(super) fn entries(path: &Arc<Path>, storage: &Arc<Storage>) -> Result<Vec<En
         return Err(broken(path, format!("cut short: the header has {length} bytes, {} are there", rest.len())));
     };
     // Parsing also checks that the tensors lie side by side without gaps and are as long as their shapes say.
-    let header: Metadata =
-        serde_json::from_slice(header).map_err(|e| broken(path, format!("not a safetensors header: {e}")))?;
+    let header: Metadata = serde_json::from_slice(header)
+        .map_err(|e| broken(path, format!("not a safetensors header: {}", JsonError(e))))?;
     if header.data_len() > data.len() {
         let what = format!("cut short: the tensors have {} bytes, {} are there", header.data_len(), data.len());
         return Err(broken(path, what));
