@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use common::{Call, Fake};
+use common::{Call, Fake, Hook};
 use voxtral_engine::{AudioIn, Engine, EngineOptions, Event, SessionOptions};
 use voxtral_model::{Delay, StreamId};
 
@@ -103,17 +103,19 @@ fn recordings_have_whole_calls_where_nobody_is_live() {
 #[test]
 fn hundreds_of_live_sessions_take_turns() {
     let model = voxtral_digits::model();
-    let fake = Fake::new(&model, u64::MAX, Arc::new(|_: &Call| Ok(())));
+    let gate = Arc::new(Mutex::new(()));
+    let fake = Fake::new(&model, u64::MAX, waits_at(&gate));
     let calls = fake.calls();
     let engine = Engine::new(&model, Box::new(fake), EngineOptions::default()).unwrap();
     engine.prewarm(&[Delay::from_ms(480).unwrap()]).unwrap();
+    let held = gate.lock().unwrap();
     let sessions: Vec<_> = (0..300).map(|_| engine.session(live()).unwrap().split()).collect();
     assert_eq!(engine.counters().sessions, 300);
     for _ in 0..20 {
         sessions.iter().for_each(|(audio, _)| audio.push_samples(&[0.1; TOKEN]).unwrap());
     }
     let (audio, events): (Vec<_>, Vec<_>) = sessions.into_iter().unzip();
-    drop(audio);
+    drop((audio, held));
     for events in events {
         let tokens = events.filter(|event| matches!(event, Ok(Event::Token(_)))).count();
         assert_eq!(tokens, 20 + 10);
@@ -140,21 +142,38 @@ impl Wake for Woken {
     }
 }
 
+impl Woken {
+    fn times(&self) -> u32 {
+        *self.0.lock().unwrap()
+    }
+
+    /// Who is woken may have seen what for before.
+    fn wait_for_once(&self) {
+        while self.times() == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(self.times(), 1);
+    }
+}
+
+/// The engine waits at the gate with every call that encodes what is not the template's.
+fn waits_at(gate: &Arc<Mutex<()>>) -> Hook {
+    let gate = Arc::clone(gate);
+    Arc::new(move |call: &Call| {
+        if matches!(call, Call::Encode(spans) if spans[0].0.0 > 0) {
+            drop(gate.lock().unwrap());
+        }
+        Ok(())
+    })
+}
+
 /// Callers that must not wait are told when there is something for them.
 #[test]
 fn readers_and_writers_need_not_wait() {
     let model = voxtral_digits::model();
     let gate = Arc::new(Mutex::new(()));
-    let closed = Arc::clone(&gate);
-    // The engine waits at the gate with the first token that is not the template's.
-    let hook = move |call: &Call| {
-        if matches!(call, Call::Encode(spans) if spans[0].0.0 > 0) {
-            drop(closed.lock().unwrap());
-        }
-        Ok(())
-    };
-    let engine = Engine::new(&model, Box::new(Fake::new(&model, u64::MAX, Arc::new(hook))), EngineOptions::default());
-    let engine = engine.unwrap();
+    let fake = Fake::new(&model, u64::MAX, waits_at(&gate));
+    let engine = Engine::new(&model, Box::new(fake), EngineOptions::default()).unwrap();
     engine.prewarm(&[Delay::from_ms(480).unwrap()]).unwrap();
     let (audio, mut events) = engine.session(live()).unwrap().split();
     let (reader, writer) = (Arc::new(Woken::default()), Arc::new(Woken::default()));
@@ -168,14 +187,14 @@ fn readers_and_writers_need_not_wait() {
     assert!((160_000..600_000).contains(&taken), "{taken}");
     assert_eq!(audio.push_timeout(&minute, Duration::ZERO).unwrap(), 0);
     assert!(audio.poll_push(&mut Context::from_waker(&wakers[1]), &minute).is_pending());
-    assert_eq!((*reader.0.lock().unwrap(), *writer.0.lock().unwrap()), (0, 0));
+    assert_eq!((reader.times(), writer.times()), (0, 0));
     drop(held);
     let Some(Ok(Event::Token(_))) = events.next() else { panic!("a token") };
-    assert!(*reader.0.lock().unwrap() == 1);
+    reader.wait_for_once();
     drop(audio);
     while let Poll::Ready(Some(event)) = events.next_timeout(Duration::from_secs(60)) {
         event.unwrap();
     }
-    assert_eq!(*writer.0.lock().unwrap(), 1);
+    writer.wait_for_once();
     assert!(matches!(events.next_timeout(Duration::ZERO), Poll::Ready(None)));
 }
