@@ -1,6 +1,7 @@
 //! One input from its first sample to its last word.
 
 use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::time::Duration;
 
 use voxtral_audio::{Error as AudioError, SAMPLE_RATE};
 use voxtral_engine::{AudioIn, Decoding, EngineError, Event, Events, SessionOptions, Summary};
@@ -22,6 +23,9 @@ pub struct Options {
     pub stop_at_eos: bool,
     /// Tokens of live audio (80 ms each) that are encoded at once; 1 if none. More is less work, and later text.
     pub interval: Option<usize>,
+    /// How long the audio is expected to be where nobody knows: memory for so much is promised. What the [`Config`](crate::Config)
+    /// says if none.
+    pub expected: Option<Duration>,
     /// What ends the audio from elsewhere.
     pub stop: Option<Stop>,
 }
@@ -63,7 +67,7 @@ impl Voxtral {
             stop_at_eos: options.stop_at_eos,
             live,
             interval: if live { options.interval.unwrap_or(1) } else { usize::MAX },
-            samples,
+            samples: samples.or_else(|| Some((options.expected?.as_secs_f64() * f64::from(SAMPLE_RATE)) as u64)),
         }
     }
 }

@@ -70,9 +70,12 @@ fn measure(voxtral: &Voxtral, args: &Bench, sessions: usize, recording: &Recordi
     let timeline = Timeline::new(schedule(voxtral), &voxtral.model().config.audio);
     let wanted = timeline.tokens(before)..timeline.tokens(before + measured);
 
+    // Each is promised memory for all that it will hear.
+    let expected = STEP * (before + measured) as u32;
+    let options = Options { expected: Some(expected), ..Options::default() };
     let (mut streams, mut events) = (Vec::new(), Vec::new());
     for number in 0..sessions {
-        let (audio, of_it) = voxtral.session(&Options::default())?.split();
+        let (audio, of_it) = voxtral.session(&options)?.split();
         streams.push(Stream::new(number, sessions, audio, recording));
         events.push(of_it);
     }
@@ -113,6 +116,7 @@ fn measure(voxtral: &Voxtral, args: &Bench, sessions: usize, recording: &Recordi
         sessions: sessions as u64,
         minutes: args.minutes,
         seconds: decimals(window.time.as_secs_f64()),
+        expected_s: decimals(expected.as_secs_f64()),
         tokens: late.len() as u64,
         tokens_lost: came.iter().map(|came| all.abs_diff(came.tokens) as u64).sum(),
         late_ms: Percentiles::of(late),

@@ -98,6 +98,8 @@ pub(super) struct Capacity {
     pub minutes: f64,
     /// That were measured.
     pub seconds: f64,
+    /// Length of audio that each was admitted for.
+    pub expected_s: f64,
     pub tokens: u64,
     /// Of all tokens of the sessions, those that did not come.
     pub tokens_lost: u64,
@@ -266,6 +268,7 @@ impl Report {
             ("audio", capacity.audio.clone()),
             ("sessions", capacity.sessions.to_string()),
             ("minutes", capacity.minutes.to_string()),
+            ("expected_s", capacity.expected_s.to_string()),
             ("seconds", capacity.seconds.to_string()),
             ("tokens", capacity.tokens.to_string()),
             ("tokens_lost", capacity.tokens_lost.to_string()),
@@ -363,12 +366,13 @@ impl Figures {
 
 impl Capacity {
     fn write_table(&self, out: &mut String) -> std::fmt::Result {
-        let Self { audio, sessions, minutes, seconds, tokens, tokens_lost, busy, .. } = self;
+        let Self { audio, sessions, minutes, seconds, expected_s, tokens, tokens_lost, busy, .. } = self;
         let Percentiles { p50, p90, p99, max } = self.late_ms;
         writeln!(
             out,
             "\n  {audio}, repeated: {sessions} live sessions, {minutes} minutes heard before, {seconds:.1} s measured"
         )?;
+        writeln!(out, "  admitted    for {expected_s:.0} s of audio each")?;
         writeln!(
             out,
             "  late        p50 {p50:.1}, p90 {p90:.1}, p99 {p99:.1}, at most {max:.1} ms after their audio was due"

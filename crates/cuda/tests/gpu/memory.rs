@@ -365,16 +365,12 @@ fn exhausted(gpu: &Gpu) -> Result<(), String> {
 }
 
 fn too_large(gpu: &Gpu) -> Result<(), String> {
-    let mut config = ModelConfig::released();
-    config.decoder.layers = 1;
-    config.encoder.layers = 1;
-    (config.vocab, config.decoder.ffn_dim, config.encoder.ffn_dim) = (1296, 64, 64);
-    config.decoder.window = 1 << 20;
-    (config.decoder.heads, config.decoder.kv_heads) = (1024, 64);
-    let model = Model::synthetic(&config, 0).map_err(words)?;
+    let model = voxtral_digits::model();
+    let taken = take_all(gpu, 8 << 20);
     let before = gpu.free()?;
     let refused = CudaBackend::new(&model, &CudaOptions::default(), &mut |_, _| ()).err();
     let after = gpu.free()?;
+    drop(taken);
     match refused {
         Some(BackendError::OutOfMemory { needed, free, .. }) if needed > free && before == after => Ok(()),
         other => Err(format!("{other:?}; {before} bytes were free, {after} are")),
