@@ -66,6 +66,19 @@ mapfile -t sixteen < <(yes "$work/10.wav" | head -n 16)
 must last 1 stats -d "$work/full" --decode sequential --jobs 16 "${sixteen[@]}"
 must stats -d "$work/guessable" "$work/3600.wav"
 
+# As many live streams as a card of 80 GB, or of 140 GB, has memory for, with five minutes of context each and with one, and beside recordings.
+gpu_gb=$("$voxtral" doctor --json --backend cuda | python3 -c '
+import json, sys
+print(max(check["facts"].get("total_bytes", 0) for check in json.load(sys.stdin)["checks"] if check["name"] == "gpu") // 10**9)')
+live() { "$voxtral" bench -d "$work/full" --backend cuda --live --seconds 20 "$@" "$speech" | tail -n 7; }
+if ((gpu_gb > 70)); then
+    step 'live streams: how late'
+    if ((gpu_gb > 130)); then five=200 one=400; else five=110 one=200; fi
+    must live --sessions $five --minutes 5
+    must live --sessions $one --minutes 1
+    must live --sessions 50 --minutes 1 --files 8
+fi
+
 step 'kernels that the driver compiles'
 VOXTRAL_FORCE_PTX=1 must "$tests"
 VOXTRAL_FORCE_PTX=1 must "$tests" --bench-only passes

@@ -13,7 +13,7 @@ pub struct About {
     pub model: String,
     /// `cpu` or `cuda`.
     pub backend: String,
-    /// The processor or GPU, by its own name.
+    /// The CPU or GPU, by its own name.
     pub device: String,
     /// The input, as the user gave it; `-` for standard input.
     pub path: String,
