@@ -133,6 +133,48 @@ fn hundreds_of_live_sessions_take_turns() {
     assert!(counters.rounds > 0 && counters.decoded_rows >= 300 * 30 && counters.encoded_tokens >= 300 * 30);
 }
 
+/// Sessions that are left while a call is under way, after it was known what they have due and before it is their turn.
+#[test]
+fn sessions_that_are_left_in_the_middle_of_a_round_hold_up_nobody() {
+    let model = voxtral_digits::model();
+    let (gate, leaving) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(Vec::new())));
+    let (waits, leave) = (waits_at(&gate), Arc::clone(&leaving));
+    let hook = move |call: &Call| {
+        waits(call)?;
+        let tokens: usize = spans(call).iter().map(|span| span.1).sum();
+        if matches!(call, Call::Encode(_)) && tokens == common::ENCODE_TOKENS {
+            leave.lock().unwrap().clear();
+        }
+        Ok(())
+    };
+    let fake = Fake::new(&model, u64::MAX, Arc::new(hook));
+    let engine = Engine::new(&model, Box::new(fake), EngineOptions::default()).unwrap();
+    engine.prewarm(&[Delay::from_ms(480).unwrap()]).unwrap();
+    let held = gate.lock().unwrap();
+    for _ in 0..2 * common::ENCODE_TOKENS {
+        let (audio, events) = engine.session(live()).unwrap().split();
+        audio.push_samples(&[0.1; TOKEN]).unwrap();
+        leaving.lock().unwrap().push((audio, events));
+    }
+    drop(held);
+    let (audio, mut events) = engine.session(live()).unwrap().split();
+    audio.finish();
+    loop {
+        match events.next_timeout(Duration::from_secs(60)) {
+            Poll::Ready(event) => match event.expect("a last event").unwrap() {
+                Event::Done(_) => break,
+                _ => continue,
+            },
+            // The engine cannot be dropped if its thread hangs: the process ends.
+            Poll::Pending => {
+                eprintln!("the engine hangs");
+                std::process::abort();
+            }
+        }
+    }
+    assert!(leaving.lock().unwrap().is_empty(), "no call was full");
+}
+
 #[derive(Default)]
 struct Woken(Mutex<u32>);
 
