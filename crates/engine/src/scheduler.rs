@@ -12,8 +12,8 @@ use voxtral_model::{Backend, BackendError, DecodeSpan, EncodeSpan, MAX_DECODE_RO
 
 use crate::contained::Contained;
 use crate::decoding::Pace;
-use crate::engine::{Inbox, Request};
 use crate::front_end::ModelParts;
+use crate::inbox::{Inbox, Request};
 use crate::port::Seat;
 use crate::running::Running;
 use crate::session::SessionOptions;
@@ -152,7 +152,7 @@ impl Scheduler {
             self.warm_up();
             return true;
         }
-        if !self.running.iter().any(|session| session.live) {
+        if !self.somebody_is_live() {
             let encoded = self.encode(false);
             return self.decode(false) || encoded;
         }
@@ -180,10 +180,13 @@ impl Scheduler {
         }
     }
 
+    fn somebody_is_live(&self) -> bool {
+        self.running.iter().any(|session| session.live)
+    }
+
     /// The most tokens or rows of a call for such sessions.
     fn most(&self, live: bool, whole: usize) -> usize {
-        let waited_for = !live && self.running.iter().any(|session| session.live);
-        if waited_for { whole.min(BACKGROUND_TOKENS) } else { whole }
+        if !live && self.somebody_is_live() { whole.min(BACKGROUND_TOKENS) } else { whole }
     }
 
     /// Sessions and what they have due, where that is anything. It is asked once in a round: a reader may leave at any time, and then
@@ -255,8 +258,8 @@ impl Scheduler {
         later
     }
 
-    /// Decodes the positions that are due in live sessions, or in recordings: each live one has a pass, of others as many as one call takes.
-    /// False when there were none.
+    /// Decodes the positions that are due in live sessions, or in recordings: each live one has a pass, of others as many as one call
+    /// takes. False when there were none.
     fn decode(&mut self, live: bool) -> bool {
         let most = self.most(live, MAX_DECODE_ROWS);
         let mut due = self.due(live, Running::due_positions);
