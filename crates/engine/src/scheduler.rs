@@ -12,8 +12,8 @@ use voxtral_model::{Backend, BackendError, DecodeSpan, EncodeSpan, MAX_DECODE_RO
 
 use crate::contained::Contained;
 use crate::decoding::Pace;
-use crate::engine::{Inbox, Request};
 use crate::front_end::ModelParts;
+use crate::inbox::{Inbox, Request};
 use crate::port::Seat;
 use crate::running::Running;
 use crate::session::SessionOptions;
@@ -43,8 +43,8 @@ pub(crate) struct Scheduler {
     running: Vec<Running>,
     templates: Templates,
     pace: Pace,
-    /// Calls made; a session remembers the one that it last had a part in.
-    turn: u64,
+    /// Calls made; a session remembers the one that it last had a part in, and those that have waited longest go first.
+    calls: u64,
     /// Whether it is the recordings' turn to be decoded.
     decode_next: bool,
 }
@@ -71,7 +71,7 @@ impl Scheduler {
             running: Vec::new(),
             templates: Templates::default(),
             pace: Pace::new(),
-            turn: 0,
+            calls: 0,
             decode_next: false,
         }
     }
@@ -152,7 +152,7 @@ impl Scheduler {
             self.warm_up();
             return true;
         }
-        if !self.running.iter().any(|session| session.live) {
+        if !self.somebody_is_live() {
             let encoded = self.encode(false);
             return self.decode(false) || encoded;
         }
@@ -180,20 +180,28 @@ impl Scheduler {
         }
     }
 
+    fn somebody_is_live(&self) -> bool {
+        self.running.iter().any(|session| session.live)
+    }
+
     /// The most tokens or rows of a call for such sessions.
     fn most(&self, live: bool, whole: usize) -> usize {
-        let waited_for = !live && self.running.iter().any(|session| session.live);
-        if waited_for { whole.min(BACKGROUND_TOKENS) } else { whole }
+        if !live && self.somebody_is_live() { whole.min(BACKGROUND_TOKENS) } else { whole }
+    }
+
+    /// Sessions and what they have due, where that is anything. It is asked once in a round: a reader may leave at any time, and then
+    /// nothing is due any more.
+    fn due(&self, live: bool, amount: impl Fn(&Running) -> usize) -> Vec<(usize, usize)> {
+        let sessions = self.running.iter().enumerate().filter(|(_, session)| session.live == live);
+        sessions.map(|(index, session)| (index, amount(session))).filter(|&(_, amount)| amount > 0).collect()
     }
 
     /// Encodes what live sessions, or recordings, have heard: all that is due in live ones, a call's worth in others. False when there was
     /// nothing.
     fn encode(&mut self, live: bool) -> bool {
         let most = self.most(live, self.encode_tokens);
-        let mut due: Vec<usize> = (0..self.running.len())
-            .filter(|&i| self.running[i].live == live && self.running[i].due_tokens(most) > 0)
-            .collect();
-        due.sort_by_key(|&i| self.running[i].encode_turn);
+        let mut due = self.due(live, Running::due_tokens);
+        due.sort_by_key(|&(index, _)| self.running[index].last_encode);
         let worked = !due.is_empty();
         while !due.is_empty() {
             due = self.encode_call(due, most);
@@ -204,16 +212,16 @@ impl Scheduler {
         worked
     }
 
-    /// One encode call for the first of `due`. Returns those that it had no room for.
-    fn encode_call(&mut self, due: Vec<usize>, most: usize) -> Vec<usize> {
+    /// One encode call of at most `most` tokens for the first of `due`, sessions and their tokens. Returns those that it had no room for.
+    fn encode_call(&mut self, due: Vec<(usize, usize)>, most: usize) -> Vec<(usize, usize)> {
         let (mut budget, mut call, mut later) = (most, Vec::new(), Vec::new());
-        for index in due {
-            let session = &mut self.running[index];
-            let tokens = session.due_tokens(budget);
-            if tokens == 0 {
-                later.push(index);
+        for (index, tokens) in due {
+            if budget == 0 {
+                later.push((index, tokens));
                 continue;
             }
+            let session = &mut self.running[index];
+            let tokens = tokens.min(budget);
             let needed = session.tokens_with(tokens);
             match self.backend.grow(session.stream, needed) {
                 Ok(()) => {
@@ -233,7 +241,7 @@ impl Scheduler {
             EncodeSpan { stream: session.stream, mel: session.next_frames(tokens) }
         };
         let batch: Vec<EncodeSpan<'_>> = call.iter().map(span).collect();
-        self.turn += 1;
+        self.calls += 1;
         let start = Instant::now();
         let result = self.backend.encode(&batch);
         let time = start.elapsed();
@@ -244,20 +252,18 @@ impl Scheduler {
         self.inbox.meters.encoded(most - budget, time);
         for (index, tokens) in call {
             self.running[index].encoded(tokens, time);
-            self.running[index].encode_turn = self.turn;
+            self.running[index].last_encode = self.calls;
         }
         self.inbox.note(self.backend.info());
         later
     }
 
-    /// Decodes the positions that are due in live sessions, or in recordings: each live one has a pass, of others as many as one call takes.
-    /// False when there were none.
+    /// Decodes the positions that are due in live sessions, or in recordings: each live one has a pass, of others as many as one call
+    /// takes. False when there were none.
     fn decode(&mut self, live: bool) -> bool {
         let most = self.most(live, MAX_DECODE_ROWS);
-        let due = self.running.iter().enumerate().filter(|(_, session)| session.live == live);
-        let mut due: Vec<(usize, usize)> =
-            due.map(|(index, session)| (index, session.due_positions())).filter(|&(_, rows)| rows > 0).collect();
-        due.sort_by_key(|&(index, _)| self.running[index].decode_turn);
+        let mut due = self.due(live, Running::due_positions);
+        due.sort_by_key(|&(index, _)| self.running[index].last_decode);
         let worked = !due.is_empty();
         while !due.is_empty() {
             due = self.decode_call(due, most);
@@ -294,7 +300,7 @@ impl Scheduler {
                 batch.push(DecodeSpan { stream, position, ids });
             }
         }
-        self.turn += 1;
+        self.calls += 1;
         let mut predictions = Vec::new();
         let start = Instant::now();
         let result = self.backend.decode(&batch, &mut predictions);
@@ -306,7 +312,7 @@ impl Scheduler {
         let (mut first, mut tokens, mut only_text) = (0, 0, true);
         for &(index, rows) in &call {
             let session = &mut self.running[index];
-            session.decode_turn = self.turn;
+            session.last_decode = self.calls;
             match session.end_pass(&predictions[first..first + rows], time) {
                 Ok(accepted) => {
                     tokens += accepted.positions;

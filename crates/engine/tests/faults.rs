@@ -139,7 +139,9 @@ fn a_warm_up_that_fails_leaves_nothing_behind() {
         assert!(matches!(failed, Err(EngineError::Backend(_))), "{at}: {failed:?}");
         let Ok(Event::Done(summary)) = run(&engine, SessionOptions::default(), 16_000) else { panic!("{at}") };
         assert_eq!(summary.stats.tokens, 13 + 10, "{at}");
-        assert_eq!(engine.counters().sessions, 0);
+        // It has left, as soon as the engine has seen it.
+        let open = std::iter::repeat_with(|| engine.counters().sessions);
+        assert!(open.take(100_000_000).any(|open| open == 0), "{at}");
     }
 }
 
