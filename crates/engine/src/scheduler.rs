@@ -1,10 +1,11 @@
 //! The engine's thread: it owns the backend and serves all sessions in rounds.
 //!
 //! A round encodes what live sessions have heard and decodes what they have due, in as few calls as hold all of it, and then makes
-//! one call for what can wait: the warm-up of a delay, or the recordings, which take turns at encoding and decoding. As long as there
-//! are live sessions such a call has at most [`BACKGROUND_TOKENS`] tokens or rows, so that live audio, whenever it comes, waits for at
-//! most one of them. Without live sessions recordings have whole calls, an encode and a decode in each round.
+//! one call for what can wait: a session to be opened, the warm-up of a delay, or the recordings, which take turns at encoding and
+//! decoding. As long as there are live sessions such a call has at most [`BACKGROUND_TOKENS`] tokens or rows, so that live audio, whenever
+//! it comes, waits for at most one of them. Without live sessions recordings have whole calls, an encode and a decode in each round.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,6 +42,8 @@ pub(crate) struct Scheduler {
     model: Arc<ModelParts>,
     inbox: Arc<Inbox>,
     running: Vec<Running>,
+    /// Sessions that are to be opened, and the templates that they are forks of.
+    opening: VecDeque<(Opening, StreamId)>,
     templates: Templates,
     pace: Pace,
     /// Calls made; a session remembers the one that it last had a part in, and those that have waited longest go first.
@@ -69,6 +72,7 @@ impl Scheduler {
             model,
             inbox,
             running: Vec::new(),
+            opening: VecDeque::new(),
             templates: Templates::default(),
             pace: Pace::new(),
             calls: 0,
@@ -99,13 +103,15 @@ impl Scheduler {
     /// Ends all sessions.
     fn give_up(&mut self, error: BackendError) {
         let error = EngineError::from(error);
-        self.running.drain(..).for_each(|session| session.seat.port.end(Err(error.clone())));
+        let running = self.running.drain(..).map(|session| session.seat);
+        let opening = self.opening.drain(..).map(|(opening, _)| opening.seat);
+        running.chain(opening).for_each(|seat| seat.port.end(Err(error.clone())));
     }
 
     fn accept(&mut self, request: Request) {
         match request {
             Request::Session(opening) => match self.templates.get(opening.schedule.delay) {
-                Some(template) => self.open(opening, template),
+                Some(template) => self.opening.push_back((opening, template)),
                 None => self.templates.wait_for(opening.schedule).sessions.push(opening),
             },
             Request::Prewarm(schedule, done) => match self.templates.get(schedule.delay) {
@@ -116,8 +122,23 @@ impl Scheduler {
         }
     }
 
-    /// Opens a session as a fork of its delay's template.
+    /// Opens sessions: one if somebody is live, else as many as there are until one of them is. False when there was none.
+    fn open_sessions(&mut self) -> bool {
+        let any = !self.opening.is_empty();
+        while let Some((opening, template)) = self.opening.pop_front() {
+            self.open(opening, template);
+            if self.somebody_is_live() {
+                break;
+            }
+        }
+        any
+    }
+
+    /// Opens a session as a fork of its delay's template, unless its owner has left.
     fn open(&mut self, opening: Opening, template: StreamId) {
+        if opening.seat.port.has_ended() {
+            return;
+        }
         let admitted = self.admit(opening.span, opening.expected);
         match admitted.and_then(|()| self.backend.fork(template, opening.span)) {
             Ok(stream) => {
@@ -148,6 +169,9 @@ impl Scheduler {
 
     /// What live sessions leave time for.
     fn work_in_the_background(&mut self) -> bool {
+        if self.open_sessions() {
+            return true;
+        }
         if self.templates.is_warming_up() {
             self.warm_up();
             return true;
@@ -171,7 +195,7 @@ impl Scheduler {
         match outcome {
             Ok(template) => {
                 waiting.prewarms.into_iter().for_each(|done| drop(done.send(Ok(()))));
-                waiting.sessions.into_iter().for_each(|opening| self.open(opening, template));
+                self.opening.extend(waiting.sessions.into_iter().map(|opening| (opening, template)));
             }
             Err(error) => {
                 waiting.prewarms.into_iter().for_each(|done| drop(done.send(Err(error.clone()))));

@@ -213,7 +213,5 @@ fn more_sessions_than_are_allowed_are_refused() {
     drop(first);
     second.finish();
     assert!(matches!(last(&mut second), Ok(Event::Done(_))));
-    // Both have left, as soon as the engine has seen it.
-    let third = std::iter::repeat_with(|| engine.session(SessionOptions::default())).take(100_000).find_map(Result::ok);
-    assert!(third.is_some());
+    assert!(engine.session(SessionOptions::default()).is_ok(), "both have left");
 }

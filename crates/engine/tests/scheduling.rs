@@ -39,7 +39,8 @@ fn live_audio_waits_for_at_most_one_bounded_call_of_others() {
     let (talks, counted) = (Arc::clone(&talking), Arc::clone(&others));
     let hook = move |call: &Call| {
         let talking = talks.lock().unwrap();
-        if let (Some((stream, audio)), false) = (&*talking, spans(call).is_empty()) {
+        let takes_time = matches!(call, Call::Fork(_) | Call::Encode(_) | Call::Decode(_));
+        if let (Some((stream, audio)), true) = (&*talking, takes_time) {
             let mut others = counted.lock().unwrap();
             if spans(call).iter().any(|span| span.0 == *stream) {
                 others.0 = 0;
@@ -63,10 +64,11 @@ fn live_audio_waits_for_at_most_one_bounded_call_of_others() {
 
     let reader = std::thread::spawn(move || events.filter(|event| event.is_ok()).count());
     std::thread::scope(|scope| {
-        for _ in 0..3 {
+        // That they are opened all at once is no reason to wait for all of them.
+        for _ in 0..20 {
             scope.spawn(|| {
                 let mut session = engine.session(recorded()).unwrap();
-                session.push_samples(&vec![0.1; 300 * TOKEN]).unwrap();
+                session.push_samples(&vec![0.1; 100 * TOKEN]).unwrap();
                 session.finish();
                 while session.next_event().is_some() {}
             });
@@ -109,6 +111,7 @@ fn hundreds_of_live_sessions_share_calls() {
     let held = gate.lock().unwrap();
     let sessions: Vec<_> = (0..300).map(|_| engine.session(live()).unwrap().split()).collect();
     assert_eq!(engine.counters().sessions, 300);
+    wait_for_forks(&calls, 300);
     for _ in 0..20 {
         sessions.iter().for_each(|(audio, _)| audio.push_samples(&[0.1; TOKEN]).unwrap());
     }
@@ -146,11 +149,14 @@ fn sessions_that_are_left_in_the_middle_of_a_round_hold_up_nobody() {
         Ok(())
     };
     let fake = Fake::new(&model, u64::MAX, Arc::new(hook));
+    let calls = fake.calls();
     let engine = Engine::new(&model, Box::new(fake), EngineOptions::default()).unwrap();
     engine.prewarm(&[Delay::from_ms(480).unwrap()]).unwrap();
     let held = gate.lock().unwrap();
-    for _ in 0..2 * common::ENCODE_TOKENS {
-        let (audio, events) = engine.session(live()).unwrap().split();
+    let count = 2 * common::ENCODE_TOKENS;
+    let sessions: Vec<_> = (0..count).map(|_| engine.session(live()).unwrap().split()).collect();
+    wait_for_forks(&calls, count);
+    for (audio, events) in sessions {
         audio.push_samples(&[0.1; TOKEN]).unwrap();
         leaving.lock().unwrap().push((audio, events));
     }
@@ -171,6 +177,13 @@ fn sessions_that_are_left_in_the_middle_of_a_round_hold_up_nobody() {
         }
     }
     assert!(leaving.lock().unwrap().is_empty(), "no call was full");
+}
+
+/// So many sessions have been opened.
+fn wait_for_forks(calls: &Mutex<Vec<Call>>, count: usize) {
+    while calls.lock().unwrap().iter().filter(|call| matches!(call, Call::Fork(_))).count() < count {
+        std::thread::yield_now();
+    }
 }
 
 #[derive(Default)]
