@@ -604,3 +604,31 @@ fn a_model_is_never_written_over() {
     let inside = file.join("model");
     write(&inside).code(1).stderr(format!("voxtral: {}: Not a directory (os error 20)\n", inside.display()));
 }
+
+/// Each thread takes a gigabyte of a limit that leaves room for a few: it works, or one line says why.
+#[test]
+#[cfg(target_os = "linux")]
+fn threads_that_cannot_be_started_are_an_error() {
+    let commands: [&[&str]; 6] = [
+        &["--silent", "--threads", "1", "samples/digits.wav"],
+        &["--silent", "--threads", "1", "samples/digits.wav", "samples/digits.wav", "samples/digits.wav"],
+        &["bench", "--backend", "cpu", "--threads", "1", "--repeat", "1"],
+        &["bench", "--backend", "cpu", "--threads", "1", "--live", "--sessions", "3", "--seconds", "1", "--files", "1"],
+        &["compare", "--backend", "cpu", "--threads", "1", "--decodes", "sequential,parallel"],
+        &["doctor", "--backend", "cpu"],
+    ];
+    for args in commands {
+        for threads in 0..8 {
+            let kilobytes = (threads << 20) + 900_000;
+            let run = by_shell(&format!("ulimit -v {kilobytes}; RUST_MIN_STACK=1073741824 exec \"$@\""), args);
+            let said = String::from_utf8(run.stderr).unwrap();
+            assert!(
+                matches!(run.status.code(), Some(0 | 1 | 3)),
+                "{args:?}, {threads} threads: {:?}, {said}",
+                run.status
+            );
+            let told = !said.is_empty() && said.lines().all(|line| line.starts_with("voxtral: "));
+            assert!(run.status.success() || told, "{args:?}, {threads} threads: {said}");
+        }
+    }
+}
