@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use voxtral::ModelRef;
@@ -111,7 +112,7 @@ pub(crate) struct Transcribe {
 pub(crate) struct Setup {
     /// The model: a folder with params.json, tekken.json and consolidated.safetensors, or with Hugging Face files; "digits" is
     /// the built-in demo, which knows spoken English digits only and is the default. An empty VOXTRAL_MODEL counts as none
-    #[arg(short = 'd', long, value_name = "DIR|digits", env = unless_empty("VOXTRAL_MODEL"))]
+    #[arg(short = 'd', long, value_name = "DIR|digits", env = unless_empty("VOXTRAL_MODEL"), value_parser = model())]
     pub model: Option<ModelRef>,
 
     /// How long after a word it is written: 80 to 1200 in steps of 80, or 2400. More is more accurate. Default: what the model
@@ -234,7 +235,7 @@ pub(crate) struct Doctor {
     pub file: Option<PathBuf>,
 
     /// The model to look at: a folder, or "digits", the built-in demo and the default
-    #[arg(short = 'd', long, value_name = "DIR|digits", env = unless_empty("VOXTRAL_MODEL"))]
+    #[arg(short = 'd', long, value_name = "DIR|digits", env = unless_empty("VOXTRAL_MODEL"), value_parser = model())]
     pub model: Option<ModelRef>,
 
     /// What is to compute; with cuda, a GPU that cannot be used is a failure
@@ -439,6 +440,11 @@ pub(crate) struct SynthModel {
 /// The name of an environment variable that stands for a flag; none where its value is empty, which is as good as not set.
 fn unless_empty(variable: &'static str) -> Option<&'static str> {
     std::env::var_os(variable).is_none_or(|value| !value.is_empty()).then_some(variable)
+}
+
+/// "digits", or a folder. A name that is empty, as of a variable that is not set, is none.
+fn model() -> impl TypedValueParser<Value = ModelRef> {
+    PathBufValueParser::new().map(|path| ModelRef::from(path.into_os_string()))
 }
 
 fn delay(text: &str) -> Result<Delay, String> {

@@ -29,7 +29,13 @@ use args::{Cli, Command};
 
 fn main() -> ExitCode {
     voxtral_files::survive_size_limit();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(answer) => match output::answer(&answer) {
+            Err(error) if !answer.use_stderr() => return failed(&error),
+            _ => return u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+        },
+    };
     let level = if cli.transcribe.verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
     let ours = ["voxtral", "voxtral_cpu", "voxtral_cuda", "voxtral_engine"].map(|name| (name, level));
     let log = tracing_subscriber::fmt::layer()
@@ -50,12 +56,16 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            output::complain(&error);
-            if error.is::<output::Unmet>() { ExitCode::from(3) } else { ExitCode::FAILURE }
-        }
+        Err(error) => failed(&error),
     }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    if output::is_closed_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    output::complain(error);
+    if error.is::<output::Unmet>() { ExitCode::from(3) } else { ExitCode::FAILURE }
 }
 
 /// A decoder that panics over a damaged file is an error with a line of its own; any other panic is told as usual.

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use voxtral_audio::Waiting;
 use voxtral_files::Writer;
 
 /// Standard output, or a file that appears when all is written.
@@ -19,10 +20,7 @@ impl Output {
     /// Opened before anything is computed, so that a wrong path is known at once, and that nothing takes what standard output is given.
     pub(crate) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = path else {
-            anyhow::ensure!(
-                voxtral_files::stdout_is_writable(),
-                "cannot write to standard output: it is closed, or not open for writing"
-            );
+            stdout_is_open()?;
             return Ok(Self::Stdout);
         };
         let writer = Writer::create(path).with_context(|| cannot_write(path))?;
@@ -37,7 +35,7 @@ impl Output {
             to.flush()
         }
         match self {
-            Self::Stdout => all(io::stdout().lock(), text).context("cannot write to standard output"),
+            Self::Stdout => all(Waiting(io::stdout().lock()), text).context("cannot write to standard output"),
             Self::Stream(path, writer) => all(writer, text).with_context(|| cannot_write(path)),
             Self::File(_, whole) => {
                 whole.push_str(text);
@@ -56,6 +54,23 @@ impl Output {
         };
         put().with_context(|| cannot_write(&path))
     }
+}
+
+fn stdout_is_open() -> anyhow::Result<()> {
+    anyhow::ensure!(
+        voxtral_files::stdout_is_writable(),
+        "cannot write to standard output: it is closed, or not open for writing"
+    );
+    Ok(())
+}
+
+/// Writes what the command line itself is answered with: help or the version on standard output, what is wrong with it on standard
+/// error.
+pub(crate) fn answer(answer: &clap::Error) -> anyhow::Result<()> {
+    if !answer.use_stderr() {
+        stdout_is_open()?;
+    }
+    answer.print().and_then(|()| io::stdout().flush()).context("cannot write to standard output")
 }
 
 fn cannot_write(path: &Path) -> String {
@@ -96,7 +111,7 @@ pub(crate) fn complain(error: &anyhow::Error) {
     say(&line);
 }
 
-/// Writes a line on standard error. If that is closed or full there is nobody to tell.
+/// Writes a line on standard error, one line whatever a name in it holds. If that is closed or full there is nobody to tell.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "voxtral: {line}");
+    let _ = writeln!(io::stderr(), "voxtral: {}", line.replace(char::is_control, "\u{FFFD}"));
 }

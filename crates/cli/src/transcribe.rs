@@ -47,11 +47,17 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
             while running.len() < usize::from(args.jobs) && !stop.is_stopped() {
                 let Some((input, number)) = waiting.next() else { break };
                 let (job, turn, load) = (&job, turns.turn(number), std::mem::take(&mut load));
-                running.push_back((input, scope.spawn(move || job.transcribe(input, load, turn))));
+                let work = move || job.transcribe(input, load, turn);
+                let thread = std::thread::Builder::new().spawn_scoped(scope, work);
+                running.push_back((input, thread));
             }
             let Some((input, first)) = running.pop_front() else { return Ok(()) };
             let broke_off = || Err(anyhow::anyhow!("{}: transcribing broke off", input.name()));
-            match first.join().unwrap_or_else(|_| broke_off()) {
+            let outcome = match first {
+                Ok(thread) => thread.join().unwrap_or_else(|_| broke_off()),
+                Err(error) => Err(error).context("cannot start a thread").with_context(|| input.name()),
+            };
+            match outcome {
                 // One file that cannot be read is no reason to leave out the others.
                 Err(error) if inputs.len() > 1 && !is_of_the_output(&error) => {
                     complain(&error);

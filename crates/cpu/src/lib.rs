@@ -147,7 +147,7 @@ impl CpuBackend {
         let stream = self.model.new_stream(ada, span);
         stream.map_err(|bytes| BackendError::OutOfMemory {
             device: "cpu".into(),
-            needed: bytes as u64 / 1_000_000,
+            needed: (bytes as u64).div_ceil(1_000_000),
             free: 0,
         })
     }

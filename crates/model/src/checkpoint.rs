@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::error::{JsonError, brief};
 use crate::tensor::DType;
+use crate::threads::on_all_cores;
 use crate::{ConfigError, ModelConfig, ModelError, Storage, Tensor, Weights, files};
 use shard::Entry;
 
@@ -109,7 +110,7 @@ impl Checkpoint {
             };
             let tensor = entry.tensor(shape)?;
             let tensor = match self.layout.split_halves(native, config) {
-                Some(head_dim) => interleaved(&tensor, head_dim),
+                Some(head_dim) => on_all_cores(|| interleaved(&tensor, head_dim)),
                 None => tensor,
             };
             taken.push(entry);
@@ -119,7 +120,7 @@ impl Checkpoint {
         if let Some(entry) = self.entries.into_values().min_by(|a, b| a.name.cmp(&b.name)) {
             return Err(ModelError::UnknownTensor { path: entry.path.to_path_buf(), tensor: entry.name });
         }
-        match finite::first_bad(&taken) {
+        match on_all_cores(|| finite::first_bad(&taken)) {
             None => Ok(weights),
             Some(entry) => Err(ModelError::NotFinite { path: entry.path.to_path_buf(), tensor: entry.name.clone() }),
         }

@@ -26,6 +26,7 @@ mod numerics;
 mod synth;
 mod tensor;
 pub mod testing;
+mod threads;
 mod tokenizer;
 mod weights;
 

@@ -17,6 +17,7 @@ use rayon::prelude::*;
 use voxtral_files::Writer;
 
 use crate::tensor::DType;
+use crate::threads::on_all_cores;
 use crate::{ConfigError, Model, ModelConfig, ModelError, Tensor, Tokenizer, Weights};
 use values::Values;
 
@@ -142,7 +143,7 @@ fn write_weights(
         let len: usize = shape.iter().product();
         for start in (0..len).step_by(BATCH) {
             let batch = &mut buffer[..BATCH.min(len - start)];
-            fill(&values, start, batch);
+            on_all_cores(|| fill(&values, start, batch));
             let bytes: &[u8] = bytemuck::cast_slice(batch);
             file.write_all(bytes)?;
             written += bytes.len() as u64;

@@ -10,6 +10,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -80,26 +81,26 @@ fn measure(voxtral: &Voxtral, args: &Bench, sessions: usize, recording: &Recordi
         events.push(of_it);
     }
     let phases: Vec<Duration> = streams.iter().map(|stream| stream.phase).collect();
-    let (window, read) = std::thread::scope(|scope| {
+    let (window, read) = thread::scope(|scope| {
         let (tell, told) = mpsc::channel();
         let readers: Vec<_> = events
             .into_iter()
             .map(|events| {
                 let (wanted, tell) = (wanted.clone(), tell.clone());
-                scope.spawn(move || read(events, wanted, &tell))
+                start(scope, move || read(events, wanted, &tell))
             })
-            .collect();
-        push(&mut streams, |own| build_up(own, before));
+            .collect::<anyhow::Result<_>>()?;
+        push(&mut streams, |own| build_up(own, before))?;
         let all_caught_up = told.iter().take(sessions).all(|caught_up| caught_up);
         let window = all_caught_up.then(|| Window::measure(voxtral, args.beside, recording, &mut streams, measured));
         // That ends their audio.
         drop(streams);
-        let join = |(number, reader): (usize, std::thread::ScopedJoinHandle<'_, anyhow::Result<Came>>)| {
+        let join = |(number, reader): (usize, thread::ScopedJoinHandle<'_, anyhow::Result<Came>>)| {
             let came = reader.join().unwrap_or_else(|_| Err(anyhow::anyhow!("transcribing broke off")));
             came.with_context(|| format!("session {number} of {sessions}"))
         };
-        (window, readers.into_iter().enumerate().map(join).collect::<anyhow::Result<Vec<Came>>>())
-    });
+        anyhow::Ok((window, readers.into_iter().enumerate().map(join).collect::<anyhow::Result<Vec<Came>>>()))
+    })?;
     let came = read?;
     let window = window.context("a session ended before it was measured")??;
 
@@ -177,13 +178,17 @@ impl Repeated {
 }
 
 /// Pushes into all streams from a few threads, each with streams of its own.
-fn push(streams: &mut [Stream], work: impl Fn(&mut [Stream]) + Sync) {
+fn push(streams: &mut [Stream], work: impl Fn(&mut [Stream]) + Sync) -> anyhow::Result<()> {
     let share = streams.len().div_ceil(machine::threads().min(PUSHERS));
-    std::thread::scope(|scope| {
-        for own in streams.chunks_mut(share) {
-            scope.spawn(|| work(own));
-        }
-    });
+    thread::scope(|scope| streams.chunks_mut(share).try_for_each(|own| start(scope, || work(own)).map(drop)))
+}
+
+/// Starts a thread, or says that the system allows no more.
+fn start<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> anyhow::Result<thread::ScopedJoinHandle<'scope, T>> {
+    thread::Builder::new().spawn_scoped(scope, work).context("cannot start a thread")
 }
 
 /// As fast as possible.
@@ -197,7 +202,7 @@ fn in_real_time(streams: &mut [Stream], start: Instant, pieces: usize) {
     for piece in 0..pieces as u32 {
         for stream in &mut *streams {
             let due = start + stream.phase + STEP * piece;
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            thread::sleep(due.saturating_duration_since(Instant::now()));
             stream.push(1);
         }
     }
@@ -265,7 +270,7 @@ impl Window {
             let counters = voxtral.engine().counters();
             counters.encode + counters.decode
         };
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let mut begin = || {
                 for _ in 0..files {
                     let options = SessionOptions {
@@ -276,19 +281,19 @@ impl Window {
                     };
                     let (audio, events) = voxtral.engine().session(options)?.split();
                     let mut sound = Repeated::new(recording, 0);
-                    scope.spawn(move || while audio.push_samples(sound.next(TURN)).is_ok() {});
+                    start(scope, move || while audio.push_samples(sound.next(TURN)).is_ok() {})?;
                     let (heard, over) = (&heard, &over);
-                    scope.spawn(move || count(events, heard, over));
+                    start(scope, move || count(events, heard, over))?;
                 }
                 let before = (voxtral.info().device_bytes, work(), heard.load(Ordering::Relaxed));
-                let start = Instant::now() + STEP;
-                push(streams, |own| in_real_time(own, start, pieces));
-                let time = start.elapsed();
+                let begun = Instant::now() + STEP;
+                push(streams, |own| in_real_time(own, begun, pieces))?;
+                let time = begun.elapsed();
                 let after = (voxtral.info().device_bytes, work(), heard.load(Ordering::Relaxed));
                 let heard_s = (after.2 - before.2) as f64 * STEP.as_secs_f64();
                 let speed = decimals(heard_s / time.as_secs_f64());
                 Ok(Self {
-                    start,
+                    start: begun,
                     time,
                     device_bytes: [before.0, after.0],
                     busy: after.1 - before.1,

@@ -326,8 +326,10 @@ fn ask(mut program: Command, input: &[u8]) -> anyhow::Result<Answer> {
     let mut pipe = child.stdin.take().context("the program has no standard input")?;
     let output = std::thread::scope(|scope| {
         // Where it ends early, what it says tells why.
-        scope.spawn(move || pipe.write_all(input));
-        child.wait_with_output()
+        std::thread::Builder::new()
+            .spawn_scoped(scope, move || pipe.write_all(input))
+            .context("cannot start a thread")?;
+        anyhow::Ok(child.wait_with_output()?)
     })?;
     let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     anyhow::ensure!(output.status.success(), "the program ended with {}: {stderr}", output.status);

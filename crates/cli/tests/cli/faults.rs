@@ -546,9 +546,10 @@ fn wrong_usage() {
     let talk = copy.path().join("talk.wav");
     fs::copy(root().join("samples/digits.wav"), &talk).unwrap();
     let talk = talk.to_str().unwrap();
-    let cases: [(&[&str], &str); 20] = [
+    let cases: [(&[&str], &str); 21] = [
         (&[], "nothing to transcribe"),
         (&["--frobnicate", "a.wav"], "--frobnicate"),
+        (&["a.wav", "-d", ""], "--model"),
         (&["a.wav", "--delay", "100"], "--delay"),
         (&["a.wav", "--delay", "abc"], "--delay"),
         (&["a.wav", "--delay", "-80"], "-8"),
@@ -603,4 +604,73 @@ fn a_model_is_never_written_over() {
     fs::write(&file, "").unwrap();
     let inside = file.join("model");
     write(&inside).code(1).stderr(format!("voxtral: {}: Not a directory (os error 20)\n", inside.display()));
+}
+
+/// Each thread takes a gigabyte of a limit that leaves room for a few: it works, or one line says why.
+#[test]
+#[cfg(target_os = "linux")]
+fn threads_that_cannot_be_started_are_an_error() {
+    let commands: [&[&str]; 6] = [
+        &["--silent", "--threads", "1", "samples/digits.wav"],
+        &["--silent", "--threads", "1", "samples/digits.wav", "samples/digits.wav", "samples/digits.wav"],
+        &["bench", "--backend", "cpu", "--threads", "1", "--repeat", "1"],
+        &["bench", "--backend", "cpu", "--threads", "1", "--live", "--sessions", "3", "--seconds", "1", "--files", "1"],
+        &["compare", "--backend", "cpu", "--threads", "1", "--decodes", "sequential,parallel"],
+        &["doctor", "--backend", "cpu"],
+    ];
+    for args in commands {
+        for threads in 0..8 {
+            let kilobytes = (threads << 20) + 900_000;
+            let run = by_shell(&format!("ulimit -v {kilobytes}; RUST_MIN_STACK=1073741824 exec \"$@\""), args);
+            let said = String::from_utf8(run.stderr).unwrap();
+            assert!(
+                matches!(run.status.code(), Some(0 | 1 | 3)),
+                "{args:?}, {threads} threads: {:?}, {said}",
+                run.status
+            );
+            let told = !said.is_empty() && said.lines().all(|line| line.starts_with("voxtral: "));
+            assert!(run.status.success() || told, "{args:?}, {threads} threads: {said}");
+        }
+    }
+}
+
+/// It holds what the program would write for a while, and says that a write would have to wait.
+#[test]
+#[cfg(unix)]
+fn standard_output_that_is_full_for_a_while_gets_everything() {
+    use std::io::{Read, Write};
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    while theirs.write(&[b'.'; 1024]).is_ok() {}
+    let mut program = program();
+    let mut run = program.args(["--silent", "samples/digits.wav"]).stdout(OwnedFd::from(theirs)).spawn().unwrap();
+    drop(program);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let mut came = String::new();
+    ours.read_to_string(&mut came).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    assert_eq!(came.trim_start_matches('.'), format!("{DIGITS}\n"));
+}
+
+#[test]
+fn a_name_of_several_lines_is_told_in_one() {
+    fails("a line break", &["two\nlines.wav"], b"", &["two\u{FFFD}lines.wav: "]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn help_that_cannot_be_written_is_an_error() {
+    for args in [&["--help"][..], &["--version"], &["bench", "--help"]] {
+        for (nowhere, says) in
+            [(">/dev/full", "No space left on device (os error 28)"), (">&-", "it is closed, or not open for writing")]
+        {
+            let run = by_shell(&format!("exec \"$@\" {nowhere}"), args);
+            let line = String::from_utf8(run.stderr).unwrap();
+            assert_eq!(run.status.code(), Some(1), "{args:?} {nowhere}: {line}");
+            assert_eq!(line, format!("voxtral: cannot write to standard output: {says}\n"), "{args:?} {nowhere}");
+        }
+    }
 }
