@@ -4,7 +4,7 @@ use anyhow::Context;
 use voxtral::Stop;
 
 /// The exit code of a program that Ctrl-C ended.
-const INTERRUPTED: i32 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// The first Ctrl-C ends the audio, so that what was heard is printed; the second, or one while no audio is heard, ends the program.
 pub(crate) fn stops(stop: &Stop) -> anyhow::Result<()> {
@@ -12,8 +12,20 @@ pub(crate) fn stops(stop: &Stop) -> anyhow::Result<()> {
     let interrupted = move || {
         if stop.is_stopped() || stop.stop() == 0 {
             // Without the clean-up of other libraries, which may wait for the very thing that hangs: a driver's waits for its device.
-            signal_hook::low_level::exit(INTERRUPTED);
+            signal_hook::low_level::exit(INTERRUPTED.into());
         }
     };
     ctrlc::set_handler(interrupted).context("cannot listen for Ctrl-C")
 }
+
+/// Ctrl-C came before a recording had ended.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}

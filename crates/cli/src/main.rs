@@ -5,6 +5,7 @@
 mod args;
 mod bench;
 mod compare;
+mod destination;
 mod doctor;
 mod input;
 mod interrupt;
@@ -53,7 +54,13 @@ fn main() -> ExitCode {
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error);
-            if error.is::<output::Unmet>() { ExitCode::from(3) } else { ExitCode::FAILURE }
+            if error.is::<output::Unmet>() {
+                ExitCode::from(3)
+            } else if error.is::<interrupt::Interrupted>() {
+                ExitCode::from(interrupt::INTERRUPTED)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
