@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 
 use crate::args::{Format, Transcribe, usage};
 use crate::input::{Input, spare};
-use crate::output::{Output, cannot_write, escaped};
+use crate::output::{Output, cannot_write, complain, escaped};
 use crate::turns::Turns;
 
 /// Where the transcripts of all inputs go.
@@ -45,6 +45,15 @@ impl Destination {
         }
         spare(inputs.iter().filter_map(Input::path), path);
         Ok(Self::Shared(format, Turns::new(Output::open(path)?)))
+    }
+
+    /// Writes what was heard, where the program ends before all is. It says itself what goes wrong.
+    pub(crate) fn break_off(&self) {
+        if let Self::Shared(_, turns) = self
+            && let Err(error) = turns.break_off()
+        {
+            complain(&error);
+        }
     }
 }
 

@@ -7,10 +7,15 @@ use voxtral::Stop;
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// The first Ctrl-C ends the audio, so that what was heard is printed; the second, or one while no audio is heard, ends the program.
-pub(crate) fn stops(stop: &Stop) -> anyhow::Result<()> {
+/// The latter saves with `save` what was heard before.
+pub(crate) fn stops(stop: &Stop, save: impl Fn() + Send + 'static) -> anyhow::Result<()> {
     let stop = stop.clone();
     let interrupted = move || {
-        if stop.is_stopped() || stop.stop() == 0 {
+        let second = stop.is_stopped();
+        if second || stop.stop() == 0 {
+            if !second {
+                save();
+            }
             // Without the clean-up of other libraries, which may wait for the very thing that hangs: a driver's waits for its device.
             signal_hook::low_level::exit(INTERRUPTED.into());
         }

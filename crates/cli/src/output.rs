@@ -47,20 +47,23 @@ impl Output {
         }
     }
 
-    /// Whether it is a file and there is nothing to be in it.
-    pub(crate) fn is_empty_file(&self) -> bool {
-        matches!(self, Self::File(_, text) if text.is_empty())
+    /// Puts a file in its place; one without anything in it only where all is well. What was there before is better than nothing.
+    pub(crate) fn finish_if(&self, all_is_well: bool) -> anyhow::Result<()> {
+        if !all_is_well && matches!(self, Self::File(_, text) if text.is_empty()) {
+            return Ok(());
+        }
+        self.finish()
     }
 
     /// Puts a file in its place.
-    pub(crate) fn finish(self) -> anyhow::Result<()> {
+    pub(crate) fn finish(&self) -> anyhow::Result<()> {
         let Self::File(path, text) = self else { return Ok(()) };
         let put = || -> io::Result<()> {
-            let mut writer = Writer::create(&path)?;
+            let mut writer = Writer::create(path)?;
             writer.write_all(text.as_bytes())?;
             writer.commit()
         };
-        put().with_context(|| cannot_write(&path))
+        put().with_context(|| cannot_write(path))
     }
 }
 

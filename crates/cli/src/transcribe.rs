@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -23,9 +24,10 @@ const MOST_NAMES: usize = 20;
 
 pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
     let inputs = Input::all(args);
-    let destination = Destination::open(args, &inputs)?;
+    let destination = Arc::new(Destination::open(args, &inputs)?);
     let stop = Stop::new();
-    interrupt::stops(&stop)?;
+    let at_end = Arc::clone(&destination);
+    interrupt::stops(&stop, move || at_end.break_off())?;
 
     // Nobody should wait for a model to hear that the recording is not there. Where there are several, the others are transcribed.
     if let [input] = &inputs[..] {
@@ -45,12 +47,8 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
     let job = Job { args, voxtral: &voxtral, options: &options, stop: &stop, destination: &destination };
     let failures = job.transcribe_all(&inputs, start.elapsed())?;
 
-    if let Destination::Shared(_, turns) = destination {
-        let output = turns.into_output();
-        // Where nothing was heard, what was there before is better than nothing.
-        if failures.is_empty() || !output.is_empty_file() {
-            output.finish()?;
-        }
+    if let Destination::Shared(_, turns) = &*destination {
+        turns.finish(failures.is_empty())?;
     }
     conclude(failures, &inputs)
 }
@@ -138,11 +136,7 @@ impl Job<'_> {
         let mut outputs: Vec<_> = files.iter().map(|(_, path)| Output::open(Some(path))).collect::<Result<_, _>>()?;
         let sinks = files.iter().zip(&mut outputs).map(|((format, _), output)| self.sink(*format, output, input, load));
         let written = self.write(input, source, sinks.collect());
-        for output in outputs {
-            if written.is_ok() || !output.is_empty_file() {
-                output.finish()?;
-            }
-        }
+        outputs.iter().try_for_each(|output| output.finish_if(written.is_ok()))?;
         written
     }
 

@@ -238,6 +238,21 @@ fn an_interrupt_leaves_files_of_all_that_was_heard() {
 }
 
 #[test]
+fn an_interrupt_while_nothing_is_heard_saves_what_was_heard_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("never.wav");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let out = dir.path().join("out.txt");
+    let args = ["--jobs", "1", "-o", out.to_str().unwrap(), "samples/digits.wav", fifo.to_str().unwrap()];
+    let running = Running::start(&args);
+    // That waits until it is the second one's turn, and then it waits for the first byte.
+    let _writer = File::options().write(true).open(&fifo).unwrap();
+    running.interrupt();
+    assert_eq!(running.end(), (Some(130), String::new(), String::new()));
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), format!("{DIGITS}\n"));
+}
+
+#[test]
 fn an_interrupt_while_nothing_is_heard_ends_it() {
     // When the first is printed, the second is waited for.
     let mut running = Running::start(&["samples/digits.wav", "-"]);
