@@ -320,7 +320,8 @@ pub(crate) struct Bench {
     pub live: bool,
 
     /// With --live: so many streams at a time, the recordings repeated without an end; tells how late their tokens are
-    #[arg(long, value_name = "N", requires = "live", conflicts_with_all = ["repeat", "against"], value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, value_name = "N", requires = "live", conflicts_with_all = ["repeat", "against"])]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub sessions: Option<u16>,
 
     /// With --sessions: minutes that each stream has heard before it is measured, pushed as fast as possible

@@ -1,5 +1,8 @@
 //! Ctrl-C.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::Context;
 use voxtral::Stop;
 
@@ -10,16 +13,36 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// The latter saves with `save` what was heard before.
 pub(crate) fn stops(stop: &Stop, save: impl Fn() + Send + 'static) -> anyhow::Result<()> {
     let stop = stop.clone();
-    let interrupted = move || {
+    listen(move || {
         let second = stop.is_stopped();
         if second || stop.stop() == 0 {
             if !second {
                 save();
             }
-            // Without the clean-up of other libraries, which may wait for the very thing that hangs: a driver's waits for its device.
-            signal_hook::low_level::exit(INTERRUPTED.into());
+            end();
         }
-    };
+    })
+}
+
+/// The first Ctrl-C is noted, so that what is half done can be taken away; the second ends the program.
+pub(crate) fn noted() -> anyhow::Result<Arc<AtomicBool>> {
+    let noted = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&noted);
+    listen(move || {
+        if seen.swap(true, Ordering::Relaxed) {
+            end();
+        }
+    })?;
+    Ok(noted)
+}
+
+/// Ends the program as one that Ctrl-C ended.
+pub(crate) fn end() -> ! {
+    // Without the clean-up of other libraries, which may wait for the very thing that hangs: a driver's waits for its device.
+    signal_hook::low_level::exit(INTERRUPTED.into())
+}
+
+fn listen(interrupted: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
     ctrlc::set_handler(interrupted).context("cannot listen for Ctrl-C")
 }
 

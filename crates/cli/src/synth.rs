@@ -1,14 +1,13 @@
 //! `voxtral synth-model`.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use anyhow::Context;
 use clap::error::ErrorKind;
 use voxtral_model::{ModelConfig, Recipe, write_synthetic};
 
 use crate::args::{SynthModel, usage};
+use crate::interrupt;
 use crate::output::say;
 use crate::progress::Progress;
 
@@ -23,21 +22,14 @@ pub(crate) fn run(args: &SynthModel) -> anyhow::Result<()> {
     let mut progress = Progress::new("writing", true);
     let recipe = Recipe { seed: args.seed, audio: args.audio };
     // Ctrl-C takes the unfinished files away; a second one does not wait for that.
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&interrupted);
-    ctrlc::set_handler(move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })
-    .context("cannot listen for Ctrl-C")?;
+    let interrupted = interrupt::noted()?;
     let written = write_synthetic(&args.out, &config, recipe, |written, total| {
         progress.show(written, total);
         if interrupted.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     });
     drop(progress);
     if written.is_err() && interrupted.load(Ordering::Relaxed) {
-        std::process::exit(130);
+        interrupt::end();
     }
     written?;
     say(&format!("{} parameters in {}", config.parameters(), args.out.display()));

@@ -182,12 +182,14 @@ impl Backend for CpuBackend {
 
     fn fork(&mut self, of: StreamId, span: usize) -> Result<StreamId, BackendError> {
         let entry = self.ledger.fork(of, span)?;
-        let of = &self.streams[&of];
+        let (of, dim) = (&self.streams[&of], self.model.config.decoder.dim);
         let mut stream = self.new_stream(of.ada.clone(), span)?;
         stream.carry = of.carry.clone();
         stream.encoder.copy_from(&of.encoder, entry.encoded * self.model.config.downsample, 0);
         stream.decoder.copy_from(&of.decoder, entry.decoded, MAX_DECODE_ROWS);
-        stream.audio.clone_from(&of.audio);
+        // What was never written to takes no memory, and is not touched here.
+        let heard = entry.encoded.min(AUDIO_WINDOW) * dim;
+        stream.audio[..heard].copy_from_slice(&of.audio[..heard]);
         let id = self.ledger.add(entry);
         self.streams.insert(id, stream);
         Ok(id)
@@ -291,6 +293,7 @@ impl Network {
         last.adapter = audio;
     }
 
+    /// Appends a prediction for each row to `out`.
     fn decode(
         &self,
         batch: &[DecodeSpan<'_>],
@@ -317,7 +320,6 @@ impl Network {
             let (id, logprob) = argmax_logprob(self.arithmetic.isa, logits);
             Prediction { id: id as u32, logprob }
         });
-        out.clear();
         out.extend(predictions);
     }
 }

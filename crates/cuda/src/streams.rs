@@ -219,8 +219,9 @@ struct Piece {
     bytes: usize,
 }
 
-/// What is kept of the positions before `end`, in pieces that are contiguous in two rings of one width: as many whole blocks as wrap in neither, and a plane at
-/// a time where a block belongs to it in part. There it may hold newer positions too, and in another ring these lie elsewhere.
+/// What is kept of the positions before `end`, in pieces that are contiguous in two rings of one width: as many whole blocks as wrap
+/// in neither, and a plane at a time where only a part of a block is kept. The rest of such a block may be newer positions, which lie
+/// elsewhere in the other ring.
 fn pieces(to: &RingShape, from: &RingShape, end: usize) -> Vec<Piece> {
     let mut at = end.saturating_sub(to.kept);
     let mut all = Vec::new();

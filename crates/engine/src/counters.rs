@@ -20,7 +20,7 @@ pub struct Counters {
     pub encode: Duration,
     /// Time in the backend's decoder.
     pub decode: Duration,
-    /// How long the last round took: about as long waits audio that comes now.
+    /// How long the last round took: audio that comes now waits about as long.
     pub last_round: Duration,
 }
 

@@ -1,16 +1,17 @@
-//! The engine as its owner sees it, and the inbox of its thread.
+//! The engine as its owner sees it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use voxtral_model::{Backend, BackendInfo, Delay, LIVE_SPAN, Model};
 
-use crate::counters::{Counters, Meters};
+use crate::counters::Counters;
 use crate::front_end::ModelParts;
-use crate::port::{Bell, Port, Seat};
+use crate::inbox::{Inbox, Request};
+use crate::port::{Port, Seat};
 use crate::scheduler::{Opening, Scheduler};
 use crate::session::{Session, SessionOptions};
 use crate::{EngineError, Schedule};
@@ -46,66 +47,6 @@ pub struct Engine {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What reaches the engine's thread from outside, and what it tells.
-pub(crate) struct Inbox {
-    state: Mutex<InboxState>,
-    pub(crate) bell: Arc<Bell>,
-    pub(crate) meters: Arc<Meters>,
-}
-
-struct InboxState {
-    requests: Vec<Request>,
-    closing: bool,
-    /// As of the last call that changed it.
-    info: BackendInfo,
-    peak_device_bytes: u64,
-}
-
-pub(crate) enum Request {
-    Session(Opening),
-    Prewarm(Schedule, Sender<Result<(), EngineError>>),
-}
-
-impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, InboxState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, request: Request) -> Result<(), EngineError> {
-        let mut state = self.lock();
-        if state.closing {
-            return Err(EngineError::Stopped);
-        }
-        state.requests.push(request);
-        drop(state);
-        self.bell.ring();
-        Ok(())
-    }
-
-    /// For the engine's thread: what has come. `None` when it is to end.
-    pub(crate) fn take(&self) -> Option<Vec<Request>> {
-        let mut state = self.lock();
-        (!state.closing).then(|| std::mem::take(&mut state.requests))
-    }
-
-    /// For the engine's thread: what the backend holds now.
-    pub(crate) fn note(&self, info: BackendInfo) {
-        let mut state = self.lock();
-        state.peak_device_bytes = state.peak_device_bytes.max(info.device_bytes);
-        state.info = info;
-    }
-
-    /// Nothing more is taken. What has come and was not taken is refused.
-    pub(crate) fn close(&self) {
-        let mut state = self.lock();
-        state.closing = true;
-        let requests = std::mem::take(&mut state.requests);
-        drop(state);
-        drop(requests);
-        self.bell.ring();
-    }
-}
-
 impl Engine {
     /// Starts the engine's thread. The backend must hold `model`.
     ///
@@ -113,10 +54,8 @@ impl Engine {
     /// When the model's front-end cannot be built or the thread cannot be started.
     pub fn new(model: &Model, backend: Box<dyn Backend>, options: EngineOptions) -> Result<Self, EngineError> {
         let info = backend.info();
-        let (encode_tokens, peak_device_bytes) = (info.encode_tokens, info.device_bytes);
-        let state = InboxState { requests: Vec::new(), closing: false, info, peak_device_bytes };
-        let inbox = Inbox { state: Mutex::new(state), bell: Arc::default(), meters: Arc::default() };
-        let (inbox, model) = (Arc::new(inbox), Arc::new(ModelParts::new(model)?));
+        let encode_tokens = info.encode_tokens;
+        let (inbox, model) = (Arc::new(Inbox::new(info)), Arc::new(ModelParts::new(model)?));
         let scheduler = Scheduler::new(backend, Arc::clone(&model), Arc::clone(&inbox), encode_tokens);
         let thread = std::thread::Builder::new().name("voxtral-engine".into()).spawn(move || scheduler.run());
         let thread = thread.map_err(|e| EngineError::Thread(Arc::new(e)))?;
@@ -125,12 +64,12 @@ impl Engine {
 
     /// What the backend runs on, and the memory that it has taken there.
     pub fn info(&self) -> BackendInfo {
-        self.inbox.lock().info.clone()
+        self.inbox.info()
     }
 
     /// The most device memory that the backend has held, bytes; 0 where the device is the host.
     pub fn peak_device_bytes(&self) -> u64 {
-        self.inbox.lock().peak_device_bytes
+        self.inbox.peak_device_bytes()
     }
 
     /// What the engine is doing.
@@ -165,6 +104,7 @@ impl Engine {
     }
 
     /// Computes what sessions of these delays begin with, so that their first need not wait for it. Running sessions go on meanwhile.
+    /// It stays as long as the engine, and takes as much device memory for each delay as a session that has just begun.
     ///
     /// # Errors
     /// When the backend fails, or the engine has stopped.

@@ -1,4 +1,4 @@
-//! Speech to text over a model and a backend: the public face of the library.
+//! Speech to text over a model and a backend: sessions that take audio and give events, any number of them on one device.
 //!
 //! ```
 //! use voxtral_cpu::{CpuBackend, CpuOptions};
@@ -39,6 +39,7 @@ mod decoding;
 mod engine;
 mod error;
 mod front_end;
+mod inbox;
 mod port;
 mod running;
 mod schedule;

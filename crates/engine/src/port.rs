@@ -242,9 +242,12 @@ impl Port {
         self.bell.ring();
     }
 
-    /// No frame will be encoded and no event added after this.
+    /// No frame will be encoded and no event added after this, and the session no longer counts.
     fn stop(&self, state: &mut State) {
-        state.ended = true;
+        if std::mem::replace(&mut state.ended, true) {
+            return;
+        }
+        self.meters.sessions.fetch_sub(1, Relaxed);
         let frames = std::mem::take(&mut state.frames).len() / self.mel_bins;
         self.meters.queued_frames.fetch_sub(frames as u64, Relaxed);
     }
@@ -298,6 +301,5 @@ pub(crate) struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.port.end(Err(EngineError::Stopped));
-        self.port.meters.sessions.fetch_sub(1, Relaxed);
     }
 }

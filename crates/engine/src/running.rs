@@ -22,12 +22,12 @@ pub(crate) struct Running {
     pub(crate) live: bool,
     /// Most tokens of an encode span.
     pub(crate) span: usize,
-    /// Tokens that the session was admitted for, and tokens that its stream has room for.
+    /// Tokens that the session was admitted for, and tokens that its stream has memory for.
     pub(crate) expected: usize,
     pub(crate) capacity: usize,
-    /// When it last had a part in an encode call, and in a decode call; as [`Scheduler`](crate::scheduler::Scheduler) counts.
-    pub(crate) encode_turn: u64,
-    pub(crate) decode_turn: u64,
+    /// The last encode call, and the last decode call, that it had a part in, as [`Scheduler`](crate::scheduler::Scheduler) counts them.
+    pub(crate) last_encode: u64,
+    pub(crate) last_decode: u64,
 
     tokenizer: Arc<Tokenizer>,
     schedule: Schedule,
@@ -85,8 +85,8 @@ impl Running {
             span,
             expected,
             capacity: begun,
-            encode_turn: 0,
-            decode_turn: 0,
+            last_encode: 0,
+            last_decode: 0,
             tokenizer: Arc::clone(&model.tokenizer),
             schedule,
             sample_rate: model.sample_rate,
@@ -134,14 +134,14 @@ impl Running {
         (mark.samples + mark.silence_before) as f64 / self.sample_rate as f64
     }
 
-    /// Tokens of frames to encode now, at most `budget`.
-    pub(crate) fn due_tokens(&self, budget: usize) -> usize {
+    /// Tokens of frames to encode now.
+    pub(crate) fn due_tokens(&self) -> usize {
         let ahead = self.encoded - self.position;
         let needed = !self.in_text() || ahead < self.decoding.lookahead() + LOW_WATER;
         let heard = self.frames.len() / self.token_values;
         let enough = heard >= self.interval || self.ended.is_some() || !self.flushes.is_empty();
-        let due = heard.min(budget).min(self.span).min(AUDIO_WINDOW - ahead);
-        if needed && enough && self.seat.port.takes_events() { due } else { 0 }
+        let due = heard.min(self.span).min(AUDIO_WINDOW - ahead);
+        if due > 0 && needed && enough && self.seat.port.takes_events() { due } else { 0 }
     }
 
     /// Tokens that the stream comes to hold with `tokens` more.
@@ -169,27 +169,21 @@ impl Running {
     /// Positions that can be decoded now. A prompt is decoded whole.
     pub(crate) fn due_positions(&self) -> usize {
         let heard = self.encoded.min(self.end.unwrap_or(usize::MAX)).saturating_sub(self.position);
-        if !self.seat.port.takes_events() {
-            0
-        } else if self.in_text() {
+        let due = if self.in_text() {
             heard.min(self.decoding.lookahead())
         } else {
             let prompt = self.schedule.prompt_len() - self.position;
             if heard < prompt { 0 } else { prompt }
-        }
+        };
+        if due > 0 && self.seat.port.takes_events() { due } else { 0 }
     }
 
     /// Rows of the next pass where `due` positions can be decoded, looking ahead `pays` positions pays, and `budget` rows are left in the
     /// call; 0 where there are too few.
     pub(crate) fn next_rows(&self, due: usize, pays: usize, budget: usize) -> usize {
         match self.decoding {
-            _ if !self.in_text() => {
-                if due <= budget {
-                    due
-                } else {
-                    0
-                }
-            }
+            _ if !self.in_text() && due > budget => 0,
+            _ if !self.in_text() => due,
             Decoding::Auto => due.min(pays).min(budget),
             _ => due.min(budget),
         }

@@ -90,6 +90,13 @@ mod tests {
         Schedule { left_pad: 32, delay: Delay::from_ms(delay_ms).unwrap(), samples_per_token: 1280 }
     }
 
+    /// A prompt is decoded whole: a longer one would wait for ever beside live sessions.
+    #[test]
+    fn the_longest_prompt_is_no_longer_than_a_call_that_live_audio_waits_for() {
+        let longest = schedule(2400);
+        assert_eq!(longest.prompt_len() - longest.constant_tokens(), crate::scheduler::BACKGROUND_TOKENS);
+    }
+
     /// The padding table that mistral-common computes, row by row.
     #[test]
     fn pads_as_mistral_common_does() {

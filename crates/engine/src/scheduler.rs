@@ -1,10 +1,11 @@
 //! The engine's thread: it owns the backend and serves all sessions in rounds.
 //!
 //! A round encodes what live sessions have heard and decodes what they have due, in as few calls as hold all of it, and then makes
-//! one call for what can wait: the warm-up of a delay, or the recordings, which take turns at encoding and decoding. As long as there
-//! are live sessions such a call has at most [`BACKGROUND_TOKENS`] tokens or rows, so that live audio, whenever it comes, waits for at
-//! most one of them. Without live sessions recordings have whole calls, an encode and a decode in each round.
+//! one call for what can wait: a session to be opened, the warm-up of a delay, or the recordings, which take turns at encoding and
+//! decoding. As long as there are live sessions such a call has at most [`BACKGROUND_TOKENS`] tokens or rows, so that live audio, whenever
+//! it comes, waits for at most one of them. Without live sessions recordings have whole calls, an encode and a decode in each round.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,8 +13,8 @@ use voxtral_model::{Backend, BackendError, DecodeSpan, EncodeSpan, MAX_DECODE_RO
 
 use crate::contained::Contained;
 use crate::decoding::Pace;
-use crate::engine::{Inbox, Request};
 use crate::front_end::ModelParts;
+use crate::inbox::{Inbox, Request};
 use crate::port::Seat;
 use crate::running::Running;
 use crate::session::SessionOptions;
@@ -41,10 +42,12 @@ pub(crate) struct Scheduler {
     model: Arc<ModelParts>,
     inbox: Arc<Inbox>,
     running: Vec<Running>,
+    /// Sessions that are to be opened, and the templates that they are forks of.
+    opening: VecDeque<(Opening, StreamId)>,
     templates: Templates,
     pace: Pace,
-    /// Calls made; a session remembers the one that it last had a part in.
-    turn: u64,
+    /// Calls made; a session remembers the one that it last had a part in, and those that have waited longest go first.
+    calls: u64,
     /// Whether it is the recordings' turn to be decoded.
     decode_next: bool,
 }
@@ -69,9 +72,10 @@ impl Scheduler {
             model,
             inbox,
             running: Vec::new(),
+            opening: VecDeque::new(),
             templates: Templates::default(),
             pace: Pace::new(),
-            turn: 0,
+            calls: 0,
             decode_next: false,
         }
     }
@@ -99,13 +103,15 @@ impl Scheduler {
     /// Ends all sessions.
     fn give_up(&mut self, error: BackendError) {
         let error = EngineError::from(error);
-        self.running.drain(..).for_each(|session| session.seat.port.end(Err(error.clone())));
+        let running = self.running.drain(..).map(|session| session.seat);
+        let opening = self.opening.drain(..).map(|(opening, _)| opening.seat);
+        running.chain(opening).for_each(|seat| seat.port.end(Err(error.clone())));
     }
 
     fn accept(&mut self, request: Request) {
         match request {
             Request::Session(opening) => match self.templates.get(opening.schedule.delay) {
-                Some(template) => self.open(opening, template),
+                Some(template) => self.opening.push_back((opening, template)),
                 None => self.templates.wait_for(opening.schedule).sessions.push(opening),
             },
             Request::Prewarm(schedule, done) => match self.templates.get(schedule.delay) {
@@ -116,8 +122,23 @@ impl Scheduler {
         }
     }
 
-    /// Opens a session as a fork of its delay's template.
+    /// Opens sessions: one if somebody is live, else as many as there are until one of them is. False when there was none.
+    fn open_sessions(&mut self) -> bool {
+        let any = !self.opening.is_empty();
+        while let Some((opening, template)) = self.opening.pop_front() {
+            self.open(opening, template);
+            if self.somebody_is_live() {
+                break;
+            }
+        }
+        any
+    }
+
+    /// Opens a session as a fork of its delay's template, unless its owner has left.
     fn open(&mut self, opening: Opening, template: StreamId) {
+        if opening.seat.port.has_ended() {
+            return;
+        }
         let admitted = self.admit(opening.span, opening.expected);
         match admitted.and_then(|()| self.backend.fork(template, opening.span)) {
             Ok(stream) => {
@@ -148,11 +169,14 @@ impl Scheduler {
 
     /// What live sessions leave time for.
     fn work_in_the_background(&mut self) -> bool {
+        if self.open_sessions() {
+            return true;
+        }
         if self.templates.is_warming_up() {
             self.warm_up();
             return true;
         }
-        if !self.running.iter().any(|session| session.live) {
+        if !self.somebody_is_live() {
             let encoded = self.encode(false);
             return self.decode(false) || encoded;
         }
@@ -171,7 +195,7 @@ impl Scheduler {
         match outcome {
             Ok(template) => {
                 waiting.prewarms.into_iter().for_each(|done| drop(done.send(Ok(()))));
-                waiting.sessions.into_iter().for_each(|opening| self.open(opening, template));
+                self.opening.extend(waiting.sessions.into_iter().map(|opening| (opening, template)));
             }
             Err(error) => {
                 waiting.prewarms.into_iter().for_each(|done| drop(done.send(Err(error.clone()))));
@@ -180,20 +204,28 @@ impl Scheduler {
         }
     }
 
+    fn somebody_is_live(&self) -> bool {
+        self.running.iter().any(|session| session.live)
+    }
+
     /// The most tokens or rows of a call for such sessions.
     fn most(&self, live: bool, whole: usize) -> usize {
-        let waited_for = !live && self.running.iter().any(|session| session.live);
-        if waited_for { whole.min(BACKGROUND_TOKENS) } else { whole }
+        if !live && self.somebody_is_live() { whole.min(BACKGROUND_TOKENS) } else { whole }
+    }
+
+    /// Sessions and what they have due, where that is anything. It is asked once in a round: a reader may leave at any time, and then
+    /// nothing is due any more.
+    fn due(&self, live: bool, amount: impl Fn(&Running) -> usize) -> Vec<(usize, usize)> {
+        let sessions = self.running.iter().enumerate().filter(|(_, session)| session.live == live);
+        sessions.map(|(index, session)| (index, amount(session))).filter(|&(_, amount)| amount > 0).collect()
     }
 
     /// Encodes what live sessions, or recordings, have heard: all that is due in live ones, a call's worth in others. False when there was
     /// nothing.
     fn encode(&mut self, live: bool) -> bool {
         let most = self.most(live, self.encode_tokens);
-        let mut due: Vec<usize> = (0..self.running.len())
-            .filter(|&i| self.running[i].live == live && self.running[i].due_tokens(most) > 0)
-            .collect();
-        due.sort_by_key(|&i| self.running[i].encode_turn);
+        let mut due = self.due(live, Running::due_tokens);
+        due.sort_by_key(|&(index, _)| self.running[index].last_encode);
         let worked = !due.is_empty();
         while !due.is_empty() {
             due = self.encode_call(due, most);
@@ -204,16 +236,16 @@ impl Scheduler {
         worked
     }
 
-    /// One encode call for the first of `due`. Returns those that it had no room for.
-    fn encode_call(&mut self, due: Vec<usize>, most: usize) -> Vec<usize> {
+    /// One encode call of at most `most` tokens for the first of `due`, sessions and their tokens. Returns those that it had no room for.
+    fn encode_call(&mut self, due: Vec<(usize, usize)>, most: usize) -> Vec<(usize, usize)> {
         let (mut budget, mut call, mut later) = (most, Vec::new(), Vec::new());
-        for index in due {
-            let session = &mut self.running[index];
-            let tokens = session.due_tokens(budget);
-            if tokens == 0 {
-                later.push(index);
+        for (index, tokens) in due {
+            if budget == 0 {
+                later.push((index, tokens));
                 continue;
             }
+            let session = &mut self.running[index];
+            let tokens = tokens.min(budget);
             let needed = session.tokens_with(tokens);
             match self.backend.grow(session.stream, needed) {
                 Ok(()) => {
@@ -233,7 +265,7 @@ impl Scheduler {
             EncodeSpan { stream: session.stream, mel: session.next_frames(tokens) }
         };
         let batch: Vec<EncodeSpan<'_>> = call.iter().map(span).collect();
-        self.turn += 1;
+        self.calls += 1;
         let start = Instant::now();
         let result = self.backend.encode(&batch);
         let time = start.elapsed();
@@ -244,20 +276,18 @@ impl Scheduler {
         self.inbox.meters.encoded(most - budget, time);
         for (index, tokens) in call {
             self.running[index].encoded(tokens, time);
-            self.running[index].encode_turn = self.turn;
+            self.running[index].last_encode = self.calls;
         }
         self.inbox.note(self.backend.info());
         later
     }
 
-    /// Decodes the positions that are due in live sessions, or in recordings: each live one has a pass, of others as many as one call takes.
-    /// False when there were none.
+    /// Decodes the positions that are due in live sessions, or in recordings: each live one has a pass, of others as many as one call
+    /// takes. False when there were none.
     fn decode(&mut self, live: bool) -> bool {
         let most = self.most(live, MAX_DECODE_ROWS);
-        let due = self.running.iter().enumerate().filter(|(_, session)| session.live == live);
-        let mut due: Vec<(usize, usize)> =
-            due.map(|(index, session)| (index, session.due_positions())).filter(|&(_, rows)| rows > 0).collect();
-        due.sort_by_key(|&(index, _)| self.running[index].decode_turn);
+        let mut due = self.due(live, Running::due_positions);
+        due.sort_by_key(|&(index, _)| self.running[index].last_decode);
         let worked = !due.is_empty();
         while !due.is_empty() {
             due = self.decode_call(due, most);
@@ -294,7 +324,7 @@ impl Scheduler {
                 batch.push(DecodeSpan { stream, position, ids });
             }
         }
-        self.turn += 1;
+        self.calls += 1;
         let mut predictions = Vec::new();
         let start = Instant::now();
         let result = self.backend.decode(&batch, &mut predictions);
@@ -306,7 +336,7 @@ impl Scheduler {
         let (mut first, mut tokens, mut only_text) = (0, 0, true);
         for &(index, rows) in &call {
             let session = &mut self.running[index];
-            session.decode_turn = self.turn;
+            session.last_decode = self.calls;
             match session.end_pass(&predictions[first..first + rows], time) {
                 Ok(accepted) => {
                     tokens += accepted.positions;

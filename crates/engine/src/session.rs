@@ -125,6 +125,9 @@ impl AudioIn {
 
     /// Adds what audio there is room for, for callers that must not wait: where there is no room for any, the task is woken when there is.
     /// Ready with the number of samples taken, which may be fewer than all.
+    ///
+    /// # Errors
+    /// When the session has ended, or its reader is gone.
     pub fn poll_push(&self, context: &mut Context<'_>, samples: &[f32]) -> Poll<Result<usize, EngineError>> {
         match self.port.push(samples, None, Wait::Poll(context)) {
             Ok(0) if !samples.is_empty() => Poll::Pending,

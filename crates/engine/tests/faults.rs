@@ -139,7 +139,9 @@ fn a_warm_up_that_fails_leaves_nothing_behind() {
         assert!(matches!(failed, Err(EngineError::Backend(_))), "{at}: {failed:?}");
         let Ok(Event::Done(summary)) = run(&engine, SessionOptions::default(), 16_000) else { panic!("{at}") };
         assert_eq!(summary.stats.tokens, 13 + 10, "{at}");
-        assert_eq!(engine.counters().sessions, 0);
+        // It has left, as soon as the engine has seen it.
+        let open = std::iter::repeat_with(|| engine.counters().sessions);
+        assert!(open.take(100_000_000).any(|open| open == 0), "{at}");
     }
 }
 
@@ -211,7 +213,5 @@ fn more_sessions_than_are_allowed_are_refused() {
     drop(first);
     second.finish();
     assert!(matches!(last(&mut second), Ok(Event::Done(_))));
-    // Both have left, as soon as the engine has seen it.
-    let third = std::iter::repeat_with(|| engine.session(SessionOptions::default())).take(100_000).find_map(Result::ok);
-    assert!(third.is_some());
+    assert!(engine.session(SessionOptions::default()).is_ok(), "both have left");
 }

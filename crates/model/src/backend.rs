@@ -117,7 +117,7 @@ pub trait Backend: Send {
     /// What it runs on and how much of it is taken.
     fn info(&self) -> BackendInfo;
 
-    /// Device memory, in bytes, that a stream of such encode spans takes once it has room for `tokens`; 0 where the device is the host.
+    /// Device memory, in bytes, that a stream of such encode spans takes once it has memory for `tokens`; 0 where the device is the host.
     fn stream_bytes(&self, span: usize, tokens: usize) -> u64;
 
     /// Device memory, in bytes, that streams may still take; `u64::MAX` where the device is the host.
@@ -126,21 +126,21 @@ pub trait Backend: Send {
     /// When the device fails.
     fn free_bytes(&self) -> Result<u64, BackendError>;
 
-    /// A new stream that has heard nothing and has room for nothing, to be decoded at `delay`. None of its encode spans will be longer
+    /// A new stream that has heard nothing and has memory for nothing, to be decoded at `delay`. None of its encode spans will be longer
     /// than `span` tokens, which is at least 1 and at most [`BackendInfo::encode_tokens`].
     ///
     /// # Errors
     /// When there is no memory for it.
     fn open(&mut self, delay: Delay, span: usize) -> Result<StreamId, BackendError>;
 
-    /// A new stream that has heard and decoded what `of` has, and has room for that, with encode spans of at most `span` tokens.
+    /// A new stream that has heard and decoded what `of` has, and has memory for that, with encode spans of at most `span` tokens.
     ///
     /// # Errors
     /// When there is no memory for it, or `of` is not open.
     fn fork(&mut self, of: StreamId, span: usize) -> Result<StreamId, BackendError>;
 
-    /// Makes room for `tokens` tokens of audio in all. A stream that has it stays as it is, and so does one for which there is no
-    /// memory: it can go on as far as its room reaches.
+    /// Raises a stream's capacity to `tokens` tokens of audio in all. One that has as much stays as it is, and so does one for which
+    /// there is no memory: it can go on as far as its capacity reaches.
     ///
     /// # Errors
     /// When there is no memory for it.
@@ -150,7 +150,7 @@ pub trait Backend: Send {
     fn close(&mut self, stream: StreamId);
 
     /// Turns log-mel frames into audio embeddings, which stay in their streams. At most [`BackendInfo::encode_tokens`] in all and one
-    /// span a stream, no longer than what the stream was opened for and within its room.
+    /// span a stream, no longer than what the stream was opened for and within its capacity.
     ///
     /// # Errors
     /// When the device fails or a span breaks the contract.

@@ -250,17 +250,18 @@ pub fn forks_are_equal_and_independent(make: Make<'_>, terms: &Terms) {
 }
 
 /// KV caches that wrap hold what caches that never need to would hold, and growing moves nothing that matters: a stream comes to the
-/// same whatever room it has from the start and however long its encode spans may be.
+/// same whatever capacity it has from the start and however long its encode spans may be.
 pub fn capacity_does_not_matter(make: Make<'_>, terms: &Terms) {
     on_each_model("capacity does not matter", make, terms, |bench| {
         for tokens in [5, 25, 640] {
             let script = Script::new(bench, 6, tokens, 7);
             let mut exact = bench.open(&script, tokens);
             let expected = bench.decode_rest(&mut exact, &[8]);
-            for (span, room) in [(1, 0), (3, 17), (8, 0), (8, tokens + 1000), (4, usize::MAX)] {
-                let mut live = bench.open_for_spans(&script, span, room);
+            for (span, capacity) in [(1, 0), (3, 17), (8, 0), (8, tokens + 1000), (4, usize::MAX)] {
+                let mut live = bench.open_for_spans(&script, span, capacity);
                 let got = bench.decode_rest(&mut live, &[8]);
-                let what = format!("{tokens} tokens in spans of {span}, in a stream with room for {room} at first");
+                let what =
+                    format!("{tokens} tokens in spans of {span}, in a stream with memory for {capacity} at first");
                 bench.same(&what, &expected, &got);
                 bench.close(&live);
             }

@@ -10,7 +10,7 @@ use crate::{AUDIO_WINDOW, BackendError, DecodeSpan, EncodeSpan, MAX_DECODE_ROWS,
 pub struct Entry {
     /// Most tokens of an encode span.
     pub span: usize,
-    /// Tokens that there is memory for.
+    /// Tokens that it has memory for.
     pub capacity: usize,
     /// Tokens of audio heard.
     pub encoded: usize,
@@ -90,7 +90,7 @@ impl Ledger {
         id
     }
 
-    /// Notes that a stream has room for `tokens`, if that is more than it had.
+    /// Notes that a stream has memory for `tokens`, if that is more than it had.
     pub fn grown(&mut self, stream: StreamId, tokens: usize) {
         if let Some(entry) = self.streams.get_mut(&stream) {
             entry.capacity = entry.capacity.max(tokens);
@@ -132,7 +132,7 @@ impl Ledger {
         }
         let end = entry.encoded + tokens;
         if end > entry.capacity {
-            return refuse(format!("stream {id}: {end} tokens, it has room for {}", entry.capacity));
+            return refuse(format!("stream {id}: {end} tokens, it has memory for {}", entry.capacity));
         }
         Ok(entry.encoded..end)
     }

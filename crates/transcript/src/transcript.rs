@@ -58,7 +58,7 @@ pub struct Transcript {
     text: String,
     /// Complete, with times, not taken yet.
     words: Vec<Word>,
-    /// Words that end with the same token, and wait for company before they share out the time.
+    /// Words that end with the same token, and wait for others that do before they share out the time.
     group: Vec<Draft>,
     /// The word that the next visible character continues.
     open: Option<Draft>,

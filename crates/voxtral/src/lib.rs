@@ -84,6 +84,7 @@
 //!   [`transcribe`](Voxtral::transcribe) returns the [`Summary`].
 //! * **cancel**: a [`Stop`] in the [`Options`] ends the audio from any thread, as if the source had ended there. To have no more text
 //!   either, return an error from the sink: the session ends at once, and that error is the transcription's.
+//! * **flush**: [`Session::flush`] brings out all that was said so far, and [`Event::Flushed`] follows it. The session goes on.
 //! * **have damaged audio**: what can be read is transcribed and the sink is told its end; then the error is returned. Lost packets in
 //!   the middle are silence, and the sink is told of the [`Damage`].
 //! * **fall behind**: nothing is lost. A session holds ten seconds of audio and a minute of events. Beyond that, whoever pushes waits,
@@ -200,7 +201,7 @@ impl Voxtral {
         }
     }
 
-    /// Opens a live session, to push samples into and take events from. Where there is no room for another, its first event says so.
+    /// Opens a live session, to push samples into and take events from. Where the device has no memory for another, its first event says so.
     ///
     /// # Errors
     /// When the engine has stopped or has as many sessions as it may.

@@ -196,7 +196,8 @@ fn sum_up(recording: &Recording, runs: &[Run], live: bool, pass_bytes: f64) -> F
     }
 }
 
-fn ms(time: Duration) -> f64 {
+/// Milliseconds, as figures have them.
+pub(super) fn ms(time: Duration) -> f64 {
     decimals(crate::recording::ms(time))
 }
 

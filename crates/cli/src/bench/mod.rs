@@ -11,6 +11,7 @@ mod clock;
 mod environment;
 mod measure;
 mod report;
+mod timeline;
 
 use crate::args::{Bench, BenchFormat, Setup};
 use crate::input::spare;

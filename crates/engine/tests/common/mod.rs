@@ -29,12 +29,12 @@ pub enum Call {
 /// What happens before a call does its work: nothing, an error, a panic.
 pub type Hook = Arc<dyn Fn(&Call) -> Result<(), BackendError> + Send + Sync>;
 
-/// Hears silence in everything. A token of room is a byte of memory.
+/// Hears silence in everything. A token of capacity is a byte of memory.
 pub struct Fake {
     hook: Hook,
     config: ModelConfig,
     ledger: Ledger,
-    rooms: BTreeMap<StreamId, usize>,
+    capacities: BTreeMap<StreamId, usize>,
     pad: u32,
     memory: u64,
     calls: Arc<Mutex<Vec<Call>>>,
@@ -46,7 +46,7 @@ impl Fake {
     pub fn new(model: &Model, memory: u64, hook: Hook) -> Self {
         let ledger = Ledger::new(&model.config, ENCODE_TOKENS);
         let (config, pad) = (model.config.clone(), model.tokenizer.streaming_pad());
-        Self { hook, config, ledger, rooms: BTreeMap::new(), pad, memory, calls: Arc::default() }
+        Self { hook, config, ledger, capacities: BTreeMap::new(), pad, memory, calls: Arc::default() }
     }
 
     /// All calls that are made, those that fail too.
@@ -60,12 +60,12 @@ impl Fake {
     }
 
     fn used(&self) -> u64 {
-        self.rooms.values().map(|&room| room as u64).sum()
+        self.capacities.values().map(|&capacity| capacity as u64).sum()
     }
 
     fn add(&mut self, entry: voxtral_model::Entry) -> StreamId {
         let id = self.ledger.add(entry);
-        self.rooms.insert(id, entry.capacity);
+        self.capacities.insert(id, entry.capacity);
         id
     }
 }
@@ -115,11 +115,11 @@ impl Backend for Fake {
     fn grow(&mut self, stream: StreamId, tokens: usize) -> Result<(), BackendError> {
         self.call(Call::Grow(stream, tokens))?;
         self.ledger.get(stream)?;
-        let room = self.rooms[&stream];
-        if self.memory != u64::MAX && self.used() + tokens.saturating_sub(room) as u64 > self.memory {
+        let capacity = self.capacities[&stream];
+        if self.memory != u64::MAX && self.used() + tokens.saturating_sub(capacity) as u64 > self.memory {
             return Err(out_of_memory());
         }
-        self.rooms.insert(stream, room.max(tokens));
+        self.capacities.insert(stream, capacity.max(tokens));
         self.ledger.grown(stream, tokens);
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Backend for Fake {
     fn close(&mut self, stream: StreamId) {
         let _ = self.call(Call::Close);
         self.ledger.close(stream);
-        self.rooms.remove(&stream);
+        self.capacities.remove(&stream);
     }
 
     fn encode(&mut self, batch: &[EncodeSpan<'_>]) -> Result<(), BackendError> {

@@ -86,27 +86,27 @@ impl<'a> Bench<'a> {
         self.model.config.frames_per_token() * self.model.config.audio.mel_bins
     }
 
-    /// A stream with the longest spans that a call takes, and room for so many tokens; more is made where it is needed.
-    pub(super) fn open(&mut self, script: &Script, room: usize) -> Live {
+    /// A stream with the longest spans that a call takes, and so much capacity; it grows where more is needed.
+    pub(super) fn open(&mut self, script: &Script, capacity: usize) -> Live {
         let span = self.backend.info().encode_tokens;
-        self.open_for_spans(script, span, room)
+        self.open_for_spans(script, span, capacity)
     }
 
-    pub(super) fn open_for_spans(&mut self, script: &Script, span: usize, room: usize) -> Live {
+    pub(super) fn open_for_spans(&mut self, script: &Script, span: usize, capacity: usize) -> Live {
         let id = self.backend.open(script.delay, span).unwrap_or_else(|e| panic!("{}: open: {e}", self.label));
-        self.grow(id, room);
+        self.grow(id, capacity);
         Live { id, script: script.clone(), encoded: 0, decoded: 0, span }
     }
 
     /// A fork of `of` that goes on with another script.
-    pub(super) fn fork(&mut self, of: &Live, script: &Script, room: usize) -> Live {
+    pub(super) fn fork(&mut self, of: &Live, script: &Script, capacity: usize) -> Live {
         let id = self.backend.fork(of.id, of.span).unwrap_or_else(|e| panic!("{}: fork: {e}", self.label));
-        self.grow(id, room);
+        self.grow(id, capacity);
         Live { id, script: script.clone(), encoded: of.encoded, decoded: of.decoded, span: of.span }
     }
 
-    fn grow(&mut self, stream: StreamId, room: usize) {
-        self.backend.grow(stream, room).unwrap_or_else(|e| panic!("{}: grow: {e}", self.label));
+    fn grow(&mut self, stream: StreamId, capacity: usize) {
+        self.backend.grow(stream, capacity).unwrap_or_else(|e| panic!("{}: grow: {e}", self.label));
     }
 
     pub(super) fn close(&mut self, live: &Live) {

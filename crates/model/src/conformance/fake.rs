@@ -36,7 +36,7 @@ enum Fault {
 struct Stream {
     delay: Delay,
     span: usize,
-    room: usize,
+    capacity: usize,
     furthest: usize,
     /// A call that was refused has left its mark.
     marked: bool,
@@ -106,8 +106,8 @@ impl Fake {
             let tokens = span.mel.len() / token;
             contract(span.mel.len().is_multiple_of(token) && tokens > 0, (), "no tokens")?;
             contract(tokens <= stream.span || fault == Fault::TakesLongSpans, (), "a long span")?;
-            let fits = stream.audio.len() + tokens <= stream.room;
-            contract(fits || fault == Fault::OutgrowsCapacity, (), "no room")?;
+            let fits = stream.audio.len() + tokens <= stream.capacity;
+            contract(fits || fault == Fault::OutgrowsCapacity, (), "no memory")?;
         }
         Ok(())
     }
@@ -154,12 +154,12 @@ impl Backend for Fake {
         let first = *self.first_delay.get_or_insert(delay);
         let delay = if self.fault == Fault::KeepsFirstDelay { first } else { delay };
         let (audio, embeddings, ids) = (vec![], vec![], vec![]);
-        Ok(self.add(Stream { delay, span, room: 0, furthest: 0, marked: false, audio, embeddings, ids }))
+        Ok(self.add(Stream { delay, span, capacity: 0, furthest: 0, marked: false, audio, embeddings, ids }))
     }
 
     fn fork(&mut self, of: StreamId, span: usize) -> Result<StreamId, BackendError> {
         let mut stream = self.stream(of)?.clone();
-        stream = Stream { span, room: stream.audio.len(), ..stream };
+        stream = Stream { span, capacity: stream.audio.len(), ..stream };
         if self.fault == Fault::ForgetsInFork {
             stream.ids.fill(0);
         }
@@ -168,7 +168,7 @@ impl Backend for Fake {
 
     fn grow(&mut self, stream: StreamId, tokens: usize) -> Result<(), BackendError> {
         let stream = self.stream(stream)?;
-        stream.room = stream.room.max(tokens);
+        stream.capacity = stream.capacity.max(tokens);
         Ok(())
     }
 
@@ -214,7 +214,7 @@ impl Backend for Fake {
                 let position = span.position + row;
                 let reach = decoder.layers * (decoder.window - 1)
                     + usize::from(fault == Fault::SeesTooFar)
-                    + usize::from(fault == Fault::FeelsCapacity && stream.room == usize::MAX)
+                    + usize::from(fault == Fault::FeelsCapacity && stream.capacity == usize::MAX)
                     - usize::from(fault == Fault::SeesTooLittle);
                 let seen = position.saturating_sub(reach)..position + 1;
                 let quirk = match fault {

@@ -75,7 +75,7 @@ pub fn mistakes_are_refused(make: Make<'_>, terms: &Terms) {
         type Mistake<'s> = Box<dyn Fn(&mut Bench<'_>, &mut Live) -> Result<(), BackendError> + 's>;
         let script = &script;
         let (mel, ids) = (&script.mel, &script.ids);
-        // Each is made on a fresh stream, opened for spans of 8 tokens, that has room for 280 and has heard 270; positions were decoded up
+        // Each is made on a fresh stream, opened for spans of 8 tokens, that has memory for 280 and has heard 270; positions were decoded up
         // to 180, then again from 60 to 61.
         let mistakes: Vec<(&str, Mistake<'_>)> = vec![
             ("more rows than a call takes", Box::new(|b, s| decode(b, &[(s.id, 61, &ids[..MAX_DECODE_ROWS + 1])]))),
@@ -95,7 +95,7 @@ pub fn mistakes_are_refused(make: Make<'_>, terms: &Terms) {
             ),
             ("a stream twice in a decode", Box::new(|b, s| decode(b, &[(s.id, 61, &ids[..1]), (s.id, 61, &ids[..1])]))),
             (
-                "more audio than there is room for",
+                "more audio than there is memory for",
                 Box::new(move |b, s| {
                     b.hear(s, 278);
                     encode(b, &[(s.id, &mel[278 * token..281 * token])])
