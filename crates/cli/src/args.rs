@@ -17,11 +17,12 @@ const EXAMPLES: &str = "\
 Examples:
   voxtral talk.mp3                                   text on standard output, as it is recognised
   voxtral --format json --tokens *.wav -o out.jsonl  one JSON object a file
+  voxtral --format srt,json *.mp3 -o out/            subtitles and JSON of each, in a folder
   ffmpeg -v error -i URL -f s16le -ar 16000 -ac 1 - | voxtral --stdin
   voxtral -d ~/models/voxtral-mini-4b-realtime talk.wav
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bench or compare: a limit did not hold, doctor: what was asked for cannot run, \
-130 interrupted before anything was heard.";
+130 interrupted before a recording's end, or before anything was heard.";
 
 /// Writes down what is said, on your own machine, with Mistral's Voxtral Realtime.
 #[derive(Parser)]
@@ -82,13 +83,22 @@ pub(crate) struct Transcribe {
     #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=128))]
     pub jobs: u8,
 
-    /// What is printed: the text as it is recognised, or one JSON object a recording
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub format: Format,
+    /// What is written; several with commas between them, into a folder
+    #[arg(long, value_name = "FORMAT,…", value_enum, value_delimiter = ',', default_values_t = [Format::Text])]
+    pub format: Vec<Format>,
 
-    /// Write to a file instead of standard output: whole, or, where something fails, not at all
-    #[arg(short, long, value_name = "PATH")]
+    /// Write to a file, which appears when all is written; to a folder, where it ends in /, with a file for each input and format;
+    /// - is standard output
+    #[arg(short, long, value_name = "FILE|DIR/")]
     pub output: Option<PathBuf>,
+
+    /// A time at each line of text
+    #[arg(long)]
+    pub timestamps: bool,
+
+    /// Each word with its times: a line of text, a subtitle
+    #[arg(long)]
+    pub words: bool,
 
     /// List every token with its log-probability in the JSON
     #[arg(long)]
@@ -193,8 +203,25 @@ pub(crate) enum DecodeChoice {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
+    /// The text, as it is recognised
     Text,
+    /// One JSON object a recording, on a line
     Json,
+    /// What happens as it happens: a line of JSON for each event, as schemas/jsonl.schema.json describes it
+    Jsonl,
+    /// Subtitles: SubRip
+    Srt,
+    /// Subtitles: WebVTT
+    Vtt,
+    /// Subtitles as a table: start and end in milliseconds, text
+    Tsv,
+}
+
+impl Format {
+    /// How the names of its files end.
+    pub(crate) fn extension(self) -> String {
+        if self == Self::Text { "txt".to_owned() } else { name(self) }
+    }
 }
 
 /// Little-endian sample formats.

@@ -10,6 +10,7 @@ use voxtral::{RawFormat, Source};
 use voxtral_audio::Waiting;
 
 use crate::args::{Transcribe, usage};
+use crate::output::escaped;
 
 /// One thing to transcribe.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,11 +34,6 @@ impl Input {
         if all.is_empty() {
             usage(ErrorKind::MissingRequiredArgument, "nothing to transcribe: name a FILE, or --stdin");
         }
-        let files = all.iter().filter_map(|input| match input {
-            Self::File(path) => Some(path),
-            Self::Stdin(_) => None,
-        });
-        spare(files, args.output.as_deref());
         all
     }
 
@@ -46,7 +42,15 @@ impl Input {
         matches!(self, Self::Stdin(_))
     }
 
-    /// As it is shown.
+    /// The file that it is.
+    pub(crate) fn path(&self) -> Option<&PathBuf> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Stdin(_) => None,
+        }
+    }
+
+    /// As the command line has it.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
@@ -78,7 +82,7 @@ pub(crate) fn spare<'a>(recordings: impl IntoIterator<Item = &'a PathBuf>, outpu
     let place = |path: &Path| path.canonicalize().ok().filter(|path| path.is_file());
     let Some((output, replaced)) = output.and_then(|output| Some((output, place(output)?))) else { return };
     if recordings.into_iter().any(|path| place(path).as_ref() == Some(&replaced)) {
-        let message = format!("{} is an input, and --output would replace it", output.display());
+        let message = format!("{} is an input, and --output would replace it", escaped(&output.display().to_string()));
         usage(ErrorKind::ArgumentConflict, message);
     }
 }

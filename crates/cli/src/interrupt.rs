@@ -7,13 +7,18 @@ use anyhow::Context;
 use voxtral::Stop;
 
 /// The exit code of a program that Ctrl-C ended.
-const INTERRUPTED: i32 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// The first Ctrl-C ends the audio, so that what was heard is printed; the second, or one while no audio is heard, ends the program.
-pub(crate) fn stops(stop: &Stop) -> anyhow::Result<()> {
+/// The latter saves with `save` what was heard before.
+pub(crate) fn stops(stop: &Stop, save: impl Fn() + Send + 'static) -> anyhow::Result<()> {
     let stop = stop.clone();
     listen(move || {
-        if stop.is_stopped() || stop.stop() == 0 {
+        let second = stop.is_stopped();
+        if second || stop.stop() == 0 {
+            if !second {
+                save();
+            }
             end();
         }
     })
@@ -34,9 +39,21 @@ pub(crate) fn noted() -> anyhow::Result<Arc<AtomicBool>> {
 /// Ends the program as one that Ctrl-C ended.
 pub(crate) fn end() -> ! {
     // Without the clean-up of other libraries, which may wait for the very thing that hangs: a driver's waits for its device.
-    signal_hook::low_level::exit(INTERRUPTED)
+    signal_hook::low_level::exit(INTERRUPTED.into())
 }
 
 fn listen(interrupted: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
     ctrlc::set_handler(interrupted).context("cannot listen for Ctrl-C")
 }
+
+/// Ctrl-C came before a recording had ended.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}

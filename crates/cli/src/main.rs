@@ -5,6 +5,7 @@
 mod args;
 mod bench;
 mod compare;
+mod destination;
 mod doctor;
 mod input;
 mod interrupt;
@@ -65,7 +66,13 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     output::complain(error);
-    if error.is::<output::Unmet>() { ExitCode::from(3) } else { ExitCode::FAILURE }
+    if error.is::<output::Unmet>() {
+        ExitCode::from(3)
+    } else if error.is::<interrupt::Interrupted>() {
+        ExitCode::from(interrupt::INTERRUPTED)
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 /// A decoder that panics over a damaged file is an error with a line of its own; any other panic is told as usual.

@@ -1,5 +1,6 @@
 //! Where results go, and what went wrong.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -44,15 +45,23 @@ impl Output {
         }
     }
 
+    /// Puts a file in its place; one without anything in it only where all is well. What was there before is better than nothing.
+    pub(crate) fn finish_if(&self, all_is_well: bool) -> anyhow::Result<()> {
+        if !all_is_well && matches!(self, Self::File(_, text) if text.is_empty()) {
+            return Ok(());
+        }
+        self.finish()
+    }
+
     /// Puts a file in its place.
-    pub(crate) fn finish(self) -> anyhow::Result<()> {
+    pub(crate) fn finish(&self) -> anyhow::Result<()> {
         let Self::File(path, text) = self else { return Ok(()) };
         let put = || -> io::Result<()> {
-            let mut writer = Writer::create(&path)?;
+            let mut writer = Writer::create(path)?;
             writer.write_all(text.as_bytes())?;
             writer.commit()
         };
-        put().with_context(|| cannot_write(&path))
+        put().with_context(|| cannot_write(path))
     }
 }
 
@@ -73,7 +82,22 @@ pub(crate) fn answer(answer: &clap::Error) -> anyhow::Result<()> {
     answer.print().and_then(|()| io::stdout().flush()).context("cannot write to standard output")
 }
 
-fn cannot_write(path: &Path) -> String {
+/// Whole characters at a time.
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = str::from_utf8(bytes).map_err(io::Error::other)?;
+        // The error says which output it is, and its cause whether anybody reads it.
+        Self::write(self, text).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    /// What is written can be read at once.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) fn cannot_write(path: &Path) -> String {
     format!("cannot write to {}", path.display())
 }
 
@@ -113,5 +137,28 @@ pub(crate) fn complain(error: &anyhow::Error) {
 
 /// Writes a line on standard error, one line whatever a name in it holds. If that is closed or full there is nobody to tell.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "voxtral: {}", line.replace(char::is_control, "\u{FFFD}"));
+    let _ = writeln!(io::stderr(), "voxtral: {}", escaped(line));
+}
+
+/// A text that names a file, with what would break the line, or would make a terminal show something else, written as in Rust.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    // Also what ends lines and what turns the direction of writing without being a control character.
+    let hides = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(hides) {
+        return Cow::Borrowed(text);
+    }
+    text.chars().map(|c| if hides(c) { c.escape_default().to_string() } else { c.into() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_not_show_is_escaped() {
+        assert_eq!(escaped("a\nb\x1b[2J\u{202e}\u{85}.wav"), r"a\nb\u{1b}[2J\u{202e}\u{85}.wav");
+        assert!(matches!(escaped(r"C:\tälk 字.wav"), Cow::Borrowed(_)));
+    }
 }

@@ -1,25 +1,33 @@
 //! `voxtral FILE…`: every input through the library, every transcript to the output, in the order of the inputs.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use voxtral::{About, Damage, Error, Json, Lost, Options, Sink, Stop, Summary, Text, Voxtral};
+use voxtral::{
+    About, CueFormat, Damage, Error, Json, JsonLines, Lost, Options, Sink, Source, Stop, Subtitles, Summary, Text,
+    Voxtral,
+};
 use voxtral_transcript::SessionStats;
 
 use crate::args::{Format, Transcribe};
+use crate::destination::Destination;
 use crate::input::Input;
-use crate::interrupt;
+use crate::interrupt::{self, Interrupted};
 use crate::open;
-use crate::output::{Output, complain};
-use crate::turns::{Turn, Turns};
+use crate::output::{Output, complain, escaped};
+
+/// More failed inputs are not named once more in the end.
+const MOST_NAMES: usize = 20;
 
 pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
     let inputs = Input::all(args);
-    let output = Output::open(args.output.as_deref())?;
+    let destination = Arc::new(Destination::open(args, &inputs)?);
     let stop = Stop::new();
-    interrupt::stops(&stop)?;
+    let at_end = Arc::clone(&destination);
+    interrupt::stops(&stop, move || at_end.break_off())?;
 
     // Nobody should wait for a model to hear that the recording is not there. Where there are several, the others are transcribed.
     if let [input] = &inputs[..] {
@@ -36,50 +44,38 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
         stop: Some(stop.clone()),
         ..Options::default()
     };
-    let job = Job { args, voxtral: &voxtral, options: &options, stop: &stop };
-    let mut load = start.elapsed();
+    let job = Job { args, voxtral: &voxtral, options: &options, stop: &stop, destination: &destination };
+    let failures = job.transcribe_all(&inputs, start.elapsed())?;
 
-    let turns = Turns::new(output);
-    let mut failed = 0;
-    std::thread::scope(|scope| -> anyhow::Result<()> {
-        let (mut waiting, mut running) = (inputs.iter().zip(0..), VecDeque::new());
-        loop {
-            while running.len() < usize::from(args.jobs) && !stop.is_stopped() {
-                let Some((input, number)) = waiting.next() else { break };
-                let (job, turn, load) = (&job, turns.turn(number), std::mem::take(&mut load));
-                let work = move || job.transcribe(input, load, turn);
-                let thread = std::thread::Builder::new().spawn_scoped(scope, work);
-                running.push_back((input, thread));
-            }
-            let Some((input, first)) = running.pop_front() else { return Ok(()) };
-            let broke_off = || Err(anyhow::anyhow!("{}: transcribing broke off", input.name()));
-            let outcome = match first {
-                Ok(thread) => thread.join().unwrap_or_else(|_| broke_off()),
-                Err(error) => Err(error).context("cannot start a thread").with_context(|| input.name()),
-            };
-            match outcome {
-                // One file that cannot be read is no reason to leave out the others.
-                Err(error) if inputs.len() > 1 && !is_of_the_output(&error) => {
-                    complain(&error);
-                    failed += 1;
-                    Ok(())
-                }
-                outcome => outcome,
-            }
-            .and_then(|()| turns.next())
-            // Nobody will see what the others would write.
-            .inspect_err(|_| {
-                stop.stop();
-            })?;
-        }
-    })?;
-    if failed > 0 {
-        let nothing = if args.output.is_some() { ", nothing was written" } else { "" };
-        anyhow::bail!("{failed} of {} inputs failed{nothing}", inputs.len());
+    if let Destination::Shared(_, turns) = &*destination {
+        turns.finish(failures.is_empty())?;
     }
-    turns.into_output().finish()
+    conclude(failures, &inputs)
 }
 
+/// An input that was not transcribed to its end, and why.
+type Failure<'a> = (&'a Input, anyhow::Error);
+
+/// What all failures come to.
+fn conclude(mut failures: Vec<Failure<'_>>, inputs: &[Input]) -> anyhow::Result<()> {
+    if inputs.len() == 1 {
+        return failures.pop().map_or(Ok(()), |(_, error)| Err(error));
+    }
+    let interrupted = failures.iter().filter(|(_, error)| error.is::<Interrupted>()).count();
+    if interrupted > 0 {
+        return Err(Interrupted).with_context(|| format!("{interrupted} of {} inputs are not whole", inputs.len()));
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let mut names: Vec<_> = failures.iter().take(MOST_NAMES).map(|(input, _)| input.name()).collect();
+    if failures.len() > MOST_NAMES {
+        names.push(format!("and {} more", failures.len() - MOST_NAMES));
+    }
+    anyhow::bail!("{} of {} inputs failed: {}", failures.len(), inputs.len(), names.join(", "))
+}
+
+/// Whether an error is one of the output that all write to: nobody will see what the others would write.
 fn is_of_the_output(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(Error::Sink(_)))
 }
@@ -90,22 +86,89 @@ struct Job<'a> {
     voxtral: &'a Voxtral,
     options: &'a Options,
     stop: &'a Stop,
+    destination: &'a Destination,
 }
 
 impl Job<'_> {
-    /// Transcribes one input.
-    fn transcribe(&self, input: &Input, load: Duration, output: Turn<'_>) -> anyhow::Result<()> {
-        let start = Instant::now();
+    /// Transcribes all inputs, some at a time. One that cannot be read is no reason to leave out the others.
+    fn transcribe_all<'i>(&self, inputs: &'i [Input], mut load: Duration) -> anyhow::Result<Vec<Failure<'i>>> {
+        let mut failures = Vec::new();
+        std::thread::scope(|scope| {
+            let (mut waiting, mut running) = (inputs.iter().enumerate(), VecDeque::new());
+            loop {
+                while running.len() < usize::from(self.args.jobs) && !self.stop.is_stopped() {
+                    let Some((number, input)) = waiting.next() else { break };
+                    let load = std::mem::take(&mut load);
+                    let work = move || self.transcribe(input, number, load);
+                    running.push_back((input, std::thread::Builder::new().spawn_scoped(scope, work)));
+                }
+                let Some((input, first)) = running.pop_front() else { break };
+                let broke_off = || Err(anyhow::anyhow!("{}: transcribing broke off", input.name()));
+                let outcome = match first {
+                    Ok(thread) => thread.join().unwrap_or_else(|_| broke_off()),
+                    Err(error) => Err(error).context("cannot start a thread").with_context(|| input.name()),
+                };
+                match outcome {
+                    Err(error) if is_of_the_output(&error) => Err(error),
+                    Err(error) => {
+                        if inputs.len() > 1 {
+                            complain(&error);
+                        }
+                        failures.push((input, error));
+                        Ok(())
+                    }
+                    Ok(()) => Ok(()),
+                }
+                .and_then(|()| if let Destination::Shared(_, turns) = self.destination { turns.next() } else { Ok(()) })
+                .inspect_err(|_| {
+                    self.stop.stop();
+                })?;
+            }
+            failures.extend(waiting.map(|(_, input)| (input, Interrupted.into())));
+            Ok(failures)
+        })
+    }
+
+    /// Transcribes one input to where its transcript goes.
+    fn transcribe(&self, input: &Input, number: usize, load: Duration) -> anyhow::Result<()> {
         let source = input.open()?;
-        let mut sink: Box<dyn Sink> = match self.args.format {
+        let files = match self.destination {
+            Destination::Shared(format, turns) => {
+                return self.write(input, source, vec![self.sink(*format, turns.turn(number), input, load)]);
+            }
+            Destination::Folder(files) => &files[number],
+        };
+        let mut outputs: Vec<_> = files.iter().map(|(_, path)| Output::open(Some(path))).collect::<Result<_, _>>()?;
+        let sinks = files.iter().zip(&mut outputs).map(|((format, _), output)| self.sink(*format, output, input, load));
+        let written = self.write(input, source, sinks.collect());
+        outputs.iter().try_for_each(|output| output.finish_if(written.is_ok()))?;
+        written
+    }
+
+    /// What writes a transcript in a format.
+    fn sink<'o>(&self, format: Format, output: impl Write + 'o, input: &Input, load: Duration) -> Box<dyn Sink + 'o> {
+        let words = self.args.words;
+        match format {
+            Format::Text if words || self.args.timestamps => Box::new(Subtitles::new(output, CueFormat::Lines, words)),
             Format::Text => Box::new(Text::new(output)),
             Format::Json => {
                 let about = self.voxtral.about(input.name(), self.options, load);
                 Box::new(Json::new(output, About { tokens: self.args.tokens, ..about }))
             }
-        };
+            Format::Jsonl => Box::new(JsonLines::new(output, input.name())),
+            Format::Srt => Box::new(Subtitles::new(output, CueFormat::Srt, words)),
+            Format::Vtt => Box::new(Subtitles::new(output, CueFormat::Vtt, words)),
+            Format::Tsv => Box::new(Subtitles::new(output, CueFormat::Tsv, words)),
+        }
+    }
+
+    /// Transcribes one input to some sinks.
+    fn write(&self, input: &Input, source: Source, mut sinks: Vec<Box<dyn Sink + '_>>) -> anyhow::Result<()> {
+        let start = Instant::now();
         let mut losses = Losses::default();
-        let outcome = self.voxtral.transcribe(source, self.options, &mut (&mut *sink, &mut losses));
+        let mut all: Vec<&mut dyn Sink> = sinks.iter_mut().map(|sink| &mut **sink as &mut dyn Sink).collect();
+        all.push(&mut losses);
+        let outcome = self.voxtral.transcribe(source, self.options, &mut all);
         losses.warn(input);
         match outcome {
             Ok(summary) => tell(input, &summary, start.elapsed()),
@@ -113,7 +176,9 @@ impl Job<'_> {
             Err(error @ Error::Sink(_)) => return Err(error.into()),
             Err(error) => return Err(error).with_context(|| input.name()),
         }
-        anyhow::ensure!(input.is_live() || !self.stop.is_stopped(), "{}: interrupted", input.name());
+        if self.stop.is_stopped() && !input.is_live() {
+            return Err(Interrupted).context("interrupted").with_context(|| input.name());
+        }
         Ok(())
     }
 }
@@ -139,10 +204,14 @@ impl Sink for Losses {
 impl Losses {
     fn warn(&self, input: &Input) {
         if self.packets > 0 {
-            tracing::warn!("{}: {} damaged packets were replaced by silence", input.name(), self.packets);
+            tracing::warn!("{}: {} damaged packets were replaced by silence", escaped(&input.name()), self.packets);
         }
         if self.not_finite > 0 {
-            tracing::warn!("{}: {} samples are not finite numbers: taken as silence", input.name(), self.not_finite);
+            tracing::warn!(
+                "{}: {} samples are not finite numbers: taken as silence",
+                escaped(&input.name()),
+                self.not_finite
+            );
         }
     }
 }
@@ -152,7 +221,7 @@ fn tell(input: &Input, summary: &Summary, total: Duration) {
     let SessionStats { positions, passes, certain, encode, decode, .. } = summary.stats;
     tracing::debug!(
         "{}: {:.2} s of audio in {:.2} s ({:.2} s encoding, {:.2} s decoding)",
-        input.name(),
+        escaped(&input.name()),
         summary.audio_s,
         total.as_secs_f64(),
         encode.as_secs_f64(),

@@ -35,8 +35,23 @@ impl Turns {
         state.kept.remove(&state.number).map_or(Ok(()), |text| state.output.write(&text))
     }
 
-    pub(crate) fn into_output(self) -> Output {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).output
+    /// Puts the output in its place; one without anything in it only where all is well.
+    pub(crate) fn finish(&self, all_is_well: bool) -> anyhow::Result<()> {
+        self.lock().output.finish_if(all_is_well)
+    }
+
+    /// The same for a program that ends here, with all that is kept, if the output is a file: another may hang.
+    pub(crate) fn break_off(&self) -> anyhow::Result<()> {
+        // Where somebody is writing, that may hang, too.
+        let Ok(mut state) = self.0.try_lock() else { return Ok(()) };
+        let state = &mut *state;
+        if !matches!(state.output, Output::File(..)) {
+            return Ok(());
+        }
+        for (_, text) in std::mem::take(&mut state.kept) {
+            state.output.write(&text)?;
+        }
+        state.output.finish_if(false)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -86,7 +101,7 @@ mod tests {
                 text => turns.turn(number).write_all(text.as_bytes()).unwrap(),
             }
         }
-        turns.into_output().finish().unwrap();
+        turns.finish(true).unwrap();
         fs::read_to_string(path).unwrap()
     }
 
@@ -94,6 +109,20 @@ mod tests {
     fn who_is_early_waits_for_its_turn() {
         let steps = [(1, "b"), (0, "a"), (2, "d"), (0, "next"), (1, "c"), (2, "e"), (1, "next"), (2, "f")];
         assert_eq!(written(&steps), "abcdef");
+    }
+
+    #[test]
+    fn what_is_kept_is_written_where_the_program_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let turns = Turns::new(Output::open(Some(&path)).unwrap());
+        turns.break_off().unwrap();
+        assert!(!path.exists(), "there is nothing to write");
+        for (number, text) in [(2, "c"), (0, "a"), (1, "b")] {
+            turns.turn(number).write_all(text.as_bytes()).unwrap();
+        }
+        turns.break_off().unwrap();
+        assert_eq!(fs::read_to_string(path).unwrap(), "abc");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What comes after the tokens: text, words with times, files, scores.
 //!
 //! [`Transcript`] takes the generated tokens of one stream, one at a time, and hands out text as soon as it is
-//! certain and words as soon as they are complete. The rest works on what it made: [`render`] writes it as it comes, as text
-//! or as JSON ([`Report`]), [`format`](mod@format) makes subtitles, [`score`] compares a text with a reference.
+//! certain and words as soon as they are complete. The rest works on what it made: [`render`] writes it as it comes, as text,
+//! subtitles or JSON ([`Report`]), and [`score`] compares a text with a reference.
 //!
 //! ```
 //! use voxtral_transcript::{Piece, Transcript};

@@ -13,7 +13,8 @@
 //!
 //! A [`Config`] says which model is opened and what computes; its default is the demo model, which knows spoken English digits only, on
 //! the GPU if there is one, else on the CPU ([`Voxtral::fallback`] says why). A [`Source`] is where audio comes from. A [`Sink`] is
-//! where its transcript goes: [`Text`], [`Json`], [`Collect`] for a program that goes on with words and tokens, or your own.
+//! where its transcript goes: [`Text`], [`Subtitles`], [`Json`], [`JsonLines`], [`Collect`] for a program that goes on with words and
+//! tokens, or your own.
 //!
 //! # How do I transcribe what a microphone hears?
 //!
@@ -112,7 +113,7 @@ pub use voxtral_engine::{
     AudioIn, Decoding, Engine, EngineError, EngineOptions, Event, Events, Session, SessionOptions, Stopper, Summary,
 };
 pub use voxtral_model::{Backend, BackendError, BackendInfo, Delay, Model, ModelError};
-pub use voxtral_transcript::render::{About, Collect, End, Json, Sink, Text};
+pub use voxtral_transcript::render::{About, Collect, CueFormat, End, Json, JsonLines, Sink, Subtitles, Text};
 pub use voxtral_transcript::{Damage, Lost, TokenRecord, Word};
 
 use std::time::Duration;

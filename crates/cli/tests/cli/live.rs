@@ -106,6 +106,23 @@ fn text_appears_while_the_pipe_is_open() {
 }
 
 #[test]
+fn subtitles_and_events_appear_while_the_pipe_is_open() {
+    for (flags, first) in [
+        (&["--format", "srt", "--words"][..], "\nfour\n\n"),
+        (&["--format", "vtt", "--words"], "\nfour\n\n"),
+        (&["--format", "tsv", "--words"], "\tfour\n"),
+        (&["--words"], "] four\n"),
+        (&["--format", "jsonl"], "\"type\":\"word\",\"text\":\"four\""),
+    ] {
+        let mut running = Running::start(&[&["--stdin"], flags].concat());
+        running.write(&first_half());
+        running.wait_for(first);
+        running.stdin = None;
+        assert_eq!(running.end().0, Some(0), "{flags:?}");
+    }
+}
+
+#[test]
 #[cfg(unix)]
 fn a_pipe_that_is_set_not_to_wait_is_waited_for() {
     let (mut sender, receiver) = std::os::unix::net::UnixStream::pair().unwrap();
@@ -164,14 +181,15 @@ fn an_interrupted_recording_is_printed_as_far_as_it_was_heard_and_fails() {
     running.wait_for("four");
     running.interrupt();
     let (code, text, errors) = running.end();
-    assert_eq!(code, Some(1), "{errors}");
+    assert_eq!(code, Some(130), "{errors}");
     assert!(text.starts_with(DIGITS.split_once(' ').unwrap().0) && text.ends_with('\n'), "{text:?}");
     assert_eq!(text.lines().count(), 1, "the next recording is not begun: {text:?}");
-    assert!(errors.starts_with(&format!("voxtral: {path}: interrupted\n")), "{errors}");
+    let expected = format!("voxtral: {path}: interrupted\nvoxtral: 2 of 2 inputs are not whole: interrupted\n");
+    assert_eq!(errors, expected);
 }
 
 #[test]
-fn an_interrupted_recording_is_whole_json_on_output_and_nothing_in_a_file() {
+fn an_interrupted_recording_is_whole_json_on_output_and_in_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("recording.wav");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
@@ -186,16 +204,52 @@ fn an_interrupted_recording_is_whole_json_on_output_and_nothing_in_a_file() {
         writer.write_all(&header).unwrap();
         writer.write_all(&long_raw()).unwrap();
         running.interrupt();
-        let (code, text, errors) = running.end();
-        assert_eq!((code, errors), (Some(1), format!("voxtral: {fifo_name}: interrupted\n")), "{text}");
-        if args.len() == 1 {
-            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-            assert!(json["text"].as_str().unwrap().starts_with("four"), "{text}");
-        } else {
-            assert_eq!((text.as_str(), std::fs::read_to_string(&out).unwrap().as_str()), ("", "kept"));
+        let (code, mut text, errors) = running.end();
+        assert_eq!((code, errors), (Some(130), format!("voxtral: {fifo_name}: interrupted\n")), "{text}");
+        if args.len() > 1 {
+            assert_eq!(text, "");
+            text = std::fs::read_to_string(&out).unwrap();
         }
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(json["text"].as_str().unwrap().starts_with("four"), "{text}");
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left in the folder");
+}
+
+#[test]
+fn an_interrupt_leaves_files_of_all_that_was_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("cut.wav");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let out = format!("{}/out/", dir.path().display());
+    let args = ["--jobs", "1", "--format", "text,srt", "-o", &out, "samples/digits.wav", fifo.to_str().unwrap()];
+    let running = Running::start(&args);
+    // That waits until it is the second one's turn.
+    let mut writer = File::options().write(true).open(&fifo).unwrap();
+    let mut header = digits_wav()[..44].to_vec();
+    header[40..].fill(0xff);
+    writer.write_all(&header).unwrap();
+    writer.write_all(&long_raw()).unwrap();
+    running.interrupt();
+    assert_eq!(running.end().0, Some(130));
+    let read = |name: &str| std::fs::read_to_string(format!("{out}{name}")).unwrap();
+    assert_eq!(read("digits.txt"), format!("{DIGITS}\n"));
+    assert!(read("cut.srt").starts_with("1\n") && read("cut.txt").starts_with("four"));
+}
+
+#[test]
+fn an_interrupt_while_nothing_is_heard_saves_what_was_heard_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("never.wav");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let out = dir.path().join("out.txt");
+    let args = ["--jobs", "1", "-o", out.to_str().unwrap(), "samples/digits.wav", fifo.to_str().unwrap()];
+    let running = Running::start(&args);
+    // That waits until it is the second one's turn, and then it waits for the first byte.
+    let _writer = File::options().write(true).open(&fifo).unwrap();
+    running.interrupt();
+    assert_eq!(running.end(), (Some(130), String::new(), String::new()));
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), format!("{DIGITS}\n"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod faults;
 #[cfg(unix)]
 mod live;
 mod mutations;
+mod output;
 mod support;
 mod transcripts;
 mod troubleshooting;

@@ -3,14 +3,20 @@
 //! An output writes what it can as soon as it can. Whoever transcribes chooses it once, and nothing else asks which it is.
 
 mod collect;
+mod cues;
 mod json;
+mod jsonl;
+mod subtitles;
 mod text;
 
 use std::io;
 use std::time::Duration;
 
 pub use collect::Collect;
+pub use cues::{Cue, Cues};
 pub use json::{About, Json};
+pub use jsonl::JsonLines;
+pub use subtitles::{CueFormat, Subtitles};
 pub use text::Text;
 
 use crate::{Damage, Summary, TokenRecord, Word};
@@ -92,36 +98,30 @@ pub struct End<'a> {
 /// Nothing is kept.
 impl Sink for () {}
 
-/// Both are told, the first one first.
-impl<A: Sink + ?Sized, B: Sink + ?Sized> Sink for (&mut A, &mut B) {
+/// All are told, in their order.
+impl Sink for Vec<&mut dyn Sink> {
     fn token(&mut self, token: &TokenRecord) -> io::Result<()> {
-        self.0.token(token)?;
-        self.1.token(token)
+        self.iter_mut().try_for_each(|sink| sink.token(token))
     }
 
     fn text(&mut self, text: &str) -> io::Result<()> {
-        self.0.text(text)?;
-        self.1.text(text)
+        self.iter_mut().try_for_each(|sink| sink.text(text))
     }
 
     fn word(&mut self, word: &Word) -> io::Result<()> {
-        self.0.word(word)?;
-        self.1.word(word)
+        self.iter_mut().try_for_each(|sink| sink.word(word))
     }
 
     fn damage(&mut self, damage: &Damage) -> io::Result<()> {
-        self.0.damage(damage)?;
-        self.1.damage(damage)
+        self.iter_mut().try_for_each(|sink| sink.damage(damage))
     }
 
     fn progress(&mut self, done_s: f64, total_s: Option<f64>) -> io::Result<()> {
-        self.0.progress(done_s, total_s)?;
-        self.1.progress(done_s, total_s)
+        self.iter_mut().try_for_each(|sink| sink.progress(done_s, total_s))
     }
 
     fn end(&mut self, end: &End<'_>) -> io::Result<()> {
-        self.0.end(end)?;
-        self.1.end(end)
+        self.iter_mut().try_for_each(|sink| sink.end(end))
     }
 }
 

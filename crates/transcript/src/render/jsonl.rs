@@ -1,0 +1,124 @@
+//! What happens, as it happens: a line of JSON for each event.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::{End, Sink};
+use crate::report::decimals3;
+use crate::{Damage, Lost, Word};
+
+/// Writes events as they come, one JSON object a line, each at once; `schemas/jsonl.schema.json` describes them.
+#[derive(Debug)]
+pub struct JsonLines<W> {
+    to: W,
+    path: String,
+    done_s: f64,
+}
+
+/// A line, but for the input that it is about.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Line<'a> {
+    /// The text goes on with this.
+    Partial {
+        #[serde(serialize_with = "decimals3")]
+        at_s: f64,
+        text: &'a str,
+    },
+    Word(&'a Word),
+    Damage {
+        #[serde(serialize_with = "decimals3")]
+        at_s: f64,
+        what: String,
+    },
+    /// The text from here to there, which does not change any more.
+    Final {
+        #[serde(serialize_with = "decimals3")]
+        start_s: f64,
+        #[serde(serialize_with = "decimals3")]
+        end_s: f64,
+        text: &'a str,
+        cut_short: bool,
+    },
+}
+
+#[derive(Serialize)]
+struct About<'a> {
+    path: &'a str,
+    #[serde(flatten)]
+    line: Line<'a>,
+}
+
+impl<W: Write> JsonLines<W> {
+    /// To be written there. `path` is the input, as the user gave it; `-` for standard input.
+    pub fn new(to: W, path: String) -> Self {
+        Self { to, path, done_s: 0.0 }
+    }
+
+    fn write(&mut self, line: Line<'_>) -> io::Result<()> {
+        let line = serde_json::to_string(&About { path: &self.path, line })? + "\n";
+        self.to.write_all(line.as_bytes())?;
+        self.to.flush()
+    }
+}
+
+impl<W: Write> Sink for JsonLines<W> {
+    fn text(&mut self, text: &str) -> io::Result<()> {
+        self.write(Line::Partial { at_s: self.done_s, text })
+    }
+
+    fn word(&mut self, word: &Word) -> io::Result<()> {
+        self.write(Line::Word(word))
+    }
+
+    fn damage(&mut self, damage: &Damage) -> io::Result<()> {
+        let what = match damage.lost {
+            Lost::Packets(count) => format!("{count} damaged packets"),
+            Lost::NotFinite(count) => format!("{count} samples that are not finite numbers"),
+        };
+        self.write(Line::Damage { at_s: damage.at_s, what })
+    }
+
+    fn progress(&mut self, done_s: f64, _: Option<f64>) -> io::Result<()> {
+        self.done_s = done_s;
+        Ok(())
+    }
+
+    fn end(&mut self, end: &End<'_>) -> io::Result<()> {
+        let summary = end.summary;
+        self.write(Line::Final { start_s: 0.0, end_s: summary.audio_s, text: &summary.text, cut_short: end.cut_short })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing;
+    use super::*;
+
+    #[test]
+    fn every_event_is_a_line() {
+        let mut out = Vec::new();
+        let mut lines = JsonLines::new(&mut out, "a\n.wav".into());
+        lines.progress(0.96, None).unwrap();
+        lines.text("four").unwrap();
+        lines.damage(&Damage { at_s: 0.5, lost: Lost::Packets(2) }).unwrap();
+        let word = Word { text: "four".into(), start_s: 0.4, end_s: 0.88, logprob: -0.5, after_space: false };
+        lines.word(&word).unwrap();
+        lines.end(&testing::end(&testing::summary("four"), true)).unwrap();
+        let expected = [
+            r#"{"path":"a\n.wav","type":"partial","at_s":0.96,"text":"four"}"#,
+            r#"{"path":"a\n.wav","type":"damage","at_s":0.5,"what":"2 damaged packets"}"#,
+            r#"{"path":"a\n.wav","type":"word","text":"four","start_s":0.4,"end_s":0.88,"logprob":-0.5}"#,
+            r#"{"path":"a\n.wav","type":"final","start_s":0.0,"end_s":8.195,"text":"four","cut_short":true}"#,
+        ];
+        assert_eq!(String::from_utf8(out).unwrap().lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_number_that_json_has_not_is_an_error() {
+        let word = Word { text: "a".into(), start_s: 0.0, end_s: 0.1, logprob: f32::NAN, after_space: false };
+        let error = JsonLines::new(Vec::new(), "a".into()).word(&word).unwrap_err();
+        assert!(error.to_string().contains("NaN cannot be written"), "{error}");
+    }
+}
