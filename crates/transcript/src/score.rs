@@ -53,14 +53,25 @@ pub fn word_errors(reference: &str, hypothesis: &str) -> Errors {
     errors(&a, &b)
 }
 
+/// Pairs of characters beyond which errors in characters are given up: some seconds of work, two texts of three hours of speech.
+const MOST_CHAR_PAIRS: usize = 20_000_000_000;
+
 /// Errors in characters, where any white space counts as one space and none at the ends: the character error rate.
 ///
-/// Takes time in proportion to the product of the lengths: for an hour of speech on each side a fifth of a second, for
-/// ten hours some twenty seconds.
-pub fn char_errors(reference: &str, hypothesis: &str) -> Errors {
+/// Takes time in proportion to the product of the lengths, but for what both texts begin and end with. `None` where that would be
+/// more than some seconds, as with texts of hours that differ from the start to the end.
+pub fn char_errors(reference: &str, hypothesis: &str) -> Option<Errors> {
+    char_errors_within(reference, hypothesis, MOST_CHAR_PAIRS)
+}
+
+fn char_errors_within(reference: &str, hypothesis: &str, most_pairs: usize) -> Option<Errors> {
     let [a, b] = [reference, hypothesis].map(squeeze);
     let [a, b] = ids([a.chars(), b.chars()]);
-    errors(&a, &b)
+    let same = |(x, y): &(&u32, &u32)| x == y;
+    let before = a.iter().zip(&b).take_while(same).count();
+    let after = a[before..].iter().rev().zip(b[before..].iter().rev()).take_while(same).count();
+    let [rest_a, rest_b] = [&a, &b].map(|text| text.len() - before - after);
+    (rest_a.saturating_mul(rest_b) <= most_pairs).then(|| errors(&a, &b))
 }
 
 /// Lower case, no punctuation, single spaces. Dashes and slashes separate words, all other punctuation vanishes
@@ -164,10 +175,19 @@ mod tests {
     fn the_three_kinds_of_errors() {
         assert_eq!(counts(word_errors("a b c d", "a x c d e")), [1, 1, 0, 4]);
         assert_eq!(counts(word_errors("a b c d", " b  c\nd ")), [0, 0, 1, 4]);
-        assert_eq!(counts(char_errors("kitten", "sitting")), [2, 1, 0, 6]);
-        assert_eq!(counts(char_errors("a  b ", "a b")), [0, 0, 0, 3]);
+        assert_eq!(counts(char_errors("kitten", "sitting").unwrap()), [2, 1, 0, 6]);
+        assert_eq!(counts(char_errors("a  b ", "a b").unwrap()), [0, 0, 0, 3]);
         // Two edits either way; the way with one substitution and one more equal word is better to look at.
         assert_eq!(counts(word_errors("a b c", "b x c")), [0, 1, 1, 3]);
+    }
+
+    #[test]
+    fn characters_that_would_take_too_long_are_given_up() {
+        // Three and two characters are left between what both begin and end with.
+        let [a, b] = ["the cat sat", "the dg sat"];
+        assert_eq!(char_errors_within(a, b, 5), None);
+        assert_eq!(char_errors_within(a, b, 6).map(|errors| errors.total()), Some(3));
+        assert!(char_errors_within(a, a, 0).is_some());
     }
 
     #[test]

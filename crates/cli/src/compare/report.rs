@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::score::{Divergence, Score};
+use super::score::{Divergence, Rate, Score};
 use super::sides::Sides;
 
 /// What a comparison found. Its JSON is described in `schemas/compare.schema.json`.
@@ -109,13 +109,14 @@ impl Score {
     /// In a line.
     pub(super) fn line(&self) -> String {
         let percent = |rate: f64| format!("{:.2} %", rate * 100.0);
+        let known = |rate: Option<Rate>| rate.map_or("given up".to_owned(), |rate| percent(rate.rate));
         let mut line = format!(
             "mismatch {}, WER {} (as written {}), CER {} (as written {})",
             self.mismatch.map_or("given up".to_owned(), |mismatch| format!("{mismatch:.4}")),
             percent(self.wer.rate),
             percent(self.wer_raw.rate),
-            percent(self.cer.rate),
-            percent(self.cer_raw.rate),
+            known(self.cer),
+            known(self.cer_raw),
         );
         if let Some(tokens) = &self.tokens {
             line += &format!("; {} of {} tokens equal", tokens.equal, tokens.count);

@@ -17,10 +17,11 @@ pub(super) struct Score {
     pub mismatch: Option<f64>,
     /// Without case and punctuation.
     pub wer: Rate,
-    pub cer: Rate,
+    /// `None` where the texts are too long and too different to find it in time.
+    pub cer: Option<Rate>,
     /// As written.
     pub wer_raw: Rate,
-    pub cer_raw: Rate,
+    pub cer_raw: Option<Rate>,
     /// Where both sides have tokens.
     pub tokens: Option<Tokens>,
 }
@@ -81,9 +82,9 @@ impl Score {
             words: a.split_whitespace().count() + b.split_whitespace().count(),
             mismatch: mismatch_ratio(a, b),
             wer: word_errors(&plain_a, &plain_b).into(),
-            cer: char_errors(&plain_a, &plain_b).into(),
+            cer: char_errors(&plain_a, &plain_b).map(Rate::from),
             wer_raw: word_errors(a, b).into(),
-            cer_raw: char_errors(a, b).into(),
+            cer_raw: char_errors(a, b).map(Rate::from),
             tokens: left.tokens.as_ref().zip(right.tokens.as_ref()).map(|(a, b)| Tokens::of(a, b)),
         }
     }
@@ -92,18 +93,23 @@ impl Score {
     pub(super) fn total<'a>(scores: impl Iterator<Item = &'a Self> + Clone) -> Self {
         let words: usize = scores.clone().map(|score| score.words).sum();
         let mismatched: Option<f64> = scores.clone().map(|score| Some(score.mismatch? * score.words as f64)).sum();
-        let sum = |of: fn(&Self) -> Rate| {
-            let mut all = Errors::default();
-            scores.clone().for_each(|score| all += of(score).into());
-            Rate::from(all)
+        let add = |all: Errors, rate: Rate| {
+            let mut all = all;
+            all += rate.into();
+            all
+        };
+        let sum = |of: fn(&Self) -> Rate| Rate::from(scores.clone().map(of).fold(Errors::default(), add));
+        let sum_of_known = |of: fn(&Self) -> Option<Rate>| {
+            let known = scores.clone().map(of).collect::<Option<Vec<_>>>()?;
+            Some(Rate::from(known.into_iter().fold(Errors::default(), add)))
         };
         Self {
             words,
             mismatch: mismatched.map(|mismatched| mismatched / words.max(1) as f64),
             wer: sum(|score| score.wer),
-            cer: sum(|score| score.cer),
+            cer: sum_of_known(|score| score.cer),
             wer_raw: sum(|score| score.wer_raw),
-            cer_raw: sum(|score| score.cer_raw),
+            cer_raw: sum_of_known(|score| score.cer_raw),
             tokens: scores.map(|score| score.tokens).collect::<Option<Vec<_>>>().map(|all| Tokens::total(&all)),
         }
     }
@@ -206,7 +212,7 @@ mod tests {
     fn equal_transcripts_differ_nowhere() {
         let same = [transcript("One, two."), transcript("One, two.")];
         let score = Score::of(&same);
-        assert_eq!((score.mismatch, score.wer.rate, score.cer_raw.rate), (Some(0.0), 0.0, 0.0));
+        assert_eq!((score.mismatch, score.wer.rate, score.cer_raw.unwrap().rate), (Some(0.0), 0.0, 0.0));
         assert!(
             score.tokens.is_some_and(|t| t.equal == 2 && t.max_drift == Some(0.0) && t.first_difference_s.is_none())
         );
@@ -216,8 +222,11 @@ mod tests {
     #[test]
     fn case_and_punctuation_count_only_as_written() {
         let score = Score::of(&[transcript("One, two."), transcript("one two")]);
-        assert_eq!((score.wer.rate, score.cer.rate), (0.0, 0.0));
-        assert_eq!((score.wer_raw.rate, score.cer_raw.substitutions, score.cer_raw.deletions), (1.0, 1, 2));
+        assert_eq!((score.wer.rate, score.cer.unwrap().rate), (0.0, 0.0));
+        assert_eq!(
+            (score.wer_raw.rate, score.cer_raw.unwrap().substitutions, score.cer_raw.unwrap().deletions),
+            (1.0, 1, 2)
+        );
         assert_eq!(score.mismatch, Some(1.0));
     }
 
