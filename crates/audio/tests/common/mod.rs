@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use voxtral_audio::{AudioSource, Decoder, Error};
+use voxtral_audio::{AudioSource, Error};
 
 #[path = "../../src/testing.rs"]
 pub mod testing;
@@ -22,10 +22,10 @@ pub fn bytes_of(name: &str) -> Vec<u8> {
 }
 
 /// All samples, and the error that ended them.
-pub fn all(decoder: &mut Decoder) -> (Vec<f32>, Option<Error>) {
+pub fn all(source: &mut AudioSource) -> (Vec<f32>, Option<Error>) {
     let mut heard = Vec::new();
     loop {
-        match decoder.next_block() {
+        match source.next_block() {
             Ok(Some(block)) => heard.extend_from_slice(block),
             Ok(None) => return (heard, None),
             Err(e) => return (heard, Some(e)),
