@@ -16,6 +16,7 @@ use symphonia::core::packet::Packet;
 use symphonia::core::units::{Duration, Timestamp};
 
 use crate::error::{Error, Result, check_channels, check_rate};
+use crate::flac;
 use crate::opus::OpusReader;
 use crate::packet::{Codec, Format, Numbers};
 use crate::pcm::PcmFormat;
@@ -38,8 +39,6 @@ pub(crate) struct BadPacket;
 pub(crate) struct Decoder {
     inner: Inner,
     format: Format,
-    /// What must hold of all packets together does not.
-    verifies: bool,
 }
 
 enum Inner {
@@ -72,7 +71,7 @@ impl Decoder {
                 Inner::Symphonia(made.ok().flatten().ok_or_else(|| cannot_begin(format))?)
             }
         };
-        Ok(Self { inner, format: format.clone(), verifies: false })
+        Ok(Self { inner, format: format.clone() })
     }
 
     pub(crate) fn format(&self) -> &Format {
@@ -93,6 +92,8 @@ impl Decoder {
                 Ok(())
             }
             Inner::Opus(opus) => contained(|| opus.decode(packet, samples)).unwrap_or(Err(BadPacket)),
+            // Containers keep frames whole, and the checksum is their last two bytes.
+            Inner::Symphonia(_) if self.format.codec == Codec::Flac && flac::crc16(0, packet) != 0 => Err(BadPacket),
             Inner::Symphonia(decoder) => {
                 let duration = match self.format.codec {
                     Codec::ImaAdpcm(block) | Codec::MsAdpcm(block) => u64::from(block),
@@ -133,7 +134,7 @@ impl Decoder {
     /// Whether what was decoded is what the encoder was given, where a checksum says so. At the end.
     pub(crate) fn verified(&mut self) -> Option<bool> {
         match &mut self.inner {
-            Inner::Symphonia(decoder) if self.verifies || self.format.codec == Codec::Flac => {
+            Inner::Symphonia(decoder) if self.format.codec == Codec::Flac => {
                 contained(|| decoder.finalize().verify_ok).unwrap_or(None)
             }
             _ => None,

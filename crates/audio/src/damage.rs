@@ -69,7 +69,8 @@ impl fmt::Display for Notice {
             Self::ChannelsCancel => write!(f, "the channels cancel each other in the mix; choose one of them"),
             Self::AllSilence => write!(f, "the whole input is silence"),
             Self::OutOfScale { peak } => {
-                write!(f, "samples reach {peak:.0} times full scale; is the sample format or its scale another?")
+                let times = if *peak < 1e6 { format!("{peak:.0}") } else { "a million".to_owned() };
+                write!(f, "samples reach {times} times full scale; is the sample format or its scale another?")
             }
             Self::NotFinite { samples } => write!(f, "{samples} samples are not finite numbers: taken as silence"),
             Self::PartialSample { extra, frame } => write!(

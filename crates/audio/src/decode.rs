@@ -114,6 +114,22 @@ impl Reader {
         Ok(reader)
     }
 
+    /// Where not one packet could be decoded: begins anew through ffmpeg.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] where ffmpeg has been tried, or where it is too late to begin anew.
+    pub(crate) fn or_through_ffmpeg(mut self, options: &AudioOptions) -> Result<Self> {
+        let corrupt = Error::Corrupt("no packet can be decoded");
+        if self.ffmpeg.is_some() || self.input.path().is_none() && !self.input.restart()? {
+            return Err(corrupt);
+        }
+        let format = format!("such {} in {}", self.decoder.format().name(), self.container.name());
+        match Self::through_ffmpeg(self.input, options, &format) {
+            Err(Error::Ffmpeg { .. } | Error::NoSamples) => Err(corrupt),
+            outcome => outcome,
+        }
+    }
+
     /// Seconds of the presentation, where a header says so.
     pub(crate) fn seconds(&self) -> Option<f64> {
         if self.ffmpeg.is_some() { None } else { self.container.seconds() }
@@ -149,6 +165,7 @@ impl Reader {
                         Ok(()) if samples.interleaved.is_empty() => continue,
                         Ok(()) => {
                             self.heard = true;
+                            self.input.settle();
                             Piece::Samples(span)
                         }
                         Err(_) => Piece::BadPacket(span, seconds),
@@ -218,7 +235,11 @@ fn open_container(content: Content, input: &mut Input) -> Result<Box<dyn Contain
             }
             Wav::Frames { offset, bytes } => {
                 input.skip(offset)?;
-                Box::new(FrameStream::open(input, bytes)?)
+                match FrameStream::open(input, bytes) {
+                    Ok(frames) => Box::new(frames),
+                    Err(Error::UnknownFormat) => Box::new(NotBuiltIn::new("WAV", "AAC without frames".to_owned())),
+                    Err(e) => return Err(e),
+                }
             }
             Wav::Other(codec) => Box::new(NotBuiltIn::new("WAV", codec)),
         },
@@ -317,7 +338,6 @@ impl Container for Blocks {
             return Ok(Event::End);
         }
         input.take(self.block, packet)?;
-        input.settle();
         if packet.len() < self.block {
             let seconds = self.left.take().map_or(0.0, |left| left as f64 / block as f64 * self.seconds);
             // Once; what is missing of less than a block may be a header that is a little off.

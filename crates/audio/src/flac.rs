@@ -240,9 +240,6 @@ impl Flac {
                 return Ok((skipped, true));
             }
             skipped += input.skip(1)?;
-            if skipped % (64 << 10) == 0 {
-                input.settle();
-            }
         }
     }
 }
@@ -309,7 +306,6 @@ impl Container for Flac {
                 self.base = if self.info.samples.is_none() { start } else { 0 };
             }
             input.take(len, packet)?;
-            input.settle();
             self.at = start + u64::from(header.samples);
             let span = Span::at((start - self.base) as f64 / rate);
             return Ok(Event::Packet { span, seconds: f64::from(header.samples) / rate });
@@ -323,7 +319,8 @@ fn crc8(bytes: &[u8]) -> u8 {
     })
 }
 
-fn crc16(sum: u16, bytes: &[u8]) -> u16 {
+/// The checksum of bytes behind others that have `sum`; 0 over a whole frame.
+pub(crate) fn crc16(sum: u16, bytes: &[u8]) -> u16 {
     const TABLE: [u16; 256] = {
         let mut table = [0; 256];
         let mut i = 0;

@@ -21,7 +21,7 @@ pub(crate) struct Mixer {
     not_finite: u64,
     peak: f32,
     /// Energy of the mix, and mean energy of the channels.
-    mixed: f64,
+    of_mix: f64,
     apart: f64,
     mono: Vec<f32>,
 }
@@ -31,12 +31,12 @@ impl Mixer {
         Self { channel, ..Self::default() }
     }
 
-    /// Mixes interleaved samples of `channels` channels, at least one. A NaN or infinity, which would spread over the whole
+    /// Mixes to [`mixed`](Self::mixed) interleaved samples of `channels` channels, at least one. A NaN or infinity, which would spread over the whole
     /// rest of the transcript, is silence.
     ///
     /// # Errors
     /// [`Error::NoSuchChannel`].
-    pub(crate) fn mix(&mut self, interleaved: &[f32], channels: usize) -> Result<&[f32]> {
+    pub(crate) fn mix(&mut self, interleaved: &[f32], channels: usize) -> Result<()> {
         if let Channel::One(asked) = self.channel
             && !(1..=channels).contains(&asked)
         {
@@ -67,10 +67,15 @@ impl Mixer {
             self.mono.push(mean);
         }
         if channels > 1 && self.channel == Channel::Mix {
-            self.mixed += mixed;
+            self.of_mix += mixed;
             self.apart += apart;
         }
-        Ok(&self.mono)
+        Ok(())
+    }
+
+    /// What was mixed last.
+    pub(crate) fn mixed(&self) -> &[f32] {
+        &self.mono
     }
 
     /// Samples so far, of all channels.
@@ -86,7 +91,7 @@ impl Mixer {
     /// What is worth a line, of all that was mixed.
     pub(crate) fn notices(&self) -> Vec<Notice> {
         let mut notices = Vec::new();
-        if self.apart / (self.samples.max(1) as f64) > AUDIBLE && self.mixed < CANCELLED * self.apart {
+        if self.apart / (self.samples.max(1) as f64) > AUDIBLE && self.of_mix < CANCELLED * self.apart {
             notices.push(Notice::ChannelsCancel);
         }
         if self.peak == 0.0 && self.samples > self.not_finite {
@@ -113,7 +118,8 @@ mod tests {
         mixer.mix(&opposite, 2).unwrap();
         assert_eq!(mixer.notices(), [Notice::ChannelsCancel]);
         let mut mixer = Mixer::new(Channel::One(2));
-        assert_eq!(mixer.mix(&opposite, 2).unwrap()[1], opposite[3]);
+        mixer.mix(&opposite, 2).unwrap();
+        assert_eq!(mixer.mixed()[1], opposite[3]);
         assert_eq!(mixer.notices(), []);
         assert!(matches!(
             Mixer::new(Channel::One(3)).mix(&opposite, 2),

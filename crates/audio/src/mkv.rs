@@ -14,6 +14,10 @@ use crate::wav;
 
 /// Larger elements are not read whole.
 const MAX_ELEMENT: u64 = 16 << 20;
+/// Times are rounded by less than this.
+const ROUNDED_S: f64 = 0.02;
+/// What is looked at to find the next element behind damage.
+const RESYNC: usize = 64 << 10;
 /// What is read in search of the tracks.
 const MAX_HEADER: u64 = 256 << 20;
 
@@ -66,8 +70,9 @@ pub(crate) struct Mkv {
     /// Ticks.
     cluster: i64,
     queue: VecDeque<(Vec<u8>, Span, f64)>,
-    /// Before it, bytes were read over.
     broken: bool,
+    /// Seconds that bytes that were read over may have been, where the time of their cluster may be lost too.
+    adrift: Option<f64>,
     ended: bool,
     /// Where the last packet ended, in seconds.
     end: f64,
@@ -106,6 +111,7 @@ impl Mkv {
             cluster: 0,
             queue: VecDeque::new(),
             broken: false,
+            adrift: None,
             ended: false,
             end: 0.0,
         };
@@ -177,8 +183,16 @@ impl Mkv {
             return;
         };
         let ticks = self.cluster.saturating_add(i64::from(time as i16));
-        let start = ticks as f64 * self.scale as f64 / 1e9 - entry.delay;
+        let mut start = ticks as f64 * self.scale as f64 / 1e9 - entry.delay;
         let count = frames.len();
+        // Blocks whose cluster's head is lost seem to be of the cluster before: its time is an estimate then.
+        if let Some(lost) = self.adrift.take()
+            && start < self.end - ROUNDED_S
+        {
+            let ahead = self.end + lost - start;
+            self.cluster = self.cluster.saturating_add((ahead * 1e9 / self.scale as f64) as i64);
+            start += ahead;
+        }
         let mut at = Some(start);
         let entry = entry.clone();
         for (index, frame) in frames.into_iter().enumerate() {
@@ -211,29 +225,41 @@ impl Mkv {
         }
     }
 
-    /// Reads over bytes to the next cluster; `false` where there is none.
+    /// Reads over bytes to the next cluster, or to a block that another element follows; `false` where there is none.
     fn resync(&mut self, input: &mut Input) -> Result<bool> {
         loop {
-            let bytes = input.peek(4096)?;
-            if bytes.len() < 8 {
-                input.skip(8)?;
-                return Ok(false);
-            }
-            let cluster = |at: &usize| {
-                let head = bytes.get(*at..).and_then(read_head);
-                head.is_some_and(|head| head.id == id::CLUSTER)
-            };
-            match (1..bytes.len() - 7).find(cluster) {
-                Some(at) => {
-                    input.skip(at as u64)?;
-                    return Ok(true);
-                }
-                None => {
-                    let step = bytes.len() - 7;
-                    input.skip(step as u64)?;
-                }
+            let bytes = input.peek(RESYNC)?;
+            let ended = bytes.len() < RESYNC;
+            // Half of what is looked at is left to see what follows.
+            let reach = if ended { bytes.len().saturating_sub(7) } else { RESYNC / 2 };
+            let found = (1..reach).find(|&at| self.is_element(bytes, at, ended));
+            input.skip(found.unwrap_or(reach.max(8)) as u64)?;
+            if found.is_some() || ended {
+                return Ok(found.is_some());
             }
         }
+    }
+
+    /// Whether a cluster or a block begins there.
+    fn is_element(&self, bytes: &[u8], at: usize, ended: bool) -> bool {
+        let Some(head) = bytes.get(at..).and_then(read_head).filter(Head::is_known) else { return false };
+        if head.id == id::CLUSTER {
+            return true;
+        }
+        let body = at + head.len as usize;
+        let of_a_track = match head.id {
+            id::SIMPLE_BLOCK => {
+                variable(bytes, body).is_some_and(|(number, _)| self.entries.iter().any(|entry| entry.number == number))
+            }
+            id::BLOCK_GROUP => bytes.get(body) == Some(&(id::BLOCK as u8)),
+            _ => false,
+        };
+        let next = body.saturating_add(head.size.unwrap_or(0) as usize);
+        let follows = match bytes.get(next..) {
+            Some(rest) if !rest.is_empty() => read_head(rest).is_some_and(|next| next.is_known()),
+            _ => ended && next == bytes.len(),
+        };
+        of_a_track && follows
     }
 
     fn ended(&mut self, input: &mut Input, cut: bool) -> Event {
@@ -277,7 +303,6 @@ impl Container for Mkv {
                 *packet = bytes;
                 return Ok(Event::Packet { span, seconds });
             }
-            input.settle();
             if self.ended || self.segment_end.is_some_and(|end| input.position() >= end) && input.peek(1)?.is_empty() {
                 return Ok(self.ended(input, false));
             }
@@ -287,9 +312,11 @@ impl Container for Mkv {
                     return Ok(self.ended(input, false));
                 }
                 let tail = available < 12;
+                let before = input.position();
                 if tail || !self.resync(input)? {
                     return Ok(self.ended(input, true));
                 }
+                self.adrift = Some((input.position() - before) as f64 * self.end / before.max(1) as f64);
                 return Ok(Event::Lost { seconds: 0.0, what: "bytes that are no structure" });
             };
             input.skip(head.len)?;
@@ -305,7 +332,10 @@ impl Container for Mkv {
                         return Ok(self.ended(input, true));
                     }
                     match head.id {
-                        id::TIMESTAMP => self.cluster = i64::try_from(number(&body)).unwrap_or(0),
+                        id::TIMESTAMP => {
+                            self.cluster = i64::try_from(number(&body)).unwrap_or(0);
+                            self.adrift = None;
+                        }
                         id::SIMPLE_BLOCK => self.take_block(&body, 0.0),
                         _ => {
                             let part =

@@ -379,7 +379,6 @@ impl Container for Mp4 {
                 return Ok(self.cut_off(sample.time));
             }
             input.take(sample.size as usize, packet)?;
-            input.settle();
             if packet.len() < sample.size as usize {
                 return Ok(self.cut_off(sample.time));
             }
@@ -766,13 +765,22 @@ pub(crate) fn aac_format(config: &[u8]) -> Format {
         (2, 0) => Format::other("AAC with its own channel layout"),
         (2, 1..=2) if !short => Format::new(Codec::Aac, core_rate, channels as usize),
         (2, _) if short => Format::other("AAC in frames of 960"),
-        (2, channels) => Format::other(format!("AAC of {} channels", if channels == 7 { 8 } else { channels })),
+        (2, channels) => Format::other(format!("AAC of {} channels", channel_count(channels))),
         (1, _) => Format::other("AAC Main"),
         (3 | 4, _) => Format::other("AAC SSR or LTP"),
         (23, _) => Format::other("AAC-LD"),
         (39, _) => Format::other("AAC-ELD"),
         (42, _) => Format::other("xHE-AAC"),
         (object, _) => Format::other(format!("MPEG-4 audio object {object}")),
+    }
+}
+
+/// Channels of a configuration.
+fn channel_count(configuration: u32) -> u32 {
+    match configuration {
+        7 | 12 | 14 => 8,
+        11 => 7,
+        n => n,
     }
 }
 

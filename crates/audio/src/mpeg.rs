@@ -110,14 +110,17 @@ impl FrameStream {
             if input.position() >= self.end {
                 return Ok((skipped, harmless, true));
             }
-            let head: Vec<u8> = input.peek(32)?.iter().take(32).copied().collect();
-            let head = &head[..];
+            let mut head = [0; 32];
+            let held = input.peek(32)?;
+            let count = held.len().min(32);
+            head[..count].copy_from_slice(&held[..count]);
+            let head = &head[..count];
             if head.is_empty() {
                 return Ok((skipped, harmless, true));
             }
             if skipped == 0 || harmless {
                 let tag = tag_len(head);
-                if tag > 0 && !head.is_empty() {
+                if tag > 0 {
                     // What a tag says of its length is not to cost the frames behind it.
                     let after = input.position() + tag;
                     if input.len().is_none_or(|len| after <= len) {
@@ -126,20 +129,15 @@ impl FrameStream {
                     }
                 }
             }
-            if skipped > 0 || Frame::at(head).is_some() {
-                if let Some(frame) = Frame::at(head)
-                    && matches!(frame.stream, Stream::Mpeg(_) | Stream::Adts)
-                    && self.is_followed(input, 0, &frame)?
-                {
-                    return Ok((skipped, harmless, false));
-                }
+            if let Some(frame) = Frame::at(head)
+                && matches!(frame.stream, Stream::Mpeg(_) | Stream::Adts)
+                && self.is_followed(input, 0, &frame)?
+            {
+                return Ok((skipped, harmless, false));
             }
             let head = input.peek(1)?;
             harmless &= head.first() == Some(&0);
             skipped += input.skip(1)?;
-            if skipped % (64 << 10) == 0 {
-                input.settle();
-            }
         }
     }
 
@@ -196,7 +194,12 @@ impl Container for FrameStream {
             let Some(frame) = self.frame_here(input)? else {
                 let (skipped, harmless, ended) = self.resync(input)?;
                 let seconds = self.seconds_of(skipped);
-                if skipped > 0 && !harmless && self.frames > 0 && (!ended || skipped as usize >= self.last.len) {
+                if skipped > 0
+                    && !(harmless && ended)
+                    && self.frames > 0
+                    && (!ended || skipped as usize >= self.last.len)
+                {
+                    self.samples += (seconds * f64::from(self.last.rate)).round() as u64;
                     return Ok(Event::Lost { seconds, what: "bytes that are no frames" });
                 }
                 if !ended {
@@ -219,7 +222,6 @@ impl Container for FrameStream {
                 return Ok(Event::Format(format_of(&frame)));
             }
             input.take(frame.len, packet)?;
-            input.settle();
             if packet.len() < frame.len {
                 self.was_cut = true;
                 return Ok(self.ended());

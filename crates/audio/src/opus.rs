@@ -17,7 +17,7 @@ pub(crate) struct OpusReader {
 }
 
 enum Layout {
-    Plain(OpusDecoder),
+    Plain(Box<OpusDecoder>),
     Surround(OpusMSDecoder),
 }
 
@@ -28,7 +28,7 @@ impl OpusReader {
         let head = Head::read(head).unwrap_or(Head { channels: channels.clamp(1, 2), skip: 0, family: 0, gain: 0 });
         let rate = RATE as i32;
         let decoder = match (head.family, head.channels) {
-            (0, 1 | 2) => Layout::Plain(OpusDecoder::new(rate, head.channels).ok()?),
+            (0, 1 | 2) => Layout::Plain(Box::new(OpusDecoder::new(rate, head.channels).ok()?)),
             (1, 1..=8) => Layout::Surround(OpusMSDecoder::new(rate, head.channels, 1).ok()?),
             _ => return None,
         };

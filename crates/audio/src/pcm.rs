@@ -256,7 +256,6 @@ impl Container for PcmReader {
         self.bytes.copy_within(whole..self.filled, 0);
         self.filled -= whole;
         self.got += whole as u64;
-        input.settle();
         Ok(Event::Packet { span: Span::NEXT, seconds: 0.0 })
     }
 }

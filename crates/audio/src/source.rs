@@ -32,14 +32,24 @@ pub struct AudioSource {
     block: Vec<f32>,
     /// Why time that is passed over next is missing.
     missing: Option<String>,
+    /// Samples whose time leaps, until those that follow confirm it: a time may be damaged too.
+    held: Option<Held>,
     bad_packets: bool,
+    /// Why the audio ends, until it is told.
+    failure: Option<Error>,
+    /// `block` was read on opening, as only the decoder knows rate and channels for certain, and has not been handed out.
+    primed: bool,
     state: State,
+}
+
+struct Held {
+    span: Span,
+    rate: u32,
+    mono: Vec<f32>,
 }
 
 #[derive(PartialEq)]
 enum State {
-    /// The first samples were read on opening, as only the decoder knows rate and channels for certain.
-    Primed,
     Running,
     Ended,
 }
@@ -92,6 +102,19 @@ impl AudioSource {
     }
 
     fn new(reader: Reader, options: &AudioOptions) -> Result<Self> {
+        let source = Self::begin(reader, options)?;
+        if source.mixer.samples() > 0 {
+            return Ok(source);
+        }
+        if !source.bad_packets {
+            return Err(Error::NoSamples);
+        }
+        let source = Self::begin(source.reader.or_through_ffmpeg(options)?, options)?;
+        if source.mixer.samples() > 0 { Ok(source) } else { Err(Error::NoSamples) }
+    }
+
+    /// Reads up to the first samples.
+    fn begin(reader: Reader, options: &AudioOptions) -> Result<Self> {
         let mut source = Self {
             reader,
             mixer: Mixer::new(options.channel),
@@ -101,16 +124,19 @@ impl AudioSource {
             samples: Samples::default(),
             block: Vec::new(),
             missing: None,
+            held: None,
             bad_packets: false,
+            failure: None,
+            primed: false,
             state: State::Running,
         };
-        while source.block.is_empty() && source.state == State::Running {
-            source.step()?;
+        source.read_block();
+        if source.block.is_empty()
+            && let Some(error) = source.failure.take()
+        {
+            return Err(error);
         }
-        if source.mixer.samples() == 0 {
-            return Err(if source.bad_packets { Error::Corrupt("no packet can be decoded") } else { Error::NoSamples });
-        }
-        source.state = if source.state == State::Ended { State::Ended } else { State::Primed };
+        source.primed = !source.block.is_empty();
         Ok(source)
     }
 
@@ -156,29 +182,61 @@ impl AudioSource {
     /// [`Error::Io`] where reading fails, when all that could be read before has been handed out, and
     /// [`Error::NotFinite`] at the end of samples of which none is a number. `None` from then on.
     pub fn next_block(&mut self) -> Result<Option<&[f32]>> {
-        if self.state == State::Primed {
-            self.state = State::Running;
-        } else {
-            self.block.clear();
+        if !std::mem::take(&mut self.primed) {
+            self.read_block();
+        }
+        if !self.block.is_empty() {
+            return Ok(Some(&self.block));
+        }
+        self.failure.take().map_or(Ok(None), Err)
+    }
+
+    /// Steps until there are samples, or no more. What is wrong is told when all before it has been handed out.
+    fn read_block(&mut self) {
+        self.block.clear();
+        while self.block.is_empty() {
             self.timeline.pending(&mut self.block);
-            while self.block.is_empty() && self.state == State::Running {
-                self.step()?;
+            if !self.block.is_empty() || self.state == State::Ended {
+                return;
+            }
+            if let Err(error) = self.step() {
+                self.timeline.finish(&mut self.block);
+                self.log.close();
+                self.state = State::Ended;
+                self.failure = Some(error);
             }
         }
-        Ok(if self.block.is_empty() { None } else { Some(&self.block) })
     }
 
     /// The way of the samples: bytes to packets to samples, of all channels to one, to their place in time and 16 kHz.
     fn step(&mut self) -> Result<()> {
         match self.reader.next(&mut self.samples) {
             Ok(Piece::Samples(span)) => {
-                let mono = self.mixer.mix(&self.samples.interleaved, self.samples.channels)?;
-                let before_s = self.timeline.now();
-                let gap = self.timeline.place(span, self.samples.rate, mono, &mut self.block)?;
-                self.tell(gap, before_s);
+                let rate = self.samples.rate;
+                match self.mixer.mix(&self.samples.interleaved, self.samples.channels) {
+                    // Where the channels change, one that was there may end.
+                    Err(Error::NoSuchChannel { .. }) if self.mixer.samples() > 0 => {
+                        let count = self.samples.interleaved.len() / self.samples.channels.max(1);
+                        let seconds = count as f64 / f64::from(rate.max(1));
+                        self.log.add(self.timeline.now(), seconds, "what follows has no such channel");
+                        self.timeline.fill(seconds, &mut self.block);
+                        return Ok(());
+                    }
+                    mixed => mixed?,
+                }
+                if let Some(held) = self.held.take() {
+                    self.release(held, Some(&span))?;
+                } else if self.timeline.leaps(&span) {
+                    self.held = Some(Held { span, rate, mono: self.mixer.mixed().to_vec() });
+                    return Ok(());
+                }
+                self.place(span, rate)?;
             }
             Ok(Piece::BadPacket(span, seconds)) => self.lose_packet(span, seconds),
             Ok(Piece::Lost { seconds, what }) => {
+                if let Some(held) = self.held.take() {
+                    self.release(held, None)?;
+                }
                 let at_s = self.timeline.now();
                 self.timeline.fill(seconds, &mut self.block);
                 self.reader.forget();
@@ -189,13 +247,34 @@ impl AudioSource {
                 }
             }
             Ok(Piece::End) => self.end()?,
-            Err(e) => {
-                self.timeline.finish(&mut self.block);
-                self.state = State::Ended;
-                return Err(e);
-            }
+            Err(e) => return Err(e),
         }
         self.log.now(self.timeline.now());
+        Ok(())
+    }
+
+    /// Puts what was mixed last into its place.
+    fn place(&mut self, span: Span, rate: u32) -> Result<()> {
+        let before_s = self.timeline.now();
+        let gap = self.timeline.place(span, rate, self.mixer.mixed(), &mut self.block)?;
+        self.tell(gap, before_s);
+        Ok(())
+    }
+
+    /// Puts samples whose time leaps into their place, if what follows them agrees with it, else behind those before.
+    fn release(&mut self, held: Held, next: Option<&Span>) -> Result<()> {
+        let confirmed = next.and_then(|next| next.start).zip(held.span.start).is_none_or(|(next, start)| {
+            // Within a second of where they end.
+            let end = start + held.mono.len() as f64 / f64::from(held.rate);
+            next >= start && next <= end + 1.0
+        });
+        let before_s = self.timeline.now();
+        let span = if confirmed { held.span } else { Span::NEXT };
+        let gap = self.timeline.place(span, held.rate, &held.mono, &mut self.block)?;
+        self.tell(gap, before_s);
+        if !confirmed {
+            self.log.add(before_s, 0.0, "a time that cannot be");
+        }
         Ok(())
     }
 
@@ -232,6 +311,9 @@ impl AudioSource {
     }
 
     fn end(&mut self) -> Result<()> {
+        if let Some(held) = self.held.take() {
+            self.release(held, None)?;
+        }
         self.timeline.finish(&mut self.block);
         self.state = State::Ended;
         if let Some(what) = self.missing.take().filter(|what| !what.is_empty()) {

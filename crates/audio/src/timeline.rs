@@ -16,6 +16,8 @@ const MAX_GAP_S: f64 = 3600.0;
 const MAX_GAPS_S: f64 = 4.0 * MAX_GAP_S;
 /// Time that jumps back by more begins anew, where recordings were joined.
 const REWIND_S: f64 = 0.5;
+/// A time that leaps by more is not believed without another that agrees.
+const LEAP_S: f64 = 0.5;
 /// Silence is handed out in pieces.
 const PIECE: u64 = 1 << 16;
 
@@ -51,6 +53,12 @@ impl Timeline {
     pub(crate) fn now(&self) -> f64 {
         let stretch = self.resampler.as_ref().map_or(0.0, |(rate, _)| self.taken as f64 / f64::from(*rate));
         self.begin as f64 / f64::from(SAMPLE_RATE) + stretch
+    }
+
+    /// Whether the time of a packet is far from that of those before it.
+    pub(crate) fn leaps(&self, span: &Span) -> bool {
+        let off = span.start.map_or(0.0, |start| start + self.shift - self.now());
+        off > LEAP_S || off < -LEAP_S && span.start.is_some_and(|start| start >= 0.0)
     }
 
     /// Appends the samples of a packet, at their place.

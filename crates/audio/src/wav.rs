@@ -75,8 +75,8 @@ pub(crate) fn read_header(input: &mut Input) -> Result<Wav> {
             _ => {}
         }
         // A byte follows a chunk of odd length, unless its writer forgot it.
-        let padded =
-            size % 2 == 1 && !(head.get(end..).is_some_and(is_chunk) && !head.get(end + 1..).is_some_and(is_chunk));
+        let begins = |at: usize| head.get(at..).is_some_and(is_chunk);
+        let padded = size % 2 == 1 && (begins(end + 1) || !begins(end));
         offset = end + usize::from(padded);
     }
     match kind {

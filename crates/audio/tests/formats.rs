@@ -29,7 +29,7 @@ const TONES: [(&str, u32, f64, f64); 12] = [
 #[test]
 fn every_format_is_heard() {
     for (name, rate, seconds, extra) in TONES {
-        let mut file = AudioSource::open(common::data(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let mut file = common::open(common::data(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!((file.sample_rate(), file.channels()), (rate, 2), "{name}");
         let (heard, error) = all(&mut file);
         assert!(error.is_none(), "{name}: {error:?}");
@@ -41,7 +41,7 @@ fn every_format_is_heard() {
         assert!((level - 0.5).abs() < 0.03, "{name}: amplitude {level}"); // 48 kbit/s MP3 loses 0.5 dB
 
         // The name says nothing, and a pipe gives the same as a file.
-        let mut piped = AudioSource::from_reader(Pipe::new(bytes_of(name), 1000), None).unwrap();
+        let mut piped = common::from_reader(Pipe::new(bytes_of(name), 1000), None).unwrap();
         assert_eq!(all(&mut piped).0, heard, "{name} as a pipe");
     }
 }
@@ -73,7 +73,7 @@ fn wav_of_every_kind_is_exact() {
             writer.finalize().unwrap();
             let label = format!("{bits} bit {kind:?}, {channels} channels");
             for step in [1, 7, 100_000] {
-                let mut wav = AudioSource::from_reader(Pipe::new(file.get_ref().clone(), step), None).unwrap();
+                let mut wav = common::from_reader(Pipe::new(file.get_ref().clone(), step), None).unwrap();
                 assert_eq!((wav.sample_rate(), wav.channels()), (16_000, usize::from(channels)), "{label}");
                 assert_eq!(
                     wav.duration().map(|d| (d.as_secs_f64() * 16_000.0).round() as usize),
@@ -96,12 +96,12 @@ fn g711_and_doubles_are_read() {
         (6u16, [0xd5u8, 0x55, 0xaa, 0x2a, 0x80], [8i16, -8, 32256, -32256, 5504]),
         (7, [0xff, 0x7f, 0x80, 0x00, 0xf0], [0, 0, 32124, -32124, 120]),
     ] {
-        let mut source = AudioSource::from_reader(Cursor::new(wav(tag, 1, 8, 16_000, 5, &codes)), None).unwrap();
+        let mut source = common::from_reader(Cursor::new(wav(tag, 1, 8, 16_000, 5, &codes)), None).unwrap();
         let expected: Vec<f32> = values.iter().map(|&v| f32::from(v) / 32768.0).collect();
         assert_eq!(all(&mut source).0, expected, "format {tag}");
     }
     let doubles: Vec<u8> = [0.25f64, -1.0, f64::NAN, 0.5].iter().flat_map(|v| v.to_le_bytes()).collect();
-    let mut source = AudioSource::from_reader(Cursor::new(wav(3, 2, 64, 16_000, 32, &doubles)), None).unwrap();
+    let mut source = common::from_reader(Cursor::new(wav(3, 2, 64, 16_000, 32, &doubles)), None).unwrap();
     assert_eq!(all(&mut source).0, [-0.375, 0.25]);
 }
 
@@ -146,7 +146,7 @@ fn a_pipe_that_is_set_not_to_wait_is_waited_for() {
     assert_eq!(alone.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     let (heard, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let mut source = AudioSource::from_reader(Waiting(receiver), Some(RawFormat::default())).unwrap();
+        let mut source = common::from_reader(Waiting(receiver), Some(RawFormat::default())).unwrap();
         while let Some(block) = source.next_block().unwrap() {
             heard.send(block.to_vec()).unwrap();
         }
@@ -173,9 +173,9 @@ fn signals_interrupt_no_reading() {
         }
     }
     for name in ["tone.flac", "tone.mp3"] {
-        let (whole, _) = all(&mut AudioSource::from_reader(Cursor::new(bytes_of(name)), None).unwrap());
+        let (whole, _) = all(&mut common::from_reader(Cursor::new(bytes_of(name)), None).unwrap());
         let interrupted = Interrupted(Pipe::new(bytes_of(name), 1000), false);
-        let (heard, error) = all(&mut AudioSource::from_reader(interrupted, None).unwrap());
+        let (heard, error) = all(&mut common::from_reader(interrupted, None).unwrap());
         assert!(error.is_none() && heard == whole, "{name}: {error:?}");
     }
 }
@@ -187,7 +187,7 @@ fn a_piped_wav_is_live_and_endless() {
         let head = wav(1, 1, 16, 16_000, size, &[]);
         sender.send(head).unwrap();
         sender.send(vec![0, 64, 0, 64]).unwrap();
-        let mut source = AudioSource::from_reader(reader, None).unwrap();
+        let mut source = common::from_reader(reader, None).unwrap();
         assert_eq!(source.duration(), None);
         // The sender is still open: a reader that waited for more than this would hang here.
         assert_eq!(source.next_block().unwrap().unwrap(), [0.5, 0.5]);
@@ -204,7 +204,7 @@ fn a_piped_wav_is_live_and_endless() {
 fn raw_samples_are_live_and_complete() {
     let (sender, reader) = common::live();
     sender.send((0..12).collect()).unwrap();
-    let mut source = AudioSource::from_reader(reader, Some(RawFormat::default())).unwrap();
+    let mut source = common::from_reader(reader, Some(RawFormat::default())).unwrap();
     assert_eq!(source.take_notices(), [Notice::TakenAsRaw(RawFormat::default())]);
     let first: Vec<f32> = [0x0100, 0x0302, 0x0504, 0x0706, 0x0908, 0x0b0a].map(|v: i16| f32::from(v) / 32768.0).into();
     assert_eq!(source.next_block().unwrap().unwrap(), first);
@@ -243,7 +243,7 @@ fn raw_samples_near_minus_one_are_not_taken_for_mpeg() {
         let mut bytes = if first.len() == 2 { first.repeat(3000) } else { first.to_vec() };
         bytes.extend(noise(4000).iter().map(|v| (v * 255.0) as u8));
         let count = bytes.len() / 2;
-        let mut source = AudioSource::from_reader(Pipe::new(bytes, 4096), Some(RawFormat::default())).unwrap();
+        let mut source = common::from_reader(Pipe::new(bytes, 4096), Some(RawFormat::default())).unwrap();
         assert_eq!(all(&mut source).0.len(), count, "{first:x?}");
     }
 }
@@ -256,7 +256,7 @@ fn sources_may_move_to_another_thread() {
 
 #[test]
 fn duration_is_what_the_header_says() {
-    assert_eq!(AudioSource::open(common::data("tone.flac")).unwrap().duration(), Some(Duration::from_millis(300)));
+    assert_eq!(common::open(common::data("tone.flac")).unwrap().duration(), Some(Duration::from_millis(300)));
 }
 
 #[test]
@@ -269,8 +269,8 @@ fn what_is_no_audio_is_said_to_be_none() {
         let error = error_of(part);
         assert!(matches!(error, Error::UnknownFormat), "{error:?}");
     }
-    assert!(matches!(AudioSource::open("/nowhere/at/all.wav"), Err(Error::Io(_))));
-    assert!(matches!(AudioSource::open("/"), Err(Error::Io(_))));
+    assert!(matches!(common::open("/nowhere/at/all.wav"), Err(Error::Io(_))));
+    assert!(matches!(common::open("/"), Err(Error::Io(_))));
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn wrong_headers_are_named() {
 #[test]
 fn what_is_cut_off_is_told_after_what_is_there() {
     let samples = [0u8, 64].repeat(1000);
-    let mut short = AudioSource::from_reader(Cursor::new(wav(1, 1, 16, 16_000, 8000, &samples)), None).unwrap();
+    let mut short = common::from_reader(Cursor::new(wav(1, 1, 16, 16_000, 8000, &samples)), None).unwrap();
     let (heard, error) = all(&mut short);
     assert!(error.is_none(), "{error:?}");
     assert_eq!((&heard[..1000], &heard[1000..]), (&[0.5; 1000][..], &[0.0; 3000][..]));
@@ -296,12 +296,12 @@ fn what_is_cut_off_is_told_after_what_is_there() {
     assert!((damage[0].at_s - 0.0625).abs() < 1e-9 && (damage[0].lost_s - 0.1875).abs() < 1e-9, "{damage:?}");
 
     // Less than 80 ms is no damage.
-    let mut short = AudioSource::from_reader(Cursor::new(wav(1, 1, 16, 16_000, 4000, &samples)), None).unwrap();
+    let mut short = common::from_reader(Cursor::new(wav(1, 1, 16, 16_000, 4000, &samples)), None).unwrap();
     assert_eq!(all(&mut short).0.len(), 1000);
     assert_eq!(short.take_damage(), []);
 
     // A header that asks for all there can be costs nothing.
-    let mut boast = AudioSource::from_reader(Cursor::new(wav(1, 2, 16, 16_000, 0x7ffe_ffff, &samples)), None).unwrap();
+    let mut boast = common::from_reader(Cursor::new(wav(1, 2, 16, 16_000, 0x7ffe_ffff, &samples)), None).unwrap();
     assert!(boast.next_block().unwrap().is_some());
     drop(boast);
 
@@ -311,7 +311,7 @@ fn what_is_cut_off_is_told_after_what_is_there() {
         bytes.truncate(bytes.len() - bytes.len() / 3);
         let path = std::env::temp_dir().join(format!("voxtral-audio-{}-{name}", std::process::id()));
         std::fs::write(&path, &bytes).unwrap();
-        for outcome in [AudioSource::open(&path), AudioSource::from_reader(Cursor::new(bytes), None)] {
+        for outcome in [common::open(&path), common::from_reader(Cursor::new(bytes), None)] {
             match outcome {
                 // The index is at the end, and so are a table of packets and the only page of Ogg.
                 Err(e) => assert!(matches!(e, Error::Corrupt(_) | Error::NoSamples), "{name}: {e:?}"),
@@ -329,8 +329,8 @@ fn what_is_cut_off_is_told_after_what_is_there() {
 #[test]
 fn a_broadcast_may_begin_anywhere() {
     let bytes = bytes_of("tone.mp2");
-    let (whole, _) = all(&mut AudioSource::from_reader(Cursor::new(bytes.clone()), None).unwrap());
-    let mut source = AudioSource::from_reader(Cursor::new(bytes[100..].to_vec()), None).unwrap();
+    let (whole, _) = all(&mut common::from_reader(Cursor::new(bytes.clone()), None).unwrap());
+    let mut source = common::from_reader(Cursor::new(bytes[100..].to_vec()), None).unwrap();
     let (heard, error) = all(&mut source);
     assert!(error.is_none(), "{error:?}");
     assert_eq!(source.take_damage(), []);
@@ -340,12 +340,12 @@ fn a_broadcast_may_begin_anywhere() {
 #[test]
 fn lost_packets_are_told_and_keep_their_place() {
     let bytes = bytes_of("tone.aac");
-    let (whole, _) = all(&mut AudioSource::from_reader(Cursor::new(bytes.clone()), None).unwrap());
+    let (whole, _) = all(&mut common::from_reader(Cursor::new(bytes.clone()), None).unwrap());
     let mut told = 0;
     for at in (1000..2600).step_by(50) {
         let mut damaged = bytes.clone();
         damaged[at..at + 4].fill(0xff);
-        let mut source = AudioSource::from_reader(Cursor::new(damaged), None).unwrap();
+        let mut source = common::from_reader(Cursor::new(damaged), None).unwrap();
         let (heard, _) = all(&mut source);
         let damage = source.take_damage();
         if !damage.is_empty() {
@@ -362,7 +362,7 @@ fn a_changed_byte_in_flac_is_noticed() {
     let mut bytes = bytes_of("tone.flac");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x10;
-    let mut source = AudioSource::from_reader(Cursor::new(bytes), None).unwrap();
+    let mut source = common::from_reader(Cursor::new(bytes), None).unwrap();
     let (heard, error) = all(&mut source);
     assert!(error.is_none());
     assert_eq!(heard.len(), 4800);
