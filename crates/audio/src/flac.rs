@@ -138,32 +138,30 @@ pub(crate) struct Flac {
     begun: bool,
     /// The first sample, where the stream was cut out of a longer one.
     base: u64,
+    /// Seconds of the files before, where several are joined.
+    origin: f64,
     ended: bool,
 }
 
 impl Flac {
     pub(crate) fn open(input: &mut Input) -> Result<Self> {
-        input.skip(4)?;
-        let mut info = None;
-        loop {
-            let head: [u8; 4] = input.peek(4)?.bytes_at(0).ok_or(Error::NoSamples)?;
-            let size = u64::from(u32::from_be_bytes(head) & 0xff_ffff);
-            if head[0] & 0x7f == 0 && info.is_none() {
-                let block = input.peek(4 + 34)?.get(4..38).ok_or(Error::Corrupt("a FLAC header that is cut off"))?;
-                info = StreamInfo::read(block).map(|info| (info, block.to_vec()));
-            }
-            if input.position() + size > MAX_HEADER || head[0] & 0x7f == 0x7f {
-                return Err(Error::Corrupt("a FLAC header that does not end"));
-            }
-            input.skip(4 + size)?;
-            if head[0] & 0x80 != 0 {
-                break;
-            }
-        }
-        let (info, setup) = info.ok_or(Error::Corrupt("a FLAC header without its format"))?;
-        let format = Format { setup, ..Format::new(Codec::Flac, info.rate, info.channels) };
+        let (info, format) = read_headers(input)?;
         let block = info.block.unwrap_or(0);
-        Ok(Self { tracks: [Track { format, default: true }], info, at: 0, block, begun: false, base: 0, ended: false })
+        let tracks = [Track { format, default: true }];
+        Ok(Self { tracks, info, at: 0, block, begun: false, base: 0, origin: 0.0, ended: false })
+    }
+
+    /// Another file begins where this one ends.
+    fn next_file(&mut self, input: &mut Input) -> Result<Event> {
+        let origin = self.origin + (self.at - self.base) as f64 / f64::from(self.info.rate);
+        match Self::open(input) {
+            Ok(next) => {
+                *self = Self { origin, ..next };
+                Ok(Event::Format(self.tracks[0].format.clone()))
+            }
+            Err(Error::Io(e)) => Err(e.into()),
+            Err(_) => Ok(Event::Lost { seconds: 0.0, what: "another file follows, which cannot be read" }),
+        }
     }
 
     /// The header that begins here, where it can be that of the next or a later frame.
@@ -211,10 +209,9 @@ impl Flac {
                     return Ok(Some(at));
                 }
                 if is_tag(&bytes[at..]) || bytes[at..].starts_with(b"fLaC") {
-                    whole = Some(at);
-                } else {
-                    whole = whole.or(Some(at));
+                    return Ok(Some(at));
                 }
+                whole = whole.or(Some(at));
             }
             if at > MAX_FRAME {
                 return Ok(None);
@@ -236,7 +233,7 @@ impl Flac {
             if bytes.is_empty() {
                 return Ok((skipped, false));
             }
-            if skipped > 0 && self.header(bytes).is_some() {
+            if skipped > 0 && (self.header(bytes).is_some() || bytes.starts_with(b"fLaC")) {
                 return Ok((skipped, true));
             }
             skipped += input.skip(1)?;
@@ -275,6 +272,9 @@ impl Container for Flac {
                 }
                 return Ok(Event::End);
             }
+            if bytes.starts_with(b"fLaC") {
+                return self.next_file(input);
+            }
             let header = self.header(bytes);
             let tag = is_tag(bytes);
             let len = match header {
@@ -288,7 +288,7 @@ impl Container for Flac {
             };
             let (Some(header), Some(len)) = (header, len) else {
                 let (_, more) = self.resync(input)?;
-                if tag && !more {
+                if tag {
                     continue;
                 }
                 if more {
@@ -307,10 +307,34 @@ impl Container for Flac {
             }
             input.take(len, packet)?;
             self.at = start + u64::from(header.samples);
-            let span = Span::at((start - self.base) as f64 / rate);
+            let span = Span::at(self.origin + (start - self.base) as f64 / rate);
             return Ok(Event::Packet { span, seconds: f64::from(header.samples) / rate });
         }
     }
+}
+
+/// Reads the headers, up to the first frame.
+fn read_headers(input: &mut Input) -> Result<(StreamInfo, Format)> {
+    input.skip(4)?;
+    let begin = input.position();
+    let mut info = None;
+    loop {
+        let head: [u8; 4] = input.peek(4)?.bytes_at(0).ok_or(Error::NoSamples)?;
+        let size = u64::from(u32::from_be_bytes(head) & 0xff_ffff);
+        if head[0] & 0x7f == 0 && info.is_none() {
+            let block = input.peek(4 + 34)?.get(4..38).ok_or(Error::Corrupt("a FLAC header that is cut off"))?;
+            info = StreamInfo::read(block).map(|info| (info, block.to_vec()));
+        }
+        if input.position() + size > begin + MAX_HEADER || head[0] & 0x7f == 0x7f {
+            return Err(Error::Corrupt("a FLAC header that does not end"));
+        }
+        input.skip(4 + size)?;
+        if head[0] & 0x80 != 0 {
+            break;
+        }
+    }
+    let (info, setup) = info.ok_or(Error::Corrupt("a FLAC header without its format"))?;
+    Ok((info, Format { setup, ..Format::new(Codec::Flac, info.rate, info.channels) }))
 }
 
 fn crc8(bytes: &[u8]) -> u8 {

@@ -8,8 +8,10 @@ use crate::options::Channel;
 const LOUDEST: f32 = 1e30;
 /// Full scale is ±1; decoders of lossy codecs go a little beyond.
 const FAR_OUT: f32 = 8.0;
+/// Nothing of silence is louder: a few of the last bits of 16, which codecs and dither leave.
+const SILENT: f32 = 1e-4;
 /// Channels cancel each other where the mix has less than this part of their energy…
-const CANCELLED: f64 = 1e-3;
+const CANCELLED: f64 = 1e-2;
 /// …and they are no mere noise of the last bits.
 const AUDIBLE: f64 = 1e-8;
 
@@ -94,7 +96,7 @@ impl Mixer {
         if self.apart / (self.samples.max(1) as f64) > AUDIBLE && self.of_mix < CANCELLED * self.apart {
             notices.push(Notice::ChannelsCancel);
         }
-        if self.peak == 0.0 && self.samples > self.not_finite {
+        if self.peak < SILENT && self.samples > self.not_finite {
             notices.push(Notice::AllSilence);
         }
         if self.peak > FAR_OUT {

@@ -158,6 +158,7 @@ pub(crate) struct PcmReader {
     filled: usize,
     /// What follows the samples that a header promises is looked at for more of them.
     may_go_on: bool,
+    another: bool,
     tracks: [Track; 1],
     notice: Option<Notice>,
 }
@@ -175,7 +176,18 @@ impl PcmReader {
         let may_go_on = promised.is_some();
         let promised = promised.map(|bytes| bytes / frame as u64 * frame as u64);
         let seconds = promised.map(|bytes| bytes as f64 / frame as f64 / f64::from(format.rate));
-        Ok(Self { format, promised, seconds, got: 0, bytes, filled: 0, may_go_on, tracks, notice: None })
+        Ok(Self {
+            format,
+            promised,
+            seconds,
+            got: 0,
+            bytes,
+            filled: 0,
+            may_go_on,
+            another: false,
+            tracks,
+            notice: None,
+        })
     }
 
     /// Whether what follows the promised samples is neither the end nor another chunk.
@@ -183,7 +195,14 @@ impl PcmReader {
         if !std::mem::take(&mut self.may_go_on) {
             return Ok(false);
         }
-        let next = input.peek(10)?;
+        let next = input.peek(12)?;
+        if [&b"RIFF"[..], b"RIFX", b"RF64", b"FORM", b"caff", b"fLaC", b"OggS"]
+            .iter()
+            .any(|magic| next.starts_with(magic))
+        {
+            self.another = true;
+            return Ok(false);
+        }
         // A chunk may be padded by a byte.
         let ends =
             next.len() < 10 || is_chunk(next) || is_chunk(&next[1..]) || next.iter().all(|&b| b == 0) || is_tag(next);
@@ -241,7 +260,9 @@ impl Container for PcmReader {
             let room = self.bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             if room == 0 {
                 if !self.goes_on(input)? {
-                    return Ok(Event::End);
+                    let another = std::mem::take(&mut self.another);
+                    let lost = Event::Lost { seconds: 0.0, what: "another file follows, which is not read" };
+                    return Ok(if another { lost } else { Event::End });
                 }
                 continue;
             }

@@ -190,14 +190,18 @@ fn by_magic(head: &[u8]) -> Content {
 
 /// MPEG-TS: a sync byte every 188, 192 or 204 bytes, near the beginning.
 fn is_transport_stream(bytes: &[u8]) -> bool {
-    const PACKETS: usize = 5;
+    /// Fewer may be chance.
+    const FEWEST: usize = 5;
+    const MOST: usize = 64;
+    // The sync byte, no error flag, and a payload or what stands for it.
+    let is_head = |packet: &[u8]| matches!(packet, &[0x47, a, _, b, ..] if a & 0x80 == 0 && b & 0x30 != 0);
     [188, 192, 204].into_iter().any(|period| {
         (0..period.min(bytes.len())).any(|first| {
-            let packets = bytes[first..].chunks(period);
-            packets.len() >= PACKETS.min(bytes.len() / period).max(3)
-                && packets.clone().take(PACKETS).all(|packet| packet[0] == 0x47)
-                // The packets of one stream count up, and samples of a period would all be alike.
-                && packets.clone().take(PACKETS).any(|packet| packet.get(..16) != bytes.get(first..first + 16))
+            let packets = bytes[first..].chunks_exact(period).take(MOST);
+            let (count, good) = (packets.len(), packets.clone().filter(|packet| is_head(packet)).count());
+            // One of ten may be damaged. The packets of a stream count up; samples of a period would all be alike.
+            let alike = || packets.clone().all(|packet| packet[..16] == bytes[first..first + 16]);
+            count >= FEWEST && is_head(&bytes[first..]) && good * 10 >= count * 9 && !alike()
         })
     })
 }

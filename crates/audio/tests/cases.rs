@@ -163,6 +163,25 @@ fn the_format_may_change_in_the_middle() {
 }
 
 #[test]
+fn files_may_be_joined() {
+    let flac = case("id3v1.flac");
+    let whole: Vec<u8> = flac[..flac.len() - 128].to_vec();
+    for joined in [[&whole[..], &whole].concat(), [&flac[..], &flac].concat()] {
+        let heard = both(&joined, "joined FLAC", &built_in());
+        assert_heard(&heard, &[(0.3, 2.6, 0.3), (0.3, 2.6, 2.95)], "joined FLAC");
+        assert_damage(&heard, None, "joined FLAC");
+    }
+    let opus = case("opus.opus");
+    let heard = both(&[&opus[..], &opus].concat(), "joined Opus", &built_in());
+    assert_heard(&heard, &[ALL, (0.3, 8.1, 8.5)], "joined Opus");
+    assert_damage(&heard, None, "joined Opus");
+    // What is not read is told.
+    let sound = wav(1, 1, 16, 16_000, 64_000, &le(&s16(2.0)));
+    let heard = both(&[&sound[..], &sound].concat(), "joined WAV", &built_in());
+    assert_damage(&heard, Some(2.0), "joined WAV");
+}
+
+#[test]
 fn a_radio_may_be_joined_in_the_middle_of_a_frame() {
     let heard = both(&case("radio_mid_frame.mp3"), "radio", &built_in());
     assert_heard(&heard, &[(1.2, 8.0, 0.95)], "radio");
