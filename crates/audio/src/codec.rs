@@ -17,7 +17,7 @@ use symphonia::core::units::{Duration, Timestamp};
 
 use crate::error::{Error, Result, check_channels, check_rate};
 use crate::flac;
-use crate::opus::OpusReader;
+use crate::opus::{self, OpusReader};
 use crate::packet::{Codec, Format, Numbers};
 use crate::pcm::PcmFormat;
 
@@ -116,6 +116,19 @@ impl Decoder {
                         Err(BadPacket)
                     }
                 }
+            }
+        }
+    }
+
+    /// Seconds of samples that stand in for a packet that is missing before the next one, put into `interleaved`: of Opus,
+    /// which is made for that.
+    pub(crate) fn conceal(&mut self, seconds: f64, interleaved: &mut Vec<f32>) {
+        /// Samples of the shortest packet.
+        const STEP: f64 = 120.0;
+        if let Inner::Opus(opus) = &mut self.inner {
+            let count = (seconds * f64::from(opus::RATE) / STEP).round() * STEP;
+            if contained(|| opus.conceal(count as usize, interleaved)).is_err() {
+                interleaved.clear();
             }
         }
     }

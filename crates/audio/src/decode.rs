@@ -19,6 +19,10 @@ use crate::pcm::{PcmReader, PcmStart};
 use crate::sniff::{Content, sniff};
 use crate::wav::{self, Wav};
 
+/// So much that is missing before a packet is made up for, where the codec can: less is rounding, more is silence.
+const SHORTEST_LOSS_S: f64 = 0.0035;
+const LONGEST_LOSS_S: f64 = 0.065;
+
 /// An input that was recognised, and what reads it.
 pub(crate) struct Reader {
     input: Input,
@@ -28,6 +32,9 @@ pub(crate) struct Reader {
     ffmpeg: Option<(Ffmpeg, String)>,
     notices: Vec<Notice>,
     heard: bool,
+    /// Where the last samples ended, in seconds of their packets' clock.
+    end: Option<f64>,
+    concealed: Vec<f32>,
 }
 
 /// What reading gives.
@@ -93,7 +100,17 @@ impl Reader {
 
     fn with(input: Input, mut container: Box<dyn Container>, track: usize, decoder: Decoder) -> Result<Self> {
         container.choose(track)?;
-        Ok(Self { input, container, decoder, packet: Vec::new(), ffmpeg: None, notices: Vec::new(), heard: false })
+        Ok(Self {
+            input,
+            container,
+            decoder,
+            packet: Vec::new(),
+            ffmpeg: None,
+            notices: Vec::new(),
+            heard: false,
+            end: None,
+            concealed: Vec::new(),
+        })
     }
 
     fn through_ffmpeg(input: Input, options: &AudioOptions, format: &str) -> Result<Self> {
@@ -149,6 +166,7 @@ impl Reader {
     /// Forgets what the decoder keeps from packet to packet: what comes does not follow what was.
     pub(crate) fn forget(&mut self) {
         self.decoder.reset();
+        self.end = None;
     }
 
     /// Reads a packet and decodes it.
@@ -160,12 +178,15 @@ impl Reader {
                 return Ok(Piece::Lost { seconds: 0.0, what: format!("ffmpeg: {complaint}") });
             }
             match self.container.next(&mut self.input, &mut self.packet)? {
-                Event::Packet { span, seconds } => {
+                Event::Packet { mut span, seconds } => {
+                    self.conceal(&mut span);
                     return Ok(match self.decoder.decode(&self.packet, samples) {
                         Ok(()) if samples.interleaved.is_empty() => continue,
                         Ok(()) => {
                             self.heard = true;
                             self.input.settle();
+                            samples.interleaved.splice(..0, self.concealed.drain(..));
+                            self.end_of(&span, samples);
                             Piece::Samples(span)
                         }
                         Err(_) => Piece::BadPacket(span, seconds),
@@ -183,6 +204,26 @@ impl Reader {
                 Event::End => return self.end(),
             }
         }
+    }
+
+    /// Makes up for a packet or two that are missing before this one, where the codec can.
+    fn conceal(&mut self, span: &mut Span) {
+        self.concealed.clear();
+        if let Some((start, end)) = span.start.zip(self.end)
+            && (SHORTEST_LOSS_S..=LONGEST_LOSS_S).contains(&(start - end))
+        {
+            self.decoder.conceal(start - end, &mut self.concealed);
+            if !self.concealed.is_empty() {
+                span.start = Some(end);
+            }
+        }
+    }
+
+    /// Keeps in mind where samples end.
+    fn end_of(&mut self, span: &Span, samples: &Samples) {
+        let count = samples.interleaved.len() / samples.channels.max(1);
+        let start = span.start.or(self.end);
+        self.end = start.map(|start| start + count as f64 / f64::from(samples.rate.max(1)));
     }
 
     fn end(&mut self) -> Result<Piece> {

@@ -13,6 +13,8 @@ use crate::vorbis;
 const MAX_PAGE: usize = 27 + 255 + 255 * 255;
 /// Larger packets are not believed.
 const MAX_PACKET: usize = 8 << 20;
+/// A stream that begins by so much behind 0 was cut out of a longer one.
+const CUT_OUT_S: f64 = 1.0;
 /// Streams at the beginning, and header packets of one, that are believed.
 const MAX_STREAMS: usize = 64;
 
@@ -313,9 +315,10 @@ impl Ogg {
         let mut until = f64::INFINITY;
         if timed {
             let base = *stream.base.get_or_insert_with(|| {
-                // Only the last page may end before its packets do; the first one begins after 0 where the stream was cut
-                // out of a longer one, and before 0 where samples are to be dropped.
-                if last { 0 } else { (granule - total).max(0) }
+                // A stream that was cut out of a longer one begins far behind 0. Where a little is missing at the
+                // beginning, that is a gap; only the last page may end before its packets do.
+                let first = granule.saturating_sub(total);
+                if last || first as f64 <= CUT_OUT_S * rate { 0 } else { first }
             });
             let start = granule.saturating_sub(total).saturating_sub(base).saturating_sub(skip);
             let follows = stream.end - stream.origin;

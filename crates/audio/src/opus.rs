@@ -47,6 +47,20 @@ impl OpusReader {
         Ok(())
     }
 
+    /// What the decoder makes up for `count` samples per channel that are missing, from those before; nothing where it
+    /// cannot.
+    pub(crate) fn conceal(&mut self, count: usize, interleaved: &mut Vec<f32>) {
+        let made = match &mut self.decoder {
+            Layout::Plain(decoder) => decoder.decode(&[], count.min(LONGEST), &mut self.output),
+            Layout::Surround(_) => return,
+        };
+        if let Ok(made) = made
+            && let Some(samples) = self.output.get(..made * self.channels)
+        {
+            interleaved.extend_from_slice(samples);
+        }
+    }
+
     pub(crate) fn reset(&mut self) {
         let _ = match &mut self.decoder {
             Layout::Plain(decoder) => decoder.reset_state(),

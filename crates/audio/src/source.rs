@@ -18,6 +18,9 @@ use crate::timeline::{Gap, Timeline};
 /// A shorter gap that nothing explains is a matter of rounding, and is not told.
 const TOLD_GAP_S: f64 = 0.02;
 
+/// After less than this a track has not begun.
+const BEGUN_S: f64 = 0.15;
+
 /// 16 kHz mono samples of a file or a stream, block by block.
 ///
 /// What is damaged costs nothing but itself: silence stands in for it, and [`take_damage`](Self::take_damage) tells of it.
@@ -284,8 +287,10 @@ impl AudioSource {
         match (gap, missing) {
             (Gap::Filled(seconds), Some(what)) => self.log.add(before_s, seconds, &what),
             (Gap::None, Some(what)) => self.log.add(before_s, 0.0, &what),
-            // A track may begin late.
-            (Gap::Filled(seconds), None) if before_s > 0.0 && seconds >= TOLD_GAP_S && !self.reader.may_leave_out() => {
+            // A track may begin late, also behind a packet of what encoders put first.
+            (Gap::Filled(seconds), None)
+                if before_s > BEGUN_S && seconds >= TOLD_GAP_S && !self.reader.may_leave_out() =>
+            {
                 self.log.add(before_s, seconds, "there are no packets");
             }
             (Gap::Filled(_) | Gap::None, None) => {}

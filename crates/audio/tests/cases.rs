@@ -163,6 +163,16 @@ fn the_format_may_change_in_the_middle() {
 }
 
 #[test]
+fn lost_packets_of_opus_are_made_up_for() {
+    // One of six of 20 ms. Silence in their place would leave holes in every word.
+    let heard = both(&case("lost_packets.webm"), "lost packets", &built_in());
+    assert_damage(&heard, None, "lost packets");
+    let (truth, got) = (envelope(&digits()[..79_200]), envelope(&heard.samples));
+    let whole = correlation(&truth, &got);
+    assert!(whole > 0.95, "{whole}");
+}
+
+#[test]
 fn files_may_be_joined() {
     let flac = case("id3v1.flac");
     let whole: Vec<u8> = flac[..flac.len() - 128].to_vec();
