@@ -23,6 +23,8 @@ pub(crate) struct FrameStream {
     /// The end of the bytes that belong to it.
     end: u64,
     was_cut: bool,
+    /// Nothing was lost so far.
+    intact: bool,
     samples: u64,
 }
 
@@ -63,6 +65,7 @@ impl FrameStream {
             info: None,
             end,
             was_cut: false,
+            intact: true,
             samples: 0,
         };
         stream.read_info(input)?;
@@ -103,7 +106,7 @@ impl FrameStream {
         Ok(is_chain(head, at, frame, 3, ended) || ended && head.len() == at + frame.len)
     }
 
-    /// Reads over what is no frame; how many bytes, and whether they are but tags or padding. `None` at the end of input.
+    /// Reads over what is no frame; how many bytes, whether they are but zeros, and whether nothing follows.
     fn resync(&mut self, input: &mut Input) -> Result<(u64, bool, bool)> {
         let (mut skipped, mut harmless) = (0, true);
         loop {
@@ -199,6 +202,7 @@ impl Container for FrameStream {
                     && self.frames > 0
                     && (!ended || skipped as usize >= self.last.len)
                 {
+                    self.intact = false;
                     self.samples += (seconds * f64::from(self.last.rate)).round() as u64;
                     return Ok(Event::Lost { seconds, what: "bytes that are no frames" });
                 }
@@ -215,10 +219,7 @@ impl Container for FrameStream {
                 self.info = None;
                 // A stream that was joined to another has its own tag.
                 self.read_info(input)?;
-                if self.info.is_some() {
-                    // What it promises counts from here.
-                    self.samples = 0;
-                }
+                self.info = None;
                 return Ok(Event::Format(format_of(&frame)));
             }
             input.take(frame.len, packet)?;
@@ -262,10 +263,11 @@ impl FrameStream {
         if self.samples == 0 {
             return Span { start: Some(-skip), from: 0.0, until };
         }
-        // Damage may have moved what follows: only the end of the last frames is trimmed.
-        let last = info
-            .frames
-            .is_some_and(|frames| self.samples + 3 * u64::from(frame.samples) >= frames * u64::from(frame.samples));
+        // Damage may have moved what follows, and else only the end of the last frames is trimmed.
+        let last = self.intact
+            && info
+                .frames
+                .is_some_and(|frames| self.samples + 3 * u64::from(frame.samples) >= frames * u64::from(frame.samples));
         Span { until: if last { until } else { f64::INFINITY }, ..Span::NEXT }
     }
 }

@@ -35,6 +35,9 @@ pub struct AudioSource {
     block: Vec<f32>,
     /// Why time that is passed over next is missing.
     missing: Option<String>,
+    /// Seconds that are missing before the next samples, where those have no time of their own. Nothing follows an end, so
+    /// silence for what is cut off is not made.
+    owed_s: f64,
     /// Samples whose time leaps, until those that follow confirm it: a time may be damaged too.
     held: Option<Held>,
     bad_packets: bool,
@@ -127,6 +130,7 @@ impl AudioSource {
             samples: Samples::default(),
             block: Vec::new(),
             missing: None,
+            owed_s: 0.0,
             held: None,
             bad_packets: false,
             failure: None,
@@ -221,11 +225,14 @@ impl AudioSource {
                     Err(Error::NoSuchChannel { .. }) if self.mixer.samples() > 0 => {
                         let count = self.samples.interleaved.len() / self.samples.channels.max(1);
                         let seconds = count as f64 / f64::from(rate.max(1));
-                        self.log.add(self.timeline.now(), seconds, "what follows has no such channel");
-                        self.timeline.fill(seconds, &mut self.block);
+                        self.lose(seconds, "what follows has no such channel");
                         return Ok(());
                     }
                     mixed => mixed?,
+                }
+                let owed_s = std::mem::take(&mut self.owed_s);
+                if span.start.is_none() {
+                    self.timeline.fill(owed_s, &mut self.block);
                 }
                 if let Some(held) = self.held.take() {
                     self.release(held, Some(&span))?;
@@ -240,11 +247,9 @@ impl AudioSource {
                 if let Some(held) = self.held.take() {
                     self.release(held, None)?;
                 }
-                let at_s = self.timeline.now();
-                self.timeline.fill(seconds, &mut self.block);
                 self.reader.forget();
                 if seconds > 0.0 {
-                    self.log.add(at_s, seconds, &what);
+                    self.lose(seconds, &what);
                 } else {
                     self.missing.get_or_insert(what);
                 }
@@ -285,6 +290,8 @@ impl AudioSource {
     fn tell(&mut self, gap: Gap, before_s: f64) {
         let missing = self.missing.take();
         match (gap, missing) {
+            // It has been told already.
+            (_, Some(what)) if what.is_empty() => {}
             (Gap::Filled(seconds), Some(what)) => self.log.add(before_s, seconds, &what),
             (Gap::None, Some(what)) => self.log.add(before_s, 0.0, &what),
             // A track may begin late, also behind a packet of what encoders put first.
@@ -305,14 +312,21 @@ impl AudioSource {
         if self.mixer.samples() == 0 && span.start.is_none() {
             return;
         }
-        let at_s = span.start.map_or(self.timeline.now(), |start| start.max(self.timeline.now()));
-        self.log.add(at_s, seconds, "a packet that cannot be decoded");
-        // With times, the next packet shows how long it was.
-        if span.start.is_none() {
-            self.timeline.fill(seconds, &mut self.block);
-        } else {
-            self.missing.get_or_insert_with(String::new);
+        const WHAT: &str = "a packet that cannot be decoded";
+        match span.start {
+            None => self.lose(seconds, WHAT),
+            // The next packet shows how long it was.
+            Some(start) => {
+                self.log.add(start.max(self.timeline.now()), seconds, WHAT);
+                self.missing.get_or_insert_with(String::new);
+            }
         }
+    }
+
+    /// So many seconds are missing before what follows.
+    fn lose(&mut self, seconds: f64, what: &str) {
+        self.log.add(self.timeline.now() + self.owed_s, seconds, what);
+        self.owed_s += seconds;
     }
 
     fn end(&mut self) -> Result<()> {

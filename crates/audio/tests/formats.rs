@@ -290,7 +290,7 @@ fn what_is_cut_off_is_told_after_what_is_there() {
     let mut short = common::from_reader(Cursor::new(wav(1, 1, 16, 16_000, 8000, &samples)), None).unwrap();
     let (heard, error) = all(&mut short);
     assert!(error.is_none(), "{error:?}");
-    assert_eq!((&heard[..1000], &heard[1000..]), (&[0.5; 1000][..], &[0.0; 3000][..]));
+    assert_eq!(heard, [0.5; 1000]);
     let damage = short.take_damage();
     assert_eq!(damage.len(), 1);
     assert!((damage[0].at_s - 0.0625).abs() < 1e-9 && (damage[0].lost_s - 0.1875).abs() < 1e-9, "{damage:?}");
