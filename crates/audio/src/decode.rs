@@ -32,6 +32,8 @@ pub(crate) struct Reader {
     ffmpeg: Option<(Ffmpeg, String)>,
     notices: Vec<Notice>,
     heard: bool,
+    /// The stream has changed to what is not built in.
+    undecodable: bool,
     /// Where the last samples ended, in seconds of their packets' clock.
     end: Option<f64>,
     concealed: Vec<f32>,
@@ -108,6 +110,7 @@ impl Reader {
             ffmpeg: None,
             notices: Vec::new(),
             heard: false,
+            undecodable: false,
             end: None,
             concealed: Vec::new(),
         })
@@ -178,6 +181,7 @@ impl Reader {
                 return Ok(Piece::Lost { seconds: 0.0, what: format!("ffmpeg: {complaint}") });
             }
             match self.container.next(&mut self.input, &mut self.packet)? {
+                Event::Packet { span, seconds } if self.undecodable => return Ok(Piece::BadPacket(span, seconds)),
                 Event::Packet { mut span, seconds } => {
                     self.conceal(&mut span);
                     return Ok(match self.decoder.decode(&self.packet, samples) {
@@ -192,14 +196,18 @@ impl Reader {
                         Err(_) => Piece::BadPacket(span, seconds),
                     });
                 }
-                Event::Format(format) => match Decoder::new(&format) {
-                    Ok(decoder) => self.decoder = decoder,
-                    Err(Error::NeedsFfmpeg { format }) => {
-                        let what = format!("what follows is {format}, which is not built in");
-                        return Ok(Piece::Lost { seconds: 0.0, what });
+                Event::Format(format) => {
+                    let decoder = Decoder::new(&format);
+                    self.undecodable = decoder.is_err();
+                    match decoder {
+                        Ok(decoder) => self.decoder = decoder,
+                        Err(Error::NeedsFfmpeg { format }) => {
+                            let what = format!("what follows is {format}, which is not built in");
+                            return Ok(Piece::Lost { seconds: 0.0, what });
+                        }
+                        Err(e) => return Ok(Piece::Lost { seconds: 0.0, what: e.to_string() }),
                     }
-                    Err(e) => return Ok(Piece::Lost { seconds: 0.0, what: e.to_string() }),
-                },
+                }
                 Event::Lost { seconds, what } => return Ok(Piece::Lost { seconds, what: what.to_owned() }),
                 Event::End => return self.end(),
             }

@@ -186,6 +186,9 @@ fn files_may_be_joined() {
     assert_heard(&heard, &[ALL, (0.3, 8.1, 8.5)], "joined Opus");
     assert_damage(&heard, None, "joined Opus");
     // What is not read is told.
+    let heard = both(&[&opus[..], &case("speex.spx")].concat(), "Speex behind Opus", &built_in());
+    assert_heard(&heard, &[ALL], "Speex behind Opus");
+    assert_damage(&heard, Some(8.2), "Speex behind Opus");
     let sound = wav(1, 1, 16, 16_000, 64_000, &le(&s16(2.0)));
     let heard = both(&[&sound[..], &sound].concat(), "joined WAV", &built_in());
     assert_damage(&heard, Some(2.0), "joined WAV");
