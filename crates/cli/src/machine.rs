@@ -18,6 +18,14 @@ pub(crate) fn threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Starts a thread, or says that the system allows no more.
+pub(crate) fn start<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> anyhow::Result<thread::ScopedJoinHandle<'scope, T>> {
+    thread::Builder::new().spawn_scoped(scope, work).context("cannot start a thread")
+}
+
 /// Forgets the peak, so that it is that of what follows; where the system cannot, it stays.
 pub(crate) fn forget_peak_rss() {
     let _ = fs::write("/proc/self/clear_refs", "5");

@@ -16,8 +16,8 @@ use crate::args::{Format, Transcribe};
 use crate::destination::Destination;
 use crate::input::Input;
 use crate::interrupt::{self, Interrupted};
-use crate::open;
 use crate::output::{Output, complain, escaped};
+use crate::{machine, open};
 
 /// More failed inputs are not named once more in the end.
 const MOST_NAMES: usize = 20;
@@ -100,13 +100,13 @@ impl Job<'_> {
                     let Some((number, input)) = waiting.next() else { break };
                     let load = std::mem::take(&mut load);
                     let work = move || self.transcribe(input, number, load);
-                    running.push_back((input, std::thread::Builder::new().spawn_scoped(scope, work)));
+                    running.push_back((input, machine::start(scope, work)));
                 }
                 let Some((input, first)) = running.pop_front() else { break };
                 let broke_off = || Err(anyhow::anyhow!("{}: transcribing broke off", input.name()));
                 let outcome = match first {
                     Ok(thread) => thread.join().unwrap_or_else(|_| broke_off()),
-                    Err(error) => Err(error).context("cannot start a thread").with_context(|| input.name()),
+                    Err(error) => Err(error).with_context(|| input.name()),
                 };
                 match outcome {
                     Err(error) if is_of_the_output(&error) => Err(error),

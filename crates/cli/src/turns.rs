@@ -67,14 +67,12 @@ pub(crate) struct Turn<'a> {
 
 impl Write for Turn<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let text = str::from_utf8(bytes).map_err(io::Error::other)?;
         let state = &mut *self.turns.lock();
         if self.number == state.number {
-            // The error says which output it is, and its cause whether anybody reads it.
-            state.output.write(text).map_err(io::Error::other)?;
-        } else {
-            state.kept.entry(self.number).or_default().push_str(text);
+            return Write::write(&mut state.output, bytes);
         }
+        let text = str::from_utf8(bytes).map_err(io::Error::other)?;
+        state.kept.entry(self.number).or_default().push_str(text);
         Ok(bytes.len())
     }
 

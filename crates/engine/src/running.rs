@@ -131,7 +131,11 @@ impl Running {
 
     /// Where in what the model hears a mark is, seconds.
     fn heard_s(&self, mark: &Mark) -> f64 {
-        (mark.samples + mark.silence_before) as f64 / self.sample_rate as f64
+        self.seconds(mark.samples + mark.silence_before)
+    }
+
+    fn seconds(&self, samples: u64) -> f64 {
+        samples as f64 / self.sample_rate as f64
     }
 
     /// Tokens of frames to encode now.
@@ -238,10 +242,9 @@ impl Running {
             };
             events.push(Event::Token(TokenRecord { id, logprob }));
             self.stats.tokens += 1;
-            let text = self.transcript.push(piece, logprob);
-            if !text.is_empty() {
+            if let Some(text) = written(self.transcript.push(piece, logprob)) {
                 self.stats.first_text.get_or_insert_with(|| self.opened.elapsed());
-                events.push(Event::Text(text.to_owned()));
+                events.push(text);
             }
             self.take_words(&mut events);
             self.input = id;
@@ -267,12 +270,9 @@ impl Running {
     fn flush_at_position(&mut self, events: &mut Vec<Event>) {
         while self.flushes.front().is_some_and(|flush| self.position >= flush.positions) {
             let Some(flush) = self.flushes.pop_front() else { return };
-            let text = self.transcript.flush();
-            if !text.is_empty() {
-                events.push(Event::Text(text.to_owned()));
-            }
+            events.extend(written(self.transcript.flush()));
             self.take_words(events);
-            events.push(Event::Flushed { audio_s: flush.samples as f64 / self.sample_rate as f64 });
+            events.push(Event::Flushed { audio_s: self.seconds(flush.samples) });
         }
     }
 
@@ -295,17 +295,14 @@ impl Running {
         self.stats.positions = self.position;
         // Where the model has ended the session, the audio may go on.
         let (heard_s, audio_s) = match &self.ended {
-            Some(end) => (self.heard_s(end), end.samples as f64 / self.sample_rate as f64),
+            Some(end) => (self.heard_s(end), self.seconds(end.samples)),
             None => {
                 let heard_s = self.encoded_s();
                 (heard_s, self.timeline.audio_s(heard_s))
             }
         };
         let mut events = Vec::new();
-        let text = self.transcript.finish(heard_s);
-        if !text.is_empty() {
-            events.push(Event::Text(text.to_owned()));
-        }
+        events.extend(written(self.transcript.finish(heard_s)));
         self.take_words(&mut events);
         self.seat.port.send(events);
         let text = self.transcript.text().to_owned();
@@ -315,6 +312,11 @@ impl Running {
     /// Audio that was encoded, seconds of what the model hears.
     fn encoded_s(&self) -> f64 {
         let tokens = self.encoded.saturating_sub(self.schedule.left_pad);
-        (tokens * self.schedule.samples_per_token) as f64 / self.sample_rate as f64
+        self.seconds((tokens * self.schedule.samples_per_token) as u64)
     }
+}
+
+/// The event of text that has become certain, if there is any.
+fn written(text: &str) -> Option<Event> {
+    (!text.is_empty()).then(|| Event::Text(text.to_owned()))
 }

@@ -213,27 +213,36 @@ impl Scheduler {
         if !live && self.somebody_is_live() { whole.min(BACKGROUND_TOKENS) } else { whole }
     }
 
-    /// Sessions and what they have due, where that is anything. It is asked once in a round: a reader may leave at any time, and then
-    /// nothing is due any more.
-    fn due(&self, live: bool, amount: impl Fn(&Running) -> usize) -> Vec<(usize, usize)> {
+    /// Makes calls for what live sessions, or recordings, have due: for all of it in live ones, one call for others. Who has waited
+    /// longest goes first. False when nothing was due.
+    ///
+    /// What is due is asked once: a reader may leave at any time, and then nothing is due any more.
+    fn serve(
+        &mut self,
+        live: bool,
+        amount: fn(&Running) -> usize,
+        last: fn(&Running) -> u64,
+        mut call: impl FnMut(&mut Self, Vec<(usize, usize)>) -> Vec<(usize, usize)>,
+    ) -> bool {
         let sessions = self.running.iter().enumerate().filter(|(_, session)| session.live == live);
-        sessions.map(|(index, session)| (index, amount(session))).filter(|&(_, amount)| amount > 0).collect()
+        let amounts = sessions.map(|(index, session)| (index, amount(session)));
+        let mut due: Vec<(usize, usize)> = amounts.filter(|&(_, amount)| amount > 0).collect();
+        due.sort_by_key(|&(index, _)| last(&self.running[index]));
+        let any = !due.is_empty();
+        while !due.is_empty() {
+            due = call(self, due);
+            if !live {
+                break;
+            }
+        }
+        any
     }
 
     /// Encodes what live sessions, or recordings, have heard: all that is due in live ones, a call's worth in others. False when there was
     /// nothing.
     fn encode(&mut self, live: bool) -> bool {
         let most = self.most(live, self.encode_tokens);
-        let mut due = self.due(live, Running::due_tokens);
-        due.sort_by_key(|&(index, _)| self.running[index].last_encode);
-        let worked = !due.is_empty();
-        while !due.is_empty() {
-            due = self.encode_call(due, most);
-            if !live {
-                break;
-            }
-        }
-        worked
+        self.serve(live, Running::due_tokens, |session| session.last_encode, |this, due| this.encode_call(due, most))
     }
 
     /// One encode call of at most `most` tokens for the first of `due`, sessions and their tokens. Returns those that it had no room for.
@@ -286,16 +295,7 @@ impl Scheduler {
     /// takes. False when there were none.
     fn decode(&mut self, live: bool) -> bool {
         let most = self.most(live, MAX_DECODE_ROWS);
-        let mut due = self.due(live, Running::due_positions);
-        due.sort_by_key(|&(index, _)| self.running[index].last_decode);
-        let worked = !due.is_empty();
-        while !due.is_empty() {
-            due = self.decode_call(due, most);
-            if !live {
-                break;
-            }
-        }
-        worked
+        self.serve(live, Running::due_positions, |session| session.last_decode, |this, due| this.decode_call(due, most))
     }
 
     /// One decode call of at most `most` rows for the first of `due`, sessions and their positions. Returns those that it had no room for.

@@ -30,6 +30,14 @@ pub(crate) fn steps(a: &[u32], b: &[u32]) -> Vec<Step> {
     finder.steps
 }
 
+/// How many symbols both begin with, and how many of the rest both end with.
+pub(crate) fn common_ends(a: &[u32], b: &[u32]) -> (usize, usize) {
+    let same = |(x, y): &(&u32, &u32)| x == y;
+    let before = a.iter().zip(b).take_while(same).count();
+    let after = a[before..].iter().rev().zip(b[before..].iter().rev()).take_while(same).count();
+    (before, after)
+}
+
 struct Finder {
     /// In which rows of the strip at hand each symbol stands, and last one that stands nowhere; zero between strips.
     places: Vec<[u64; LANES]>,
@@ -43,13 +51,9 @@ impl Finder {
 
     fn find(&mut self, a: &[u32], b: &[u32]) {
         // What both begin or end with belongs to a best path.
-        let same = |(x, y): &(&u32, &u32)| x == y;
-        let before = a.iter().zip(b).take_while(same).count();
-        let (a, b) = (&a[before..], &b[before..]);
-        let after = a.iter().rev().zip(b.iter().rev()).take_while(same).count();
-        let (a, b) = (&a[..a.len() - after], &b[..b.len() - after]);
+        let (before, after) = common_ends(a, b);
         self.steps.extend(repeat_n(Step::Equal, before));
-        self.find_between(a, b);
+        self.find_between(&a[before..a.len() - after], &b[before..b.len() - after]);
         self.steps.extend(repeat_n(Step::Equal, after));
     }
 

@@ -3,10 +3,11 @@
 //! Texts are compared as they are. For the usual, kinder rates compare [`normalise`]d texts. The rate of a corpus is
 //! the rate of the added [`Errors`], not the mean of rates.
 
-use crate::edits::{Step, steps};
+use crate::edits::{Step, common_ends, steps};
 pub use crate::similarity::mismatch_ratio;
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::iter::Sum;
 use std::ops::AddAssign;
 
 /// Substitutions, insertions and deletions: the fewest edits that make the hypothesis of the reference. Of the ways to
@@ -47,6 +48,16 @@ impl AddAssign for Errors {
     }
 }
 
+/// Of a whole corpus.
+impl Sum for Errors {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |mut sum, errors| {
+            sum += errors;
+            sum
+        })
+    }
+}
+
 /// Errors in words, which white space separates: their [`rate`](Errors::rate) is the word error rate.
 pub fn word_errors(reference: &str, hypothesis: &str) -> Errors {
     let [a, b] = word_ids([reference, hypothesis]);
@@ -67,9 +78,7 @@ pub fn char_errors(reference: &str, hypothesis: &str) -> Option<Errors> {
 fn char_errors_within(reference: &str, hypothesis: &str, most_pairs: usize) -> Option<Errors> {
     let [a, b] = [reference, hypothesis].map(squeeze);
     let [a, b] = ids([a.chars(), b.chars()]);
-    let same = |(x, y): &(&u32, &u32)| x == y;
-    let before = a.iter().zip(&b).take_while(same).count();
-    let after = a[before..].iter().rev().zip(b[before..].iter().rev()).take_while(same).count();
+    let (before, after) = common_ends(&a, &b);
     let [rest_a, rest_b] = [&a, &b].map(|text| text.len() - before - after);
     (rest_a.saturating_mul(rest_b) <= most_pairs).then(|| errors(&a, &b))
 }

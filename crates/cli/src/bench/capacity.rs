@@ -87,7 +87,7 @@ fn measure(voxtral: &Voxtral, args: &Bench, sessions: usize, recording: &Recordi
             .into_iter()
             .map(|events| {
                 let (wanted, tell) = (wanted.clone(), tell.clone());
-                start(scope, move || read(events, wanted, &tell))
+                machine::start(scope, move || read(events, wanted, &tell))
             })
             .collect::<anyhow::Result<_>>()?;
         push(&mut streams, |own| build_up(own, before))?;
@@ -180,15 +180,7 @@ impl Repeated {
 /// Pushes into all streams from a few threads, each with streams of its own.
 fn push(streams: &mut [Stream], work: impl Fn(&mut [Stream]) + Sync) -> anyhow::Result<()> {
     let share = streams.len().div_ceil(machine::threads().min(PUSHERS));
-    thread::scope(|scope| streams.chunks_mut(share).try_for_each(|own| start(scope, || work(own)).map(drop)))
-}
-
-/// Starts a thread, or says that the system allows no more.
-fn start<'scope, T: Send + 'scope>(
-    scope: &'scope thread::Scope<'scope, '_>,
-    work: impl FnOnce() -> T + Send + 'scope,
-) -> anyhow::Result<thread::ScopedJoinHandle<'scope, T>> {
-    thread::Builder::new().spawn_scoped(scope, work).context("cannot start a thread")
+    thread::scope(|scope| streams.chunks_mut(share).try_for_each(|own| machine::start(scope, || work(own)).map(drop)))
 }
 
 /// As fast as possible.
@@ -281,9 +273,9 @@ impl Window {
                     };
                     let (audio, events) = voxtral.engine().session(options)?.split();
                     let mut sound = Repeated::new(recording, 0);
-                    start(scope, move || while audio.push_samples(sound.next(TURN)).is_ok() {})?;
+                    machine::start(scope, move || while audio.push_samples(sound.next(TURN)).is_ok() {})?;
                     let (heard, over) = (&heard, &over);
-                    start(scope, move || count(events, heard, over))?;
+                    machine::start(scope, move || count(events, heard, over))?;
                 }
                 let before = (voxtral.info().device_bytes, work(), heard.load(Ordering::Relaxed));
                 let begun = Instant::now() + STEP;

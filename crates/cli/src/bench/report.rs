@@ -255,8 +255,9 @@ impl Report {
         (lost > 0).then(|| format!("{lost} tokens did not come"))
     }
 
-    fn capacity_columns(&self, measured: &Measured, capacity: &Capacity) -> Vec<(&'static str, String)> {
-        let (e, s, files) = (&self.environment, &self.settings, capacity.files.as_ref());
+    /// What every row begins with.
+    fn run_columns(&self, measured: &Measured) -> Vec<(&'static str, String)> {
+        let (e, s) = (&self.environment, &self.settings);
         vec![
             ("version", e.version.clone()),
             ("commit", e.commit.clone()),
@@ -265,6 +266,13 @@ impl Report {
             ("model", s.model.clone()),
             ("delay_ms", s.delay_ms.to_string()),
             ("decode", s.decode.clone()),
+        ]
+    }
+
+    fn capacity_columns(&self, measured: &Measured, capacity: &Capacity) -> Vec<(&'static str, String)> {
+        let files = capacity.files.as_ref();
+        let mut columns = self.run_columns(measured);
+        columns.extend([
             ("audio", capacity.audio.clone()),
             ("sessions", capacity.sessions.to_string()),
             ("minutes", capacity.minutes.to_string()),
@@ -281,22 +289,17 @@ impl Report {
             ("busy", capacity.busy.to_string()),
             ("files", files.map_or(0, |files| files.count).to_string()),
             ("files_audio_s_per_s", files.map_or_else(String::new, |files| files.audio_s_per_s.to_string())),
-        ]
+        ]);
+        columns
     }
 
     fn columns(&self, measured: &Measured, figures: &Figures) -> Vec<(&'static str, String)> {
-        let (e, s) = (&self.environment, &self.settings);
+        let s = &self.settings;
         let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
         let word = figures.live.as_ref().and_then(|live| live.latency_ms);
         let ratios = figures.against.as_ref();
-        vec![
-            ("version", e.version.clone()),
-            ("commit", e.commit.clone()),
-            ("backend", measured.backend.clone()),
-            ("device", measured.device.clone()),
-            ("model", s.model.clone()),
-            ("delay_ms", s.delay_ms.to_string()),
-            ("decode", s.decode.clone()),
+        let mut columns = self.run_columns(measured);
+        columns.extend([
             ("lookahead", s.lookahead.to_string()),
             ("runs", s.runs.to_string()),
             ("audio", figures.audio.path.clone()),
@@ -325,7 +328,8 @@ impl Report {
             ("total_ratio", number(ratios.map(|ratios| ratios.total))),
             ("encode_ratio", number(ratios.map(|ratios| ratios.encode))),
             ("pass_ratio", number(ratios.map(|ratios| ratios.pass))),
-        ]
+        ]);
+        columns
     }
 }
 

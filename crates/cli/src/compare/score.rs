@@ -93,15 +93,11 @@ impl Score {
     pub(super) fn total<'a>(scores: impl Iterator<Item = &'a Self> + Clone) -> Self {
         let words: usize = scores.clone().map(|score| score.words).sum();
         let mismatched: Option<f64> = scores.clone().map(|score| Some(score.mismatch? * score.words as f64)).sum();
-        let add = |all: Errors, rate: Rate| {
-            let mut all = all;
-            all += rate.into();
-            all
-        };
-        let sum = |of: fn(&Self) -> Rate| Rate::from(scores.clone().map(of).fold(Errors::default(), add));
+        let sum =
+            |of: fn(&Self) -> Rate| Rate::from(scores.clone().map(|score| Errors::from(of(score))).sum::<Errors>());
         let sum_of_known = |of: fn(&Self) -> Option<Rate>| {
-            let known = scores.clone().map(of).collect::<Option<Vec<_>>>()?;
-            Some(Rate::from(known.into_iter().fold(Errors::default(), add)))
+            let all: Option<Errors> = scores.clone().map(|score| of(score).map(Errors::from)).sum();
+            all.map(Rate::from)
         };
         Self {
             words,

@@ -21,6 +21,7 @@ use super::model::Opened;
 use super::smoke::Device;
 use crate::args::Doctor;
 use crate::compare;
+use crate::machine;
 use crate::recording::{Heard, Recording, SAMPLE, ms};
 
 const LOOKAHEAD: usize = 32;
@@ -326,9 +327,7 @@ fn ask(mut program: Command, input: &[u8]) -> anyhow::Result<Answer> {
     let mut pipe = child.stdin.take().context("the program has no standard input")?;
     let output = std::thread::scope(|scope| {
         // Where it ends early, what it says tells why.
-        std::thread::Builder::new()
-            .spawn_scoped(scope, move || pipe.write_all(input))
-            .context("cannot start a thread")?;
+        machine::start(scope, move || pipe.write_all(input))?;
         anyhow::Ok(child.wait_with_output()?)
     })?;
     let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();

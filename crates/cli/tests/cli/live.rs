@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
@@ -152,6 +153,20 @@ fn long_raw() -> Vec<u8> {
     raw().repeat(3)
 }
 
+fn make_fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// Waits for a reader of the FIFO and writes a WAV into it that has no end.
+fn begin_recording(fifo: &Path) -> File {
+    let mut writer = File::options().write(true).open(fifo).unwrap();
+    let mut header = digits_wav()[..44].to_vec();
+    header[40..].fill(0xff);
+    writer.write_all(&header).unwrap();
+    writer.write_all(&long_raw()).unwrap();
+    writer
+}
+
 #[test]
 fn an_interrupt_ends_a_live_stream_with_whole_json() {
     let dir = tempfile::tempdir().unwrap();
@@ -192,17 +207,13 @@ fn an_interrupted_recording_is_printed_as_far_as_it_was_heard_and_fails() {
 fn an_interrupted_recording_is_whole_json_on_output_and_in_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("recording.wav");
-    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    make_fifo(&fifo);
     let out = dir.path().join("out.json");
     std::fs::write(&out, "kept").unwrap();
     let fifo_name = fifo.to_str().unwrap();
     for args in [&[fifo_name][..], &[fifo_name, "-o", out.to_str().unwrap()]] {
         let running = Running::start(&[&["--format", "json"], args].concat());
-        let mut writer = File::options().write(true).open(&fifo).unwrap();
-        let mut header = digits_wav()[..44].to_vec();
-        header[40..].fill(0xff);
-        writer.write_all(&header).unwrap();
-        writer.write_all(&long_raw()).unwrap();
+        let _writer = begin_recording(&fifo);
         running.interrupt();
         let (code, mut text, errors) = running.end();
         assert_eq!((code, errors), (Some(130), format!("voxtral: {fifo_name}: interrupted\n")), "{text}");
@@ -220,16 +231,12 @@ fn an_interrupted_recording_is_whole_json_on_output_and_in_a_file() {
 fn an_interrupt_leaves_files_of_all_that_was_heard() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("cut.wav");
-    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    make_fifo(&fifo);
     let out = format!("{}/out/", dir.path().display());
     let args = ["--jobs", "1", "--format", "text,srt", "-o", &out, "samples/digits.wav", fifo.to_str().unwrap()];
     let running = Running::start(&args);
     // That waits until it is the second one's turn.
-    let mut writer = File::options().write(true).open(&fifo).unwrap();
-    let mut header = digits_wav()[..44].to_vec();
-    header[40..].fill(0xff);
-    writer.write_all(&header).unwrap();
-    writer.write_all(&long_raw()).unwrap();
+    let _writer = begin_recording(&fifo);
     running.interrupt();
     assert_eq!(running.end().0, Some(130));
     let read = |name: &str| std::fs::read_to_string(format!("{out}{name}")).unwrap();
@@ -241,7 +248,7 @@ fn an_interrupt_leaves_files_of_all_that_was_heard() {
 fn an_interrupt_while_nothing_is_heard_saves_what_was_heard_before() {
     let dir = tempfile::tempdir().unwrap();
     let fifo = dir.path().join("never.wav");
-    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    make_fifo(&fifo);
     let out = dir.path().join("out.txt");
     let args = ["--jobs", "1", "-o", out.to_str().unwrap(), "samples/digits.wav", fifo.to_str().unwrap()];
     let running = Running::start(&args);
