@@ -108,6 +108,44 @@ fn damage_costs_nothing_but_itself() {
     }
 }
 
+/// Where `pattern` is in `bytes`, in its order.
+fn places(bytes: &[u8], pattern: &[u8]) -> Vec<usize> {
+    (0..bytes.len()).filter(|&at| bytes[at..].starts_with(pattern)).collect()
+}
+
+#[test]
+fn a_frame_of_flac_whose_end_is_missing_costs_no_more() {
+    let flac = case("id3v1.flac");
+    // Headers of frames: a sync code, 16 kHz, mono, and the number.
+    let frames: Vec<usize> = (1..30)
+        .filter_map(|n| places(&flac, &[0xff, 0xf8, flac[places(&flac, &[0xff, 0xf8])[0] + 2], 8, n]).pop())
+        .collect();
+    assert!(frames.len() > 20);
+    for header in &frames[4..] {
+        let mut bytes = flac.clone();
+        bytes.drain(header - 30..header + 30);
+        let heard = both(&bytes, "FLAC", &built_in());
+        assert_eq!(heard.samples.len(), 42_400);
+        let lost: f64 = heard.damage.iter().map(|damage| damage.lost_s).sum();
+        assert!(lost < 0.6, "{header}: {:?}", heard.damage);
+    }
+}
+
+#[test]
+fn a_flac_stream_may_begin_in_the_middle() {
+    let flac = case("id3v1.flac");
+    let rate = flac[places(&flac, &[0xff, 0xf8])[0] + 2];
+    let tenth = places(&flac, &[0xff, 0xf8, rate, 8, 10])[0];
+    let first = places(&flac, &[0xff, 0xf8, rate, 8, 0])[0];
+    let mut bytes = flac.clone();
+    bytes.drain(first..tenth);
+    let heard = both(&bytes, "FLAC from its middle", &built_in());
+    assert_damage(&heard, None, "FLAC from its middle");
+    let from = 2.65 - heard.samples.len() as f64 / 16_000.0;
+    assert!(from > 0.5);
+    assert_heard(&heard, &[(from + 0.05, 2.6, 0.05)], "FLAC from its middle");
+}
+
 #[test]
 fn what_lost_nothing_is_no_damage() {
     let (to_5, to_2_6): ([Stretch; 1], [Stretch; 1]) = ([(0.3, 4.9, 0.3)], [(0.3, 2.6, 0.3)]);
