@@ -35,6 +35,8 @@ pub struct AudioSource {
     block: Vec<f32>,
     /// Why time that is passed over next is missing.
     missing: Option<String>,
+    /// Up to where missing time has been told already, in seconds.
+    told_s: f64,
     /// Seconds that are missing before the next samples, where those have no time of their own. Nothing follows an end, so
     /// silence for what is cut off is not made.
     owed_s: f64,
@@ -130,6 +132,7 @@ impl AudioSource {
             samples: Samples::default(),
             block: Vec::new(),
             missing: None,
+            told_s: 0.0,
             owed_s: 0.0,
             held: None,
             bad_packets: false,
@@ -280,6 +283,12 @@ impl AudioSource {
     fn tell(&mut self, gap: Gap, before_s: f64) {
         let missing = self.missing.take();
         match (gap, missing) {
+            (Gap::Filled(seconds), Some(what)) if what.is_empty() => {
+                let more_s = before_s + seconds - self.told_s;
+                if more_s >= TOLD_GAP_S && !self.reader.may_leave_out() {
+                    self.log.add(self.told_s, more_s, "there are no packets");
+                }
+            }
             // It has been told already.
             (_, Some(what)) if what.is_empty() => {}
             (Gap::Filled(seconds), Some(what)) => self.log.add(before_s, seconds, &what),
@@ -307,7 +316,9 @@ impl AudioSource {
             None => self.lose(seconds, WHAT),
             // The next packet shows how long it was.
             Some(start) => {
-                self.log.add(start.max(self.timeline.now()), seconds, WHAT);
+                let at_s = start.max(self.timeline.now());
+                self.log.add(at_s, seconds, WHAT);
+                self.told_s = at_s + seconds;
                 self.missing.get_or_insert_with(String::new);
             }
         }

@@ -147,6 +147,17 @@ fn a_flac_stream_may_begin_in_the_middle() {
 }
 
 #[test]
+fn a_gap_behind_a_bad_packet_is_told_whole() {
+    // The last packet before the three seconds that are missing.
+    let mut bytes = case("gap3s.mkv");
+    let last = places(&bytes, &[0x81, 0, 0, 0x80])[1];
+    bytes[last + 4] = 0x40;
+    let heard = both(&bytes, "a bad packet before a gap", &built_in());
+    let told = |damage: &Damage| damage.lost_s > 3.0 && damage.what == "a packet that cannot be decoded";
+    assert!(matches!(&heard.damage[..], [damage] if told(damage)), "{:?}", heard.damage);
+}
+
+#[test]
 fn what_lost_nothing_is_no_damage() {
     let (to_5, to_2_6): ([Stretch; 1], [Stretch; 1]) = ([(0.3, 4.9, 0.3)], [(0.3, 2.6, 0.3)]);
     let cases: [(&str, &[Stretch]); 9] = [
