@@ -147,6 +147,47 @@ fn a_flac_stream_may_begin_in_the_middle() {
 }
 
 #[test]
+fn damage_to_a_fragment_costs_no_other() {
+    let whole = case("fragmented_cut60.mp4");
+    let run = places(&whole, b"trun")[1];
+    // A size of a sample that is larger than all the fragment.
+    let mut size = whole.clone();
+    size[run + 18] = 0x40;
+    // The head of the index of a fragment.
+    let mut index = whole.clone();
+    index[places(&whole, b"moof")[1]] ^= 0x20;
+    for (label, bytes) in [("a size", size), ("an index", index)] {
+        let heard = both(&bytes, label, &built_in());
+        assert_heard(&heard, &[(2.3, 4.8, 2.35)], label);
+        let at: Vec<f64> = heard.damage.iter().map(|damage| damage.at_s).collect();
+        assert!(matches!(at[..], [at, cut] if (0.5..1.7).contains(&at) && cut > 4.7), "{label}: {:?}", heard.damage);
+    }
+}
+
+#[test]
+fn addresses_of_fragments_may_be_moved() {
+    let whole = case("fragmented_cut60.mp4");
+    // An address in the file for the second fragment, as if its file had lost a byte since.
+    let head = places(&whole, b"tfhd")[1];
+    let moof = places(&whole, b"moof")[1] - 4;
+    let grow = |bytes: &mut Vec<u8>, at: usize| {
+        let size = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) + 8;
+        bytes[at..at + 4].copy_from_slice(&size.to_be_bytes());
+    };
+    let mut bytes = whole.clone();
+    for at in [moof, places(&whole, b"traf")[1] - 4, head - 4] {
+        grow(&mut bytes, at);
+    }
+    let run = places(&whole, b"trun")[1];
+    grow(&mut bytes, run + 12);
+    bytes[head + 7] |= 1;
+    bytes.splice(head + 12..head + 12, (moof as u64 + 1).to_be_bytes());
+    let heard = both(&bytes, "a moved fragment", &built_in());
+    assert_heard(&heard, &[(0.3, 4.8, 0.35)], "a moved fragment");
+    assert_eq!(heard.damage.len(), 1, "{:?}", heard.damage);
+}
+
+#[test]
 fn a_gap_behind_a_bad_packet_is_told_whole() {
     // The last packet before the three seconds that are missing.
     let mut bytes = case("gap3s.mkv");
