@@ -199,6 +199,20 @@ fn a_gap_behind_a_bad_packet_is_told_whole() {
 }
 
 #[test]
+fn elements_of_matroska_that_are_not_known_are_no_damage() {
+    let mut bytes = case("gap3s.mkv");
+    // Before the timestamps of clusters, and behind one.
+    let cluster = places(&bytes, b"\x1f\x43\xb6\x75");
+    for at in cluster.into_iter().rev() {
+        let body = at + 4 + bytes[at + 4].leading_zeros() as usize + 1;
+        bytes.splice(body..body, *b"\x44\x44\x83abc");
+    }
+    let heard = both(&bytes, "unknown elements", &built_in());
+    assert_damage(&heard, Some(2.0), "unknown elements");
+    assert_eq!(heard.damage.len(), 1, "{:?}", heard.damage);
+}
+
+#[test]
 fn what_lost_nothing_is_no_damage() {
     let (to_5, to_2_6): ([Stretch; 1], [Stretch; 1]) = ([(0.3, 4.9, 0.3)], [(0.3, 2.6, 0.3)]);
     let cases: [(&str, &[Stretch]); 9] = [
@@ -275,6 +289,12 @@ fn files_may_be_joined() {
     let heard = both(&[&opus[..], &opus].concat(), "joined Opus", &built_in());
     assert_heard(&heard, &[ALL, (0.3, 8.1, 8.5)], "joined Opus");
     assert_damage(&heard, None, "joined Opus");
+    let matroska = [case("gap3s.mkv"), common::bytes_of("tone.mkv")].concat();
+    let heard = both(&matroska, "joined Matroska", &built_in());
+    assert_damage(&heard, Some(2.0), "joined Matroska");
+    assert_eq!(heard.damage.len(), 1);
+    let tone = &heard.samples[heard.samples.len() - 8000..];
+    assert!(common::amplitude(&tone[2000..6000], 440.0, 16_000) > 0.4);
     // What is not read is told.
     let heard = both(&[&opus[..], &case("speex.spx")].concat(), "Speex behind Opus", &built_in());
     assert_heard(&heard, &[ALL], "Speex behind Opus");
