@@ -28,6 +28,10 @@ pub(crate) struct Ogg {
     /// Pages that were read while looking for headers.
     pages: VecDeque<Page>,
     asked: usize,
+    /// There are other streams, whose clock is the same.
+    has_others: bool,
+    /// The last page was none that a stream begins with.
+    goes_on: bool,
     ended: bool,
 }
 
@@ -105,6 +109,8 @@ impl Ogg {
             queue: VecDeque::new(),
             pages: VecDeque::new(),
             asked: 0,
+            has_others: false,
+            goes_on: false,
             ended: false,
         };
         let mut heads: Vec<(u32, Vec<u8>)> = Vec::new();
@@ -118,6 +124,7 @@ impl Ogg {
                 break;
             }
         }
+        ogg.has_others = heads.len() > 1;
         for (serial, head) in heads {
             if let Some(format) = identify(&head) {
                 ogg.tracks.push(Track { format, default: false });
@@ -269,6 +276,7 @@ impl Ogg {
 
     /// Takes a page of the stream apart.
     fn take_page(&mut self, page: &Page) {
+        let has_others = self.has_others;
         let Some(stream) = &mut self.stream else { return };
         if page.serial != stream.serial || stream.finished {
             return;
@@ -315,10 +323,10 @@ impl Ogg {
         let mut until = f64::INFINITY;
         if timed {
             let base = *stream.base.get_or_insert_with(|| {
-                // A stream that was cut out of a longer one begins far behind 0. Where a little is missing at the
-                // beginning, that is a gap; only the last page may end before its packets do.
+                // A stream that was cut out of a longer one begins far behind 0, one beside a picture begins late. Where a
+                // little is missing at the beginning, that is a gap; only the last page may end before its packets do.
                 let first = granule.saturating_sub(total);
-                if last || first as f64 <= CUT_OUT_S * rate { 0 } else { first }
+                if last || has_others || first as f64 <= CUT_OUT_S * rate { 0 } else { first }
             });
             let start = granule.saturating_sub(total).saturating_sub(base).saturating_sub(skip);
             let follows = stream.end - stream.origin;
@@ -380,10 +388,13 @@ impl Container for Ogg {
                     None => return Ok(Event::End),
                 },
             };
-            let begun = self.stream.as_ref().is_some_and(|stream| stream.sequence.is_some());
+            // All streams of a group begin before any of them goes on.
+            let first = page.flags & FIRST != 0;
+            let begun = self.stream.as_ref().is_some_and(|stream| stream.sequence.is_some()) && self.goes_on;
+            self.goes_on = !first;
             let ours = self.stream.as_ref().is_some_and(|stream| stream.serial == page.serial);
             let finished = self.stream.as_ref().is_some_and(|stream| stream.finished);
-            if page.flags & FIRST != 0 && begun && (!ours || finished || page.sequence == 0) {
+            if first && begun && (!ours || finished || page.sequence == 0) {
                 if !finished {
                     self.queue.push_back(Queued::Event(Event::Lost {
                         seconds: 0.0,

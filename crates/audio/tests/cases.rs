@@ -276,6 +276,38 @@ fn lost_packets_of_opus_are_made_up_for() {
     assert!(whole > 0.95, "{whole}");
 }
 
+/// The sum of an Ogg page whose own field for it is 0.
+fn ogg_sum(page: &[u8]) -> u32 {
+    page.iter().fold(0u32, |sum, &byte| {
+        (0..8).fold(sum ^ u32::from(byte) << 24, |s, _| if s >> 31 == 1 { s << 1 ^ 0x04c1_1db7 } else { s << 1 })
+    })
+}
+
+#[test]
+fn an_ogg_stream_beside_a_picture_may_begin_late() {
+    let opus = case("opus.opus");
+    let mut bytes = Vec::new();
+    for (number, at) in places(&opus, b"OggS").into_iter().enumerate() {
+        let segments = usize::from(opus[at + 26]);
+        let len = 27 + segments + opus[at + 27..at + 27 + segments].iter().map(|&n| usize::from(n)).sum::<usize>();
+        let mut page = opus[at..at + len].to_vec();
+        if number > 1 {
+            let granule = u64::from_le_bytes(page[6..14].try_into().unwrap()) + 3 * 48_000;
+            page[6..14].copy_from_slice(&granule.to_le_bytes());
+        }
+        let mut picture = [&b"OggS\0\x02"[..], &[0; 8], &[7; 4], &[0; 8], &[1, 7], b"\x80theora"].concat();
+        for page in [Some(&mut page), (number == 0).then_some(&mut picture)].into_iter().flatten() {
+            page[22..26].fill(0);
+            let sum = ogg_sum(page);
+            page[22..26].copy_from_slice(&sum.to_le_bytes());
+            bytes.extend_from_slice(page);
+        }
+    }
+    let heard = both(&bytes, "a late stream", &built_in());
+    assert_heard(&heard, &[(0.3, 8.1, 3.3)], "a late stream");
+    assert_damage(&heard, None, "a late stream");
+}
+
 #[test]
 fn files_may_be_joined() {
     let flac = case("id3v1.flac");
