@@ -276,6 +276,17 @@ fn lost_packets_of_opus_are_made_up_for() {
     assert!(whole > 0.95, "{whole}");
 }
 
+#[test]
+fn what_follows_an_mp3_is_no_damage() {
+    let mp3 = case("zeros_before.mp3");
+    let lyrics = [&b"LYRICSBEGININD0000200LYR00005Hello000032LYRICS200TAG"[..], &[b' '; 125]].concat();
+    for (label, tail) in [("lyrics", &lyrics[..]), ("a line end", b"\r\n"), ("filling", &[0xff; 2000])] {
+        let heard = both(&[&mp3[..], tail].concat(), label, &built_in());
+        assert_heard(&heard, &[(0.3, 8.0, 0.35)], label);
+        assert_damage(&heard, None, label);
+    }
+}
+
 /// The sum of an Ogg page whose own field for it is 0.
 fn ogg_sum(page: &[u8]) -> u32 {
     page.iter().fold(0u32, |sum, &byte| {
