@@ -431,6 +431,14 @@ fn lies_of_wav_headers_are_seen_through() {
     list.extend(&short);
     plain(&list, "an odd chunk without padding", 2.6);
 
+    // The length behind the name makes "ata" look like the name of a chunk, too.
+    let even = short.len() - short.len() % 256 + 0x42;
+    list.truncate(69);
+    list.extend(b"data");
+    list.extend((even as u32).to_le_bytes());
+    list.extend(&le(&s16(3.0))[..even]);
+    plain(&list, "a length that looks like a letter", 2.6);
+
     let mut behind = says(short.len(), &short);
     behind.extend(b"LIST\x04\0\0\0INFO");
     assert_eq!(plain(&behind, "a chunk behind", 2.6).notices, []);
@@ -471,13 +479,18 @@ fn samples_may_have_their_highest_byte_first() {
         [&b"COMM"[..], &numbers(&[18]), &[0, 1, 0, 0, 0, 0, 0, 16, 0x40, 0x0c, 0xfa, 0, 0, 0, 0, 0, 0, 0]].concat();
     let aiff = [&b"FORM"[..], &numbers(&[0]), b"AIFF", &common, b"SSND", &numbers(&[0, 0, 0]), &samples].concat();
 
+    // SoX's size in a pipe.
+    let sox =
+        [&b"FORM"[..], &numbers(&[0x7f00_0050]), b"AIFF", &common, b"SSND", &numbers(&[0x7f00_0008, 0, 0]), &samples];
+    let sox = sox.concat();
+
     // A size of -1.
     let description = [&16_000f64.to_be_bytes()[..], b"lpcm", &numbers(&[0, 2, 1, 1, 16])].concat();
     let caf =
         [&b"caff\0\x01\0\0desc"[..], &32u64.to_be_bytes(), &description, b"data", &u64::MAX.to_be_bytes(), &[0; 4]];
     let caf = [&caf.concat()[..], &samples].concat();
 
-    for (label, bytes) in [("rifx", rifx), ("au", au), ("aiff", aiff), ("caf", caf)] {
+    for (label, bytes) in [("rifx", rifx), ("au", au), ("aiff", aiff), ("sox", sox), ("caf", caf)] {
         let heard = both(&bytes, label, &built_in());
         assert_heard(&heard, &[(0.3, 2.6, 0.3)], label);
         assert_damage(&heard, None, label);
