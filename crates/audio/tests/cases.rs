@@ -557,6 +557,17 @@ fn ffmpeg_is_the_second_decoder() {
     assert_eq!(heard.notices, [Notice::ThroughFfmpeg { format: "Speex in Ogg".to_owned() }]);
     assert_damage(&heard, None, "piped");
 
+    // What had to be kept to be read is given so that it can be sought.
+    let kept = stand_in(
+        "kept",
+        &format!(
+            "case \"$*\" in *' -i file:/dev/fd/0 '*) test $(cat | wc -c) = 54378 && cat {sample};; *) exit 1;; esac"
+        ),
+    );
+    let first = AudioOptions { track: Some(1), ..with_program(&kept) };
+    let heard = hear(AudioSource::from_reader_with(Cursor::new(case("ac3_then_aac.mp4")), &first).unwrap());
+    assert_heard(&heard, &[ALL], "kept");
+
     // A file is given by its name, whatever that looks like.
     let named = stand_in("named", &format!("case \"$*\" in *' -i file:'*speex.spx*) cat {sample};; *) exit 1;; esac"));
     let path = common::data("cases").join("speex.spx");
@@ -586,7 +597,7 @@ fn ffmpeg_is_the_second_decoder() {
     let missing = AudioOptions { ffmpeg: Some("/nowhere/ffmpeg".to_owned()), ..AudioOptions::default() };
     let outcome = AudioSource::open_with(&path, &missing).err();
     assert!(matches!(&outcome, Some(Error::NeedsFfmpeg { format }) if format == "Speex in Ogg"), "{outcome:?}");
-    for name in ["good", "named", "complaining", "failing", "endless", "good.pid"] {
+    for name in ["good", "kept", "named", "complaining", "failing", "endless", "good.pid"] {
         let _ = std::fs::remove_file(std::env::temp_dir().join(format!("voxtral-audio-{}-{name}", std::process::id())));
     }
 }
