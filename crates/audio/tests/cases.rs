@@ -320,6 +320,23 @@ fn an_ogg_stream_beside_a_picture_may_begin_late() {
 }
 
 #[test]
+fn a_slow_pipe_is_the_same() {
+    let bytes = case("rate_change.aac");
+    let (sender, live) = common::live();
+    let feeder = std::thread::spawn(move || {
+        // Longer than what raw samples are waited for.
+        for part in [&bytes[..1], &bytes[1..100], &bytes[100..]] {
+            sender.send(part.to_vec()).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+    });
+    let heard = hear(common::from_reader(live, Some(RawFormat::default())).unwrap());
+    feeder.join().unwrap();
+    assert_heard(&heard, &[(0.3, 2.6, 0.35)], "slow");
+    assert_eq!(heard.notices, []);
+}
+
+#[test]
 fn files_may_be_joined() {
     let flac = case("id3v1.flac");
     let whole: Vec<u8> = flac[..flac.len() - 128].to_vec();
@@ -332,6 +349,7 @@ fn files_may_be_joined() {
     let heard = both(&[&opus[..], &opus].concat(), "joined Opus", &built_in());
     assert_heard(&heard, &[ALL, (0.3, 8.1, 8.5)], "joined Opus");
     assert_damage(&heard, None, "joined Opus");
+    // The second may have another rate and other channels.
     let matroska = [case("gap3s.mkv"), common::bytes_of("tone.mkv")].concat();
     let heard = both(&matroska, "joined Matroska", &built_in());
     assert_damage(&heard, Some(2.0), "joined Matroska");
@@ -430,7 +448,6 @@ fn lies_of_wav_headers_are_seen_through() {
     list.extend((short.len() as u32).to_le_bytes());
     list.extend(&short);
     plain(&list, "an odd chunk without padding", 2.6);
-
     // The length behind the name makes "ata" look like the name of a chunk, too.
     let even = short.len() - short.len() % 256 + 0x42;
     list.truncate(69);
