@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use crate::destination::Destination;
 use crate::input::Input;
 use crate::interrupt::{self, Interrupted};
 use crate::output::{Output, complain, escaped, say};
+use crate::progress::Recordings;
 use crate::{machine, open};
 
 /// More failed inputs are not named once more in the end.
@@ -27,8 +28,16 @@ const MOST_NAMES: usize = 20;
 const DAMAGED: u8 = 4;
 
 pub(crate) fn run(args: &Transcribe) -> anyhow::Result<ExitCode> {
-    let inputs = Input::all(args);
-    let destination = Arc::new(Destination::open(args, &inputs)?);
+    let mut inputs = Input::all(args)?;
+    let all = inputs.len();
+    let destination = Arc::new(Destination::open(args, &mut inputs)?);
+    let skipped = all - inputs.len();
+    if skipped > 0 && !args.silent {
+        say(&format!("{skipped} of {all} inputs are skipped: their files are there"));
+    }
+    if inputs.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
     let stop = Stop::new();
     let at_end = Arc::clone(&destination);
     interrupt::stops(&stop, move || at_end.break_off())?;
@@ -49,8 +58,20 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<ExitCode> {
         stop: Some(stop.clone()),
         ..Options::default()
     };
-    let job = Job { args, voxtral: &voxtral, audio: &audio, options: &options, stop: &stop, destination: &destination };
+    let watched = !args.silent && (args.output.is_some() || !io::stdout().is_terminal());
+    let bytes = inputs.iter().map(Input::bytes).sum();
+    let progress = Recordings::new(watched && bytes > 0, inputs.len(), bytes);
+    let job = Job {
+        args,
+        progress: &progress,
+        voxtral: &voxtral,
+        audio: &audio,
+        options: &options,
+        stop: &stop,
+        destination: &destination,
+    };
     let Outcome { failures, damaged } = job.transcribe_all(&inputs, start.elapsed())?;
+    drop(progress);
 
     if let Destination::Shared(_, turns) = &*destination {
         turns.finish(failures.is_empty())?;
@@ -97,6 +118,7 @@ fn is_of_the_output(error: &anyhow::Error) -> bool {
 /// What all inputs have in common.
 struct Job<'a> {
     args: &'a Transcribe,
+    progress: &'a Recordings,
     voxtral: &'a Voxtral,
     audio: &'a AudioOptions,
     options: &'a Options,
@@ -149,17 +171,22 @@ impl Job<'_> {
 
     /// Transcribes one input to where its transcript goes; whether some of its audio is damaged.
     fn transcribe(&self, input: &Input, number: usize, load: Duration) -> anyhow::Result<bool> {
+        let progress = self.progress.follow(input.bytes());
         let source = input.open(self.audio)?;
         let files = match self.destination {
             Destination::Shared(format, turns) => {
-                return self.write(input, source, vec![self.sink(*format, turns.turn(number), input, load)]);
+                let sink = self.sink(*format, turns.turn(number), input, load);
+                return self.write(input, source, vec![sink, Box::new(progress)]);
             }
             Destination::Folder(files) => &files[number],
         };
         let mut outputs: Vec<_> = files.iter().map(|(_, path)| Output::open(Some(path))).collect::<Result<_, _>>()?;
         let sinks = files.iter().zip(&mut outputs).map(|((format, _), output)| self.sink(*format, output, input, load));
-        let written = self.write(input, source, sinks.collect());
-        outputs.iter().try_for_each(|output| output.finish_if(written.is_ok()))?;
+        let written = self.write(input, source, sinks.chain([Box::new(progress) as _]).collect());
+        // What is there counts as whole the next time.
+        if written.is_ok() || !self.args.skip_existing {
+            outputs.iter().try_for_each(|output| output.finish_if(written.is_ok()))?;
+        }
         written
     }
 

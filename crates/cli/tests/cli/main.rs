@@ -7,6 +7,7 @@ mod doctor;
 mod faults;
 #[cfg(unix)]
 mod live;
+mod many;
 mod mutations;
 mod output;
 mod support;
