@@ -125,8 +125,12 @@ pub(crate) struct Transcribe {
     #[arg(long)]
     pub stop_at_eos: bool,
 
+    /// Show the status of live audio (time, level, lag, speed) where there is no terminal, too: a line each second
+    #[arg(long)]
+    pub monitor: bool,
+
     /// Nothing on standard error but errors
-    #[arg(long, conflicts_with = "verbose")]
+    #[arg(long, conflicts_with_all = ["verbose", "monitor"])]
     pub silent: bool,
 
     /// More on standard error: devices, times

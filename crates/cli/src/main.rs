@@ -15,6 +15,8 @@ mod open;
 mod output;
 mod progress;
 mod recording;
+mod screen;
+mod status;
 mod synth;
 mod transcribe;
 mod turns;

@@ -9,6 +9,7 @@ use voxtral_audio::Waiting;
 use voxtral_files::Writer;
 
 use crate::progress::Stderr;
+use crate::screen;
 
 /// Standard output, or a file that appears when all is written.
 pub(crate) enum Output {
@@ -38,7 +39,9 @@ impl Output {
             to.flush()
         }
         match self {
-            Self::Stdout => all(Waiting(io::stdout().lock()), text).context("cannot write to standard output"),
+            Self::Stdout => screen::words(text)
+                .unwrap_or_else(|| all(Waiting(io::stdout().lock()), text))
+                .context("cannot write to standard output"),
             Self::Stream(path, writer) => all(writer, text).with_context(|| cannot_write(path)),
             Self::File(_, whole) => {
                 whole.push_str(text);

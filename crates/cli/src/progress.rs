@@ -8,17 +8,22 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use voxtral::Sink;
 
+use crate::screen;
+
 /// How often a line is drawn anew, though nothing has happened.
 const TICK: Duration = Duration::from_millis(500);
 
 /// The line that is there now. What else goes to standard error is written above it.
 static LINE: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Standard error, above the line of progress.
+/// Standard error, above a line of progress or of status.
 pub(crate) struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if screen::lines(&String::from_utf8_lossy(bytes)) {
+            return Ok(bytes.len());
+        }
         match &*LINE.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(line) => line.suspend(|| io::stderr().write(bytes)),
             None => io::stderr().write(bytes),
@@ -56,18 +61,23 @@ impl Drop for Line {
 }
 
 /// How many bytes of something are done.
-pub(crate) struct Progress(Line);
+pub(crate) struct Progress {
+    what: &'static str,
+    wanted: bool,
+    /// From the first that is done.
+    line: Option<Line>,
+}
 
 impl Progress {
-    pub(crate) fn new(what: &str, wanted: bool) -> Self {
-        Self(Line::new(wanted, 0, &format!("{what} {{percent}} % of {{decimal_total_bytes}}")))
+    pub(crate) fn new(what: &'static str, wanted: bool) -> Self {
+        Self { what, wanted, line: None }
     }
 
     /// `done` of `total` bytes.
     pub(crate) fn show(&mut self, done: u64, total: u64) {
-        let line = &self.0.0;
-        line.set_length(total);
-        line.set_position(done);
+        let template = || format!("{} {{percent}} % of {{decimal_total_bytes}}", self.what);
+        let line = self.line.get_or_insert_with(|| Line::new(self.wanted, total, &template()));
+        line.0.set_position(done);
     }
 }
 

@@ -20,6 +20,7 @@ use crate::input::Input;
 use crate::interrupt::{self, Interrupted};
 use crate::output::{Output, complain, escaped, say};
 use crate::progress::Recordings;
+use crate::status::Status;
 use crate::{machine, open};
 
 /// More failed inputs are not named once more in the end.
@@ -190,6 +191,18 @@ impl Job<'_> {
         written
     }
 
+    /// What shows how live audio goes, where somebody watches.
+    fn status(&self) -> Option<Status> {
+        let words = matches!(self.destination, Destination::Shared(Format::Text, turns) if turns.is_stdout());
+        let elsewhere = !words && matches!(self.destination, Destination::Shared(_, turns) if turns.is_stdout());
+        let is_terminal = io::stdout().is_terminal();
+        // Other formats are shown as they are, and nothing between their lines.
+        if self.args.silent || elsewhere && is_terminal {
+            return None;
+        }
+        Status::new(words && is_terminal, self.args.monitor)
+    }
+
     /// What writes a transcript in a format.
     fn sink<'o>(&self, format: Format, output: impl Write + 'o, input: &Input, load: Duration) -> Box<dyn Sink + 'o> {
         let words = self.args.words;
@@ -211,8 +224,10 @@ impl Job<'_> {
     fn write(&self, input: &Input, source: Source, mut sinks: Vec<Box<dyn Sink + '_>>) -> anyhow::Result<bool> {
         let (start, is_live) = (Instant::now(), source.is_live());
         let mut lines = Lines { input, silent: self.args.silent, damaged: false };
+        let mut status = if is_live { self.status() } else { None };
         let mut all: Vec<&mut dyn Sink> = sinks.iter_mut().map(|sink| &mut **sink as &mut dyn Sink).collect();
         all.push(&mut lines);
+        all.extend(status.as_mut().map(|status| status as &mut dyn Sink));
         match self.voxtral.transcribe(source, self.options, &mut all) {
             Ok(summary) => tell(input, &summary, start.elapsed()),
             // That names the output.
