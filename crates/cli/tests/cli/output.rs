@@ -217,3 +217,21 @@ fn names_are_shown_so_that_they_cannot_break_a_line() {
     let json = json_of(&[&name], "");
     assert_eq!(json["audio"]["path"], name.to_str().unwrap());
 }
+
+#[test]
+#[ignore = "needs ffmpeg"]
+fn the_real_ffmpeg_reads_subtitles_as_they_were_meant() {
+    let (dir, inputs) = recordings(1);
+    let out = folder_in(&dir);
+    output(&["--format", "srt,vtt", "-o", &out, &inputs[0]], "");
+    let read = |name: &str| {
+        let file = format!("{out}{name}");
+        let run = std::process::Command::new("ffmpeg").args(["-v", "error", "-i", &file, "-f", "srt", "-"]).output();
+        String::from_utf8(run.unwrap().stdout).unwrap()
+    };
+    let written = fs::read_to_string(format!("{out}a.srt")).unwrap();
+    assert!(written.contains("-->") && written.contains("eight"));
+    for name in ["a.srt", "a.vtt"] {
+        assert_eq!(read(name).trim(), written.trim(), "{name}");
+    }
+}
