@@ -29,35 +29,20 @@ pub(crate) struct Partial {
 impl Partial {
     /// Goes on with what is at `path`, if it is of a file of this size; else starts anew.
     pub(crate) fn open(path: &Path, size: u64) -> io::Result<Self> {
-        let mut partial = Self::new(path, size);
-        match partial.read_counters() {
+        let mut partial = Self { path: path.to_owned(), size, chunk: chunk_of(size), done: Vec::new() };
+        match read_counters(path, size) {
             Ok(done) => partial.done = done,
-            Err(_) => partial.clear()?,
+            Err(_) => {
+                partial.done = vec![0; size.div_ceil(partial.chunk) as usize];
+                partial.clear()?;
+            }
         }
         Ok(partial)
     }
 
     /// What is still to come of a file of which there may be a part at `path`. Changes nothing.
     pub(crate) fn missing_of(path: &Path, size: u64) -> u64 {
-        size - Self::new(path, size).read_counters().map_or(0, |done| done.iter().sum())
-    }
-
-    fn new(path: &Path, size: u64) -> Self {
-        let chunk = (size / CHUNKS).clamp(CHUNK.start, CHUNK.end);
-        Self { path: path.to_owned(), size, chunk, done: vec![0; size.div_ceil(chunk) as usize] }
-    }
-
-    fn read_counters(&self) -> io::Result<Vec<u64>> {
-        let mut file = File::open(&self.path)?;
-        if file.metadata()?.len() != self.size + self.done.len() as u64 * COUNTER {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        file.seek(SeekFrom::Start(self.size))?;
-        let mut counters = Vec::new();
-        file.read_to_end(&mut counters)?;
-        let done: Vec<u64> = counters.as_chunks().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
-        let possible = done.len() == self.done.len() && (0..done.len()).all(|i| done[i] <= self.length(i));
-        possible.then_some(done).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        size - read_counters(path, size).map_or(0, |done| done.iter().sum())
     }
 
     /// Starts again with one chunk, for a server that gives no parts.
@@ -76,18 +61,13 @@ impl Partial {
         self.done.iter().sum()
     }
 
-    /// Bytes of a chunk.
-    fn length(&self, index: usize) -> u64 {
-        self.chunk.min(self.size - index as u64 * self.chunk)
-    }
-
     /// The chunks that are not whole, to be filled each by one thread.
     pub(crate) fn missing(&self) -> Vec<Chunk> {
-        let incomplete = (0..self.done.len()).filter(|&index| self.done[index] < self.length(index));
+        let incomplete = (0..self.done.len()).filter(|&index| self.done[index] < length(self.size, self.chunk, index));
         let chunk = |index| Chunk {
             path: self.path.clone(),
             start: index as u64 * self.chunk,
-            length: self.length(index),
+            length: length(self.size, self.chunk, index),
             counter: self.size + index as u64 * COUNTER,
             done: self.done[index],
         };
@@ -135,4 +115,29 @@ impl Chunk {
         file.seek(SeekFrom::Start(self.counter))?;
         file.write_all(&self.done.to_le_bytes())
     }
+}
+
+fn chunk_of(size: u64) -> u64 {
+    (size / CHUNKS).clamp(CHUNK.start, CHUNK.end)
+}
+
+/// Bytes of a chunk.
+fn length(size: u64, chunk: u64, index: usize) -> u64 {
+    chunk.min(size - index as u64 * chunk)
+}
+
+/// What is behind the bytes of a file of this size, if such a file is at `path`. The size may be any that somebody claims.
+fn read_counters(path: &Path, size: u64) -> io::Result<Vec<u64>> {
+    let chunk = chunk_of(size);
+    let counted = size.div_ceil(chunk).saturating_mul(COUNTER);
+    let mut file = File::open(path)?;
+    if file.metadata()?.len() != size.saturating_add(counted) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    file.seek(SeekFrom::Start(size))?;
+    let mut counters = Vec::new();
+    file.read_to_end(&mut counters)?;
+    let done: Vec<u64> = counters.as_chunks().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
+    let possible = (0..done.len()).all(|index| done[index] <= length(size, chunk, index));
+    possible.then_some(done).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
