@@ -7,9 +7,12 @@ mod bench;
 mod compare;
 mod destination;
 mod doctor;
+mod download;
 mod input;
 mod interrupt;
 mod machine;
+mod manual;
+mod models;
 mod open;
 mod output;
 mod progress;
@@ -52,7 +55,10 @@ fn main() -> ExitCode {
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Compare(args)) => compare::run(args),
         Some(Command::Doctor(args)) => doctor::run(args),
+        Some(Command::Download(args)) => download::run(args),
         Some(Command::SynthModel(args)) => synth::run(args),
+        Some(Command::Completions(args)) => manual::completions(args),
+        Some(Command::Man(args)) => manual::man(args),
         None => transcribe::run(&cli.transcribe),
     };
     match result {

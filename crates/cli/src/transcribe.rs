@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<()> {
     }
     let start = Instant::now();
     if !args.silent {
-        open::tell_of_demo(&args.setup);
+        open::tell_of_default(&args.setup);
     }
     let voxtral = open::open(&args.setup, args.silent, |backend| backend)?;
     let options = Options {

@@ -3,9 +3,13 @@
 mod bench;
 mod compare;
 mod doctor;
+mod download;
 mod faults;
+#[path = "../../../hub/tests/support/mod.rs"]
+mod hub;
 #[cfg(unix)]
 mod live;
+mod manual;
 mod mutations;
 mod output;
 mod support;

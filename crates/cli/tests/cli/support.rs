@@ -16,10 +16,17 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
+/// Not the cache of whoever runs the tests: a model that is downloaded there would be the default.
+pub const NO_CACHE: &str = "/no/such/cache";
+
 /// The program in the sources' folder, with no settings from outside.
 pub fn program() -> std::process::Command {
     let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_voxtral"));
     program.current_dir(root()).env_remove("VOXTRAL_MODEL");
+    for variable in ["HF_HOME", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_SYMLINKS"] {
+        program.env_remove(variable);
+    }
+    program.env("HF_HUB_CACHE", NO_CACHE);
     program
 }
 
