@@ -1,10 +1,11 @@
 //! `voxtral download`.
 
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{DecimalBytes, ProgressBar, ProgressFinish, ProgressStyle};
 use voxtral::Model;
 use voxtral_hub::{Event, Hub};
 
@@ -24,6 +25,7 @@ Environment, as for Hugging Face's programs:
   HF_ENDPOINT      another hub [default: https://huggingface.co]
   HF_HUB_OFFLINE   1 forbids the network
   HTTPS_PROXY      a proxy
+  SSL_CERT_FILE    certificates to believe, where a proxy opens TLS
 
 Examples:
   voxtral download
@@ -47,8 +49,12 @@ pub(crate) fn run(args: &Download) -> anyhow::Result<()> {
             .with_context(|| format!("{repo}: not downloaded, and HF_HUB_OFFLINE forbids the network"))?
     } else {
         let endpoint = models::set("HF_ENDPOINT").unwrap_or_else(|| HUGGING_FACE.into());
-        let hub = Hub::new(&endpoint.to_string_lossy(), token()?.as_deref(), cache)?;
-        let mut report = Report::new();
+        let mut hub = Hub::new(&endpoint.to_string_lossy(), token()?.as_deref(), cache)?;
+        if let Some(path) = models::set("SSL_CERT_FILE").map(PathBuf::from) {
+            let told = || format!("SSL_CERT_FILE={}", path.display());
+            hub = hub.with_certificates(&std::fs::read(&path).with_context(told)?).with_context(told)?;
+        }
+        let mut report = Report::default();
         hub.download(&repo, &Model::files_among, &mut |event| report.tell(event))?
     };
     output.write(&format!("{}\n", folder.display()))
@@ -69,37 +75,25 @@ fn token() -> anyhow::Result<Option<String>> {
     Ok(Some(token.trim().to_owned()).filter(|token| !token.is_empty()))
 }
 
-/// A bar for somebody who watches, else a line for each file.
+/// A line for each file, and a bar for somebody who watches.
+#[derive(Default)]
 struct Report {
     bar: Option<ProgressBar>,
 }
 
 impl Report {
-    fn new() -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            let template = "{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta}";
-            bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
-        Self { bar }
-    }
-
     fn tell(&mut self, event: Event) {
         match (event, &self.bar) {
-            (Event::File { name, size, have }, bar) => {
+            (Event::File { name, size, have }, _) => {
+                self.bar = None;
+                let name = escaped(&name);
                 let there = match have {
                     0 => String::new(),
                     have if have == size => ", there already".to_owned(),
-                    have => format!(", {} of them there already", bytes(have)),
+                    have => format!(", {} of them there already", DecimalBytes(have)),
                 };
-                self.line(&format!("{}: {}{there}", escaped(&name), bytes(size)));
-                if let Some(bar) = bar {
-                    bar.reset();
-                    bar.set_length(size);
-                    bar.set_position(have);
-                    bar.reset_eta();
-                    bar.set_message(escaped(&name).into_owned());
-                }
+                say(&format!("{name}: {}{there}", DecimalBytes(size)));
+                self.bar = (have < size && io::stderr().is_terminal()).then(|| bar(&name, size, have));
             }
             (Event::Have(have), Some(bar)) => bar.set_position(have),
             (Event::Checking, Some(bar)) => bar.set_message("checking"),
@@ -120,17 +114,12 @@ impl Report {
     }
 }
 
-impl Drop for Report {
-    fn drop(&mut self) {
-        self.bar.iter().for_each(ProgressBar::finish_and_clear);
-    }
-}
-
-fn bytes(count: u64) -> String {
-    match count {
-        0..1_000 => format!("{count} bytes"),
-        1_000..1_000_000 => format!("{:.1} kB", count as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", count as f64 / 1e6),
-        _ => format!("{:.2} GB", count as f64 / 1e9),
-    }
+/// It vanishes in the end.
+fn bar(name: &str, size: u64, have: u64) -> ProgressBar {
+    let bar = ProgressBar::new(size).with_position(have).with_message(name.to_owned());
+    bar.reset_eta();
+    let template = "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta}";
+    // It is one, as the first download shows.
+    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+        .with_finish(ProgressFinish::AndClear)
 }

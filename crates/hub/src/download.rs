@@ -55,6 +55,15 @@ impl Hub {
         Ok(Self { client: Client::new(endpoint, token)?, cache, first_wait: Patience::FIRST_WAIT })
     }
 
+    /// Believes the authorities whose certificates are in a PEM file, and no others; without this, those that Mozilla's browsers believe.
+    ///
+    /// # Errors
+    /// [`Error::Certificates`] when there are none.
+    pub fn with_certificates(mut self, pem: &[u8]) -> Result<Self, Error> {
+        self.client.trust(pem)?;
+        Ok(self)
+    }
+
     /// Waits so long before it tries something for the second time, and twice as long each time after that. A server that says how
     /// long to wait is believed instead.
     pub fn with_first_wait(self, first_wait: Duration) -> Self {

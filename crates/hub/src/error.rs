@@ -25,6 +25,9 @@ pub enum Error {
     /// A token that cannot be sent.
     #[error("the token for the hub has characters that no token has: check HF_TOKEN, or the file that it was saved in")]
     Token,
+    /// No certificates.
+    #[error("not a file of certificates: it has no block that begins with -----BEGIN CERTIFICATE-----")]
+    Certificates,
     /// HTTP 404, or 401 to somebody who did not say who it is: the Hub does not tell strangers what there is.
     #[error("{repo}: {endpoint} has no such model: check the name; if it is private, set HF_TOKEN to a token that may read it")]
     NoSuchModel {
@@ -199,10 +202,12 @@ impl Error {
         match self {
             Self::Busy { .. } | Self::BrokeOff { .. } => true,
             Self::Status { status, .. } => *status >= 500 || *status == 408,
-            Self::Network { source, .. } => !matches!(
-                **source,
-                ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl
-            ),
+            Self::Network { source, .. } => match &**source {
+                // A certificate that is not accepted.
+                ureq::Error::Io(e) => e.kind() != ErrorKind::InvalidData,
+                ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::InvalidProxyUrl => false,
+                _ => true,
+            },
             _ => false,
         }
     }

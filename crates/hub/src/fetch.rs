@@ -51,7 +51,8 @@ impl Patience {
         self.tries += 1;
         let own = self.wait;
         self.wait *= 2;
-        Ok(Wait { why: error.to_string(), wait: asked.unwrap_or(own) })
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        Ok(Wait { why: format!("{error}{cause}"), wait: asked.unwrap_or(own) })
     }
 }
 

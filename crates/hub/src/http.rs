@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
 use ureq::http::{HeaderMap, Response, StatusCode, Uri};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
 use crate::cache::is_commit;
@@ -66,18 +67,22 @@ impl Client {
             value.set_sensitive(true);
             Ok(value)
         });
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            // Each is looked at here: what the first answer says counts, and the token must not go to another host.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(CONNECTING))
-            .timeout_recv_response(Some(ANSWERING))
-            .timeout_per_read(Some(SILENCE))
-            .user_agent(concat!("voxtral/", env!("CARGO_PKG_VERSION")))
-            // Sizes and checksums are of the plain bytes.
-            .accept_encoding("identity");
-        Ok(Self { agent: config.build().into(), endpoint, origin, authorization: authorization.transpose()? })
+        Ok(Self { agent: agent(RootCerts::WebPki), endpoint, origin, authorization: authorization.transpose()? })
+    }
+
+    /// Believes these authorities instead of those that Mozilla's browsers believe.
+    pub(crate) fn trust(&mut self, pem: &[u8]) -> Result<(), Error> {
+        let items: Vec<PemItem> = parse_pem(pem).collect::<Result<_, _>>().map_err(|_| Error::Certificates)?;
+        let certificates = items.into_iter().filter_map(|item| match item {
+            PemItem::Certificate(certificate) => Some(certificate),
+            _ => None,
+        });
+        let certificates: Vec<Certificate> = certificates.collect();
+        if certificates.is_empty() {
+            return Err(Error::Certificates);
+        }
+        self.agent = agent(RootCerts::new_with_certs(&certificates));
+        Ok(())
     }
 
     /// The names of a repository's files; those in folders are left out.
@@ -209,6 +214,22 @@ impl Client {
             (status, ..) => Error::Status { host, status },
         })
     }
+}
+
+fn agent(root_certs: RootCerts) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        // Each is looked at here: what the first answer says counts, and the token must not go to another host.
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_connect(Some(CONNECTING))
+        .timeout_recv_response(Some(ANSWERING))
+        .timeout_per_read(Some(SILENCE))
+        .user_agent(concat!("voxtral/", env!("CARGO_PKG_VERSION")))
+        // Sizes and checksums are of the plain bytes.
+        .accept_encoding("identity")
+        .tls_config(TlsConfig::builder().root_certs(root_certs).build());
+    config.build().into()
 }
 
 #[derive(Clone, Copy)]

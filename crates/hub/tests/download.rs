@@ -381,6 +381,7 @@ fn a_hub_that_is_not_there_is_told() {
     for endpoint in ["", "huggingface.co", "ftp://a.example", "/x"] {
         assert!(matches!(Hub::new(endpoint, None, site.cache()), Err(Error::Endpoint { .. })), "{endpoint}");
     }
+    assert!(matches!(hub.with_certificates(b"no certificate"), Err(Error::Certificates)));
     assert!(matches!(Hub::new("http://a.example", Some("a\nb"), site.cache()), Err(Error::Token)));
 }
 
