@@ -40,7 +40,9 @@ pub(crate) static VERSION: LazyLock<String> = LazyLock::new(|| {
     let images: Vec<&str> = CudaBackend::images().collect();
     let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("VOXTRAL_COMMIT"));
     let (isas, images) = (isas.join(", "), images.join(", "));
-    format!("{version}\ncommit {commit}\nbackend cpu, kernels for this CPU: {isas}\nbackend cuda, kernels for: {images}")
+    format!(
+        "{version}\ncommit {commit}\nbackend cpu, kernels for this CPU: {isas}\nbackend cuda, kernels for: {images}"
+    )
 });
 
 pub(crate) fn completions(args: &Completions) -> anyhow::Result<()> {

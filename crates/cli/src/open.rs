@@ -14,8 +14,10 @@ pub(crate) fn tell_of_default(setup: &Setup) {
         return;
     }
     match models::resolved(None) {
-        ModelRef::Digits => say("using the built-in demo model, which knows spoken English digits only; for everything else get the \
-                                 real one with `voxtral download`, or name a folder with -d or VOXTRAL_MODEL"),
+        ModelRef::Digits => {
+            say("using the built-in demo model, which knows spoken English digits only; for everything else get the \
+                                 real one with `voxtral download`, or name a folder with -d or VOXTRAL_MODEL")
+        }
         _ => say(&format!("using {}, which was downloaded; -d names another", models::FULL)),
     }
 }

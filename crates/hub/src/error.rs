@@ -29,7 +29,9 @@ pub enum Error {
     #[error("not a file of certificates: it has no block that begins with -----BEGIN CERTIFICATE-----")]
     Certificates,
     /// HTTP 404, or 401 to somebody who did not say who it is: the Hub does not tell strangers what there is.
-    #[error("{repo}: {endpoint} has no such model: check the name; if it is private, set HF_TOKEN to a token that may read it")]
+    #[error(
+        "{repo}: {endpoint} has no such model: check the name; if it is private, set HF_TOKEN to a token that may read it"
+    )]
     NoSuchModel {
         /// The model.
         repo: Repo,
@@ -53,7 +55,9 @@ pub enum Error {
         name: String,
     },
     /// HTTP 401 to a token.
-    #[error("{repo}: {endpoint} does not accept the token: it is mistyped or has expired; {endpoint}/settings/tokens makes another")]
+    #[error(
+        "{repo}: {endpoint} does not accept the token: it is mistyped or has expired; {endpoint}/settings/tokens makes another"
+    )]
     BadToken {
         /// The model.
         repo: Repo,
@@ -72,7 +76,9 @@ pub enum Error {
         endpoint: String,
     },
     /// HTTP 429 or 503, several times, or with a longer wait than anybody has patience for.
-    #[error("{host} is busy, or had too many requests (HTTP {status}): try again in {wait}; what has come so far is kept")]
+    #[error(
+        "{host} is busy, or had too many requests (HTTP {status}): try again in {wait}; what has come so far is kept"
+    )]
     Busy {
         /// Who.
         host: String,
@@ -98,7 +104,9 @@ pub enum Error {
         source: Box<ureq::Error>,
     },
     /// Connections that end too early, several times without a byte between them.
-    #[error("{name}: the connection broke off after {done} of {size} bytes, several times: run the command again to go on from there")]
+    #[error(
+        "{name}: the connection broke off after {done} of {size} bytes, several times: run the command again to go on from there"
+    )]
     BrokeOff {
         /// The file.
         name: String,
@@ -110,7 +118,9 @@ pub enum Error {
         source: Option<io::Error>,
     },
     /// An answer without what a hub's answers have.
-    #[error("{host} does not answer as a hub does: {what}; is HF_ENDPOINT right, and does no page of a proxy come between?")]
+    #[error(
+        "{host} does not answer as a hub does: {what}; is HF_ENDPOINT right, and does no page of a proxy come between?"
+    )]
     NotAHub {
         /// Who.
         host: String,
@@ -130,7 +140,9 @@ pub enum Error {
         sent: String,
     },
     /// A checksum that is not the one that was promised.
-    #[error("{name}: damaged on its way: its checksum is {found}, not {promised}; it was deleted, run the command again")]
+    #[error(
+        "{name}: damaged on its way: its checksum is {found}, not {promised}; it was deleted, run the command again"
+    )]
     Corrupt {
         /// The file.
         name: String,

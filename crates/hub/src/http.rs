@@ -5,7 +5,9 @@ use std::ops::Range;
 use std::time::Duration;
 
 use serde::Deserialize;
-use ureq::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderValue, LOCATION, RANGE, RETRY_AFTER};
+use ureq::http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderValue, LOCATION, RANGE, RETRY_AFTER,
+};
 use ureq::http::{HeaderMap, Response, StatusCode, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
@@ -123,7 +125,8 @@ impl Client {
         let is_redirect = answer.response.status().is_redirection();
         let response = if is_redirect { answer.response } else { self.successful(repo, Some(name), answer)? };
         let header = |name: &str| text(response.headers(), name);
-        let missing = |what: &str| Error::NotAHub { host: host.clone(), what: format!("it does not tell the {what} of {name}") };
+        let missing =
+            |what: &str| Error::NotAHub { host: host.clone(), what: format!("it does not tell the {what} of {name}") };
         // Of a redirect, length and ETag are those of the redirect.
         let own = |name: &str| if is_redirect { None } else { header(name) };
         let size = header("x-linked-size").or_else(|| own(CONTENT_LENGTH.as_str())).and_then(|size| size.parse().ok());
@@ -141,8 +144,11 @@ impl Client {
         let bytes = format!("bytes={}-{}", range.start, range.end - 1);
         let answer = self.ask(Method::Get, &file.url, Some(&bytes))?;
         let host = answer.origin.host.clone();
-        let wrong = |sent: &str| {
-            Error::Length { name: file.name.clone(), host: host.clone(), promised: file.size, sent: sent.to_owned() }
+        let wrong = |sent: &str| Error::Length {
+            name: file.name.clone(),
+            host: host.clone(),
+            promised: file.size,
+            sent: sent.to_owned(),
         };
         if answer.response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             return Err(wrong("it has nothing there"));
@@ -157,7 +163,8 @@ impl Client {
             }
         } else if range != (0..file.size) {
             return Ok(Part::WholeOnly);
-        } else if let Some(sent) = text(headers, CONTENT_LENGTH.as_str()).filter(|sent| *sent != file.size.to_string()) {
+        } else if let Some(sent) = text(headers, CONTENT_LENGTH.as_str()).filter(|sent| *sent != file.size.to_string())
+        {
             return Err(wrong(sent));
         }
         Ok(Part::Bytes(Box::new(response.into_body().into_reader())))
@@ -181,7 +188,8 @@ impl Client {
                 request = request.header(RANGE, range);
             }
             let response = request.call().map_err(|source| network(&origin.host, source))?;
-            let next = response.status().is_redirection().then(|| text(response.headers(), LOCATION.as_str())).flatten();
+            let next =
+                response.status().is_redirection().then(|| text(response.headers(), LOCATION.as_str())).flatten();
             match next.and_then(|location| resolved(location, &uri)) {
                 None => return Ok(Answer { origin, response }),
                 Some(next) => {

@@ -51,7 +51,9 @@ mod tests {
     fn names_are_those_of_the_hub_and_safe_in_paths() {
         let repo = Repo::parse("mistralai/Voxtral-Mini-4B-Realtime-2602").unwrap();
         assert_eq!(repo.folder(), "models--mistralai--Voxtral-Mini-4B-Realtime-2602");
-        for name in ["", "a", "/", "a/", "/b", "a/b/c", "../b", "a/..", "a/.b", "a/b--c", "a/b c", "a/b?c", "ä/b", "-a/b"] {
+        for name in
+            ["", "a", "/", "a/", "/b", "a/b/c", "../b", "a/..", "a/.b", "a/b--c", "a/b c", "a/b?c", "ä/b", "-a/b"]
+        {
             assert!(Repo::parse(name).is_err(), "{name}");
         }
         assert!(Repo::parse(&format!("a/{}", "b".repeat(95))).is_err());

@@ -141,7 +141,8 @@ fn a_token_goes_to_the_hub_and_nowhere_else() {
 fn another_port_is_another_host() {
     let elsewhere = Server::start(|_| Answer::status(404));
     let url = elsewhere.url();
-    let site = Site::twisted(Box::new(move |_, _| Answer::status(302).with("Location", format!("{url}/x"))), as_it_is());
+    let site =
+        Site::twisted(Box::new(move |_, _| Answer::status(302).with("Location", format!("{url}/x"))), as_it_is());
     site.download_with(Some("hf_secret"), &mut |_| {}).unwrap_err();
     let requests = elsewhere.requests();
     assert!(!requests.is_empty() && requests.iter().all(|request| request.authorization().is_none()), "{requests:?}");
@@ -193,7 +194,11 @@ fn connections_without_a_byte_are_tried_some_times() {
 fn sizes_that_contradict_each_other_are_refused() {
     for says in [LARGE - 1, LARGE + 1, 2 * LARGE] {
         let lies = move |_: &Request, mut answer: Answer| {
-            answer.headers.iter_mut().filter(|(name, _)| name == "X-Linked-Size").for_each(|(_, size)| *size = says.to_string());
+            answer
+                .headers
+                .iter_mut()
+                .filter(|(name, _)| name == "X-Linked-Size")
+                .for_each(|(_, size)| *size = says.to_string());
             answer
         };
         let site = Site::twisted(Box::new(lies), as_it_is());
@@ -215,7 +220,10 @@ fn damaged_bytes_are_told_and_deleted_and_come_again() {
     let site = Site::twisted(as_it_is(), Box::new(damages));
     let error = site.download().unwrap_err();
     let sha256 = &repository().large["weights"];
-    assert!(matches!(&error, Error::Corrupt { name, promised, .. } if name == "weights" && promised == sha256), "{error}");
+    assert!(
+        matches!(&error, Error::Corrupt { name, promised, .. } if name == "weights" && promised == sha256),
+        "{error}"
+    );
     assert_eq!(site.unfinished(), 0);
     assert!(!site.model().join("blobs").join(sha256).exists() && site.cache().snapshot(&repo()).is_none());
     site.arrives();
@@ -406,7 +414,11 @@ fn two_downloads_at_a_time_fetch_everything_once() {
 #[test]
 fn what_will_not_fit_is_not_begun() {
     let huge = |_: &Request, mut answer: Answer| {
-        answer.headers.iter_mut().filter(|(name, _)| name == "X-Linked-Size").for_each(|(_, size)| *size = (1_u64 << 60).to_string());
+        answer
+            .headers
+            .iter_mut()
+            .filter(|(name, _)| name == "X-Linked-Size")
+            .for_each(|(_, size)| *size = (1_u64 << 60).to_string());
         answer
     };
     let site = Site::twisted(Box::new(huge), as_it_is());
@@ -446,7 +458,9 @@ fn a_repository_without_a_model_is_told() {
 
 #[test]
 fn names_that_leave_the_folder_are_not_offered() {
-    let json = format!(r#"{{"sha":"{COMMIT}","siblings":[{{"rfilename":"../x"}},{{"rfilename":"a/b"}},{{"rfilename":"c"}}]}}"#);
+    let json = format!(
+        r#"{{"sha":"{COMMIT}","siblings":[{{"rfilename":"../x"}},{{"rfilename":"a/b"}},{{"rfilename":"c"}}]}}"#
+    );
     let server = Server::start(move |_| Answer::status(200).with_body(json.clone()));
     let cache = tempfile::tempdir().unwrap();
     let hub = Hub::new(&server.url(), None, Cache::new(cache.path())).unwrap();

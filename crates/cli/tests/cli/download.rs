@@ -83,9 +83,16 @@ fn a_downloaded_model_just_works_by_every_name_and_as_the_default() {
     assert_eq!(text(&run.stdout), format!("{}\n", site.snapshot().display()));
     for name in [&["-d", "voxtral-mini"][..], &["-d", REPO], &[]] {
         let run = site.run(&[name, &["samples/digits.wav", "--format", "json"]].concat());
-        ends_with(&run, 0, if name.is_empty() { "using mistralai/Voxtral-Mini-4B-Realtime-2602, which was downloaded" } else { "" });
+        ends_with(
+            &run,
+            0,
+            if name.is_empty() { "using mistralai/Voxtral-Mini-4B-Realtime-2602, which was downloaded" } else { "" },
+        );
         let json: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
-        assert_eq!((json["text"].as_str(), json["model"].as_str()), (Some(DIGITS), Some("Voxtral-Mini-4B-Realtime-2602")));
+        assert_eq!(
+            (json["text"].as_str(), json["model"].as_str()),
+            (Some(DIGITS), Some("Voxtral-Mini-4B-Realtime-2602"))
+        );
     }
     let run = site.run(&["-d", "digits", "samples/digits.wav", "--format", "json"]);
     assert!(text(&run.stdout).contains(r#""model":"digits""#), "{run:?}");
@@ -123,7 +130,8 @@ fn a_folder_comes_before_a_name() {
     let copy = copy_of_folder("models/digits");
     fs::rename(copy.path(), here.path().join("voxtral-mini")).unwrap();
     let sample = root().join("samples/digits.wav");
-    let run = site.program().current_dir(here.path()).args(["-d", "voxtral-mini", "--format", "json"]).arg(sample).output();
+    let run =
+        site.program().current_dir(here.path()).args(["-d", "voxtral-mini", "--format", "json"]).arg(sample).output();
     assert!(text(&run.unwrap().stdout).contains(r#""model":"voxtral-mini""#));
 }
 
@@ -145,8 +153,9 @@ fn the_environment_is_that_of_hugging_faces_programs() {
     let asked = |program: &mut Command| {
         let before = site.hub.requests().len();
         let run = program.arg("download").output().unwrap();
-        let last = site.hub.requests().into_iter().skip(before).map(|request| request.authorization().map(str::to_owned));
-        (run, last.last().flatten())
+        let last =
+            site.hub.requests().into_iter().skip(before).map(|request| request.authorization().map(str::to_owned));
+        (run, last.next_back().flatten())
     };
     fs::write(site.home.path().join("token"), "hf_saved\n").unwrap();
     assert_eq!(asked(&mut site.program()).1.as_deref(), Some("Bearer hf_saved"));
@@ -183,7 +192,8 @@ fn refusals_are_sentences_with_what_to_do() {
     ] {
         let hub = Server::start(move |_| Answer::status(status).with("X-Error-Code", code));
         let home = tempfile::tempdir().unwrap();
-        let run = program().arg("download").env("HF_HUB_CACHE", home.path()).env("HF_ENDPOINT", hub.url()).output().unwrap();
+        let run =
+            program().arg("download").env("HF_HUB_CACHE", home.path()).env("HF_ENDPOINT", hub.url()).output().unwrap();
         ends_with(&run, 1, says);
         assert_eq!(text(&run.stderr).lines().count(), 1, "{run:?}");
     }
@@ -228,7 +238,8 @@ fn a_limit_on_the_size_of_files_is_told() {
     let site = Site::new();
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -f 4096; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_voxtral"), "download"]);
-    let run = shell.env("HF_HOME", site.home.path()).env("HF_ENDPOINT", site.hub.url()).env_remove("HF_HUB_CACHE").output();
+    let run =
+        shell.env("HF_HOME", site.home.path()).env("HF_ENDPOINT", site.hub.url()).env_remove("HF_HUB_CACHE").output();
     ends_with(&run.unwrap(), 1, "the disk is full: make room and run the command again");
     ends_with(&site.run(&["download"]), 0, "");
 }
@@ -261,7 +272,8 @@ fn a_disk_that_is_full_is_told_before_or_when_it_is() {
         return eprintln!("skipped: no file system can be mounted here");
     };
     let site = Site::new();
-    let download = |disk: &SmallDisk, site: &Site| site.program().arg("download").env("HF_HOME", disk.0.path()).output().unwrap();
+    let download =
+        |disk: &SmallDisk, site: &Site| site.program().arg("download").env("HF_HOME", disk.0.path()).output().unwrap();
     ends_with(&download(&small, &site), 1, "10 MB are needed and ");
     assert!(site.store.requests().is_empty());
 
@@ -328,7 +340,11 @@ fn what_huggingface_hub_downloaded_is_found() {
     let site = Site::new();
     python(&site, &format!("import huggingface_hub as h\nfor name in {FILES:?}: h.hf_hub_download({REPO:?}, name)"));
     site.store.take_sent();
-    ends_with(&site.run(&["samples/digits.wav"]), 0, "using mistralai/Voxtral-Mini-4B-Realtime-2602, which was downloaded");
+    ends_with(
+        &site.run(&["samples/digits.wav"]),
+        0,
+        "using mistralai/Voxtral-Mini-4B-Realtime-2602, which was downloaded",
+    );
     ends_with(&site.run(&["download"]), 0, "consolidated.safetensors: 8.97 MB, there already");
     assert_eq!(site.store.take_sent(), 0);
     assert_eq!(fs::read_link(site.snapshot().join(FILES[2])).unwrap().components().count(), 4, "a relative link");
@@ -340,7 +356,9 @@ fn a_download_of_huggingface_hub_is_waited_for() {
     let site = Site::with_store(|_, answer| Answer { pace: Duration::from_millis(30), ..answer });
     python(&site, "import huggingface_hub"); // installed before the race begins
     thread::scope(|scope| {
-        let theirs = scope.spawn(|| python(&site, &format!("import huggingface_hub as h; h.hf_hub_download({REPO:?}, {:?})", FILES[2])));
+        let theirs = scope.spawn(|| {
+            python(&site, &format!("import huggingface_hub as h; h.hf_hub_download({REPO:?}, {:?})", FILES[2]))
+        });
         while site.store.requests().is_empty() {
             thread::sleep(Duration::from_millis(20));
         }

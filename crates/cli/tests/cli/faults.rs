@@ -13,7 +13,11 @@ use crate::support::*;
 #[track_caller]
 fn fails(label: &str, args: &[impl AsRef<OsStr>], stdin: &[u8], says: &[&str]) {
     let mut command = assert_cmd::Command::new("sh");
-    command.current_dir(root()).env_remove("VOXTRAL_MODEL").env("HF_HUB_CACHE", NO_CACHE).timeout(std::time::Duration::from_secs(60));
+    command
+        .current_dir(root())
+        .env_remove("VOXTRAL_MODEL")
+        .env("HF_HUB_CACHE", NO_CACHE)
+        .timeout(std::time::Duration::from_secs(60));
     command.args(["-c", "ulimit -v 4000000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_voxtral"), "--silent"]);
     let run = command.args(["--format", "json"]).args(args).write_stdin(stdin).output().unwrap();
     let line = String::from_utf8(run.stderr).unwrap();
@@ -400,7 +404,11 @@ fn a_file_is_replaced_where_anything_was_heard_and_only_there() {
 #[cfg(unix)]
 fn by_shell(line: &str, args: &[&str]) -> std::process::Output {
     let mut shell = std::process::Command::new("sh");
-    shell.current_dir(root()).env_remove("VOXTRAL_MODEL").env("HF_HUB_CACHE", NO_CACHE).env("CUDA_VISIBLE_DEVICES", "-1");
+    shell
+        .current_dir(root())
+        .env_remove("VOXTRAL_MODEL")
+        .env("HF_HUB_CACHE", NO_CACHE)
+        .env("CUDA_VISIBLE_DEVICES", "-1");
     shell.args(["-c", line, "sh", env!("CARGO_BIN_EXE_voxtral")]).args(args).output().unwrap()
 }
 

@@ -33,7 +33,8 @@ fn bash_completes_with_what_it_gets() {
         _voxtral voxtral down voxtral
         echo "${COMPREPLY[@]}"
     "#;
-    let run = std::process::Command::new("bash").args(["-c", complete, env!("CARGO_BIN_EXE_voxtral")]).output().unwrap();
+    let run =
+        std::process::Command::new("bash").args(["-c", complete, env!("CARGO_BIN_EXE_voxtral")]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&run.stdout).trim(), "download", "{run:?}");
 }
 
@@ -46,5 +47,9 @@ fn manual_pages_tell_every_flag() {
     let whole = page(&[]);
     assert!(whole.contains(".TH voxtral 1") && whole.contains("--raw-format") && whole.contains("voxtral-bench"));
     assert!(page(&["bench"]).contains("--max-slowdown"));
-    voxtral().args(["man", "nothing"]).assert().code(2).stderr(predicates::str::contains("there is no command nothing"));
+    voxtral()
+        .args(["man", "nothing"])
+        .assert()
+        .code(2)
+        .stderr(predicates::str::contains("there is no command nothing"));
 }

@@ -142,7 +142,8 @@ fn read(connection: &TcpStream) -> Option<Request> {
     let first = lines.next()?;
     let mut words = first.split(' ');
     let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let header = |line: String| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+    let header =
+        |line: String| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
     let headers = lines.take_while(|line| !line.is_empty()).filter_map(header).collect();
     Some(Request { method, path, headers })
 }
@@ -175,7 +176,8 @@ impl Repository {
             let json = format!(r#"{{"id":"{REPO}","sha":"{COMMIT}","siblings":[{}]}}"#, names.join(","));
             return Answer::status(200).with_body(json);
         }
-        let resolved = ["main", COMMIT].iter().find_map(|commit| request.path.strip_prefix(&format!("/{REPO}/resolve/{commit}/")));
+        let resolved =
+            ["main", COMMIT].iter().find_map(|commit| request.path.strip_prefix(&format!("/{REPO}/resolve/{commit}/")));
         let Some((name, bytes)) = resolved.and_then(|name| self.files.get_key_value(name)) else {
             return Answer::status(404).with("X-Error-Code", "EntryNotFound");
         };
@@ -184,7 +186,8 @@ impl Repository {
             return part(bytes, request).with("ETag", format!("\"{git}\"")).with("X-Repo-Commit", COMMIT);
         };
         // A repository that is kept by Xet answers the same, with the hash that its own protocol wants.
-        let moved = Answer::status(302).with("X-Linked-Etag", format!("\"{sha256}\"")).with("X-Linked-Size", bytes.len());
+        let moved =
+            Answer::status(302).with("X-Linked-Etag", format!("\"{sha256}\"")).with("X-Linked-Size", bytes.len());
         let moved = moved.with("X-Repo-Commit", COMMIT).with("ETag", "\"of the redirect\"").with("X-Xet-Hash", sha256);
         moved.with("Location", format!("{}/{sha256}?signature=1", self.store.as_deref().unwrap_or_default()))
     }
