@@ -1,16 +1,17 @@
 //! `voxtral download`.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use indicatif::{DecimalBytes, ProgressBar, ProgressFinish, ProgressStyle};
+use indicatif::DecimalBytes;
 use voxtral::Model;
 use voxtral_hub::{Event, Hub};
 
 use crate::models;
 use crate::output::{Output, escaped, say};
+use crate::progress::Transfer;
 
 const HUGGING_FACE: &str = "https://huggingface.co";
 
@@ -75,51 +76,32 @@ fn token() -> anyhow::Result<Option<String>> {
     Ok(Some(token.trim().to_owned()).filter(|token| !token.is_empty()))
 }
 
-/// A line for each file, and a bar for somebody who watches.
+/// A line for each file, and its progress for somebody who watches.
 #[derive(Default)]
 struct Report {
-    bar: Option<ProgressBar>,
+    transfer: Option<Transfer>,
 }
 
 impl Report {
     fn tell(&mut self, event: Event) {
-        match (event, &self.bar) {
+        match (event, &self.transfer) {
             (Event::File { name, size, have }, _) => {
-                self.bar = None;
-                let name = escaped(&name);
+                self.transfer = None;
                 let there = match have {
                     0 => String::new(),
                     have if have == size => ", there already".to_owned(),
                     have => format!(", {} of them there already", DecimalBytes(have)),
                 };
                 say(&format!("{name}: {}{there}", DecimalBytes(size)));
-                self.bar = (have < size && io::stderr().is_terminal()).then(|| bar(&name, size, have));
+                self.transfer = (have < size).then(|| Transfer::new(&escaped(&name), size, have));
             }
-            (Event::Have(have), Some(bar)) => bar.set_position(have),
-            (Event::Checking, Some(bar)) => bar.set_message("checking"),
-            (Event::Locked, _) => self.line("another program downloads this file: waiting for it"),
+            (Event::Have(have), Some(transfer)) => transfer.show(have),
+            (Event::Checking, Some(transfer)) => transfer.checking(),
+            (Event::Locked, _) => say("another program downloads this file: waiting for it"),
             (Event::Waiting { why, wait }, _) => {
-                self.line(&format!("{why}; the next try is in {:.1} s", wait.as_secs_f64()));
+                say(&format!("{why}; the next try is in {:.1} s", wait.as_secs_f64()));
             }
             _ => {}
         }
     }
-
-    /// Above the bar, where there is one.
-    fn line(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| say(line)),
-            None => say(line),
-        }
-    }
-}
-
-/// It vanishes in the end.
-fn bar(name: &str, size: u64, have: u64) -> ProgressBar {
-    let bar = ProgressBar::new(size).with_position(have).with_message(name.to_owned());
-    bar.reset_eta();
-    let template = "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta}";
-    // It is one, as the first download shows.
-    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
-        .with_finish(ProgressFinish::AndClear)
 }

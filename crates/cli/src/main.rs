@@ -8,6 +8,7 @@ mod compare;
 mod destination;
 mod doctor;
 mod download;
+mod folders;
 mod input;
 mod interrupt;
 mod machine;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     let level = if cli.transcribe.verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
     let ours = ["voxtral", "voxtral_cpu", "voxtral_cuda", "voxtral_engine"].map(|name| (name, level));
     let log = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| progress::Stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false);
@@ -52,19 +53,16 @@ fn main() -> ExitCode {
     }
     quieten_contained_panics();
     let result = match &cli.command {
-        Some(Command::Bench(args)) => bench::run(args),
-        Some(Command::Compare(args)) => compare::run(args),
-        Some(Command::Doctor(args)) => doctor::run(args),
-        Some(Command::Download(args)) => download::run(args),
-        Some(Command::SynthModel(args)) => synth::run(args),
-        Some(Command::Completions(args)) => manual::completions(args),
-        Some(Command::Man(args)) => manual::man(args),
+        Some(Command::Bench(args)) => bench::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Compare(args)) => compare::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Doctor(args)) => doctor::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Download(args)) => download::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::SynthModel(args)) => synth::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Completions(args)) => manual::completions(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Man(args)) => manual::man(args).map(|()| ExitCode::SUCCESS),
         None => transcribe::run(&cli.transcribe),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
-    }
+    result.unwrap_or_else(|error| failed(&error))
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -8,6 +8,8 @@ use anyhow::Context;
 use voxtral_audio::Waiting;
 use voxtral_files::Writer;
 
+use crate::progress::Stderr;
+
 /// Standard output, or a file that appears when all is written.
 pub(crate) enum Output {
     Stdout,
@@ -137,7 +139,7 @@ pub(crate) fn complain(error: &anyhow::Error) {
 
 /// Writes a line on standard error, one line whatever a name in it holds. If that is closed or full there is nobody to tell.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "voxtral: {}", escaped(line));
+    let _ = Stderr.write_all(format!("voxtral: {}\n", escaped(line)).as_bytes());
 }
 
 /// A text that names a file, with what would break the line, or would make a terminal show something else, written as in Rust.

@@ -153,7 +153,7 @@ fn the_environment_is_that_of_hugging_faces_programs() {
     let asked = |program: &mut Command| {
         let before = site.hub.requests().len();
         let run = program.arg("download").output().unwrap();
-        let last =
+        let mut last =
             site.hub.requests().into_iter().skip(before).map(|request| request.authorization().map(str::to_owned));
         (run, last.next_back().flatten())
     };

@@ -1,5 +1,6 @@
 //! The program as its users meet it: what it writes, when, and what it says when something is wrong.
 
+mod audio;
 mod bench;
 mod compare;
 mod doctor;
@@ -10,6 +11,7 @@ mod hub;
 #[cfg(unix)]
 mod live;
 mod manual;
+mod many;
 mod mutations;
 mod output;
 mod support;
