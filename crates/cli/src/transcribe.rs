@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<ExitCode> {
     }
     let start = Instant::now();
     if !args.silent {
-        open::tell_of_demo(&args.setup);
+        open::tell_of_default(&args.setup);
     }
     let voxtral = open::open(&args.setup, args.silent, |backend| backend)?;
     let options = Options {

@@ -12,7 +12,7 @@ use voxtral_model::{
 
 use crate::device::{DeviceReport, copy_rate, device_error, open_device, out_of_memory, supported};
 use crate::driver::{Buffer, Device, Download, DriverError, Region, Stream, TYPICAL_GRANULARITY, Upload};
-use crate::images::Image;
+use crate::images::{IMAGES, Image};
 use crate::kernels::{Kernels, Mode};
 use crate::limits::{MAX_ENCODE_TOKENS, RESERVE};
 use crate::passes::{Passes, Recorded};
@@ -80,6 +80,11 @@ fn fits(device: &str, needed: u64, free: u64) -> Result<(), BackendError> {
 }
 
 impl CudaBackend {
+    /// What the kernels in the program were compiled for: `sm_*` for a generation of GPUs, `compute_*` for what a driver compiles.
+    pub fn images() -> impl Iterator<Item = &'static str> {
+        IMAGES.iter().map(|image| image.name)
+    }
+
     /// Looks at a GPU without putting anything on it.
     ///
     /// # Errors

@@ -4,9 +4,13 @@ mod audio;
 mod bench;
 mod compare;
 mod doctor;
+mod download;
 mod faults;
+#[path = "../../../hub/tests/support/mod.rs"]
+mod hub;
 #[cfg(unix)]
 mod live;
+mod manual;
 mod many;
 mod mutations;
 mod output;
