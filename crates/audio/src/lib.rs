@@ -23,6 +23,8 @@
 //! # }
 //! ```
 //!
+//! [`Pauses`] finds where speech has paused, beside [`MelStream`].
+//!
 //! # What can be read
 //! WAV (8 to 32 bit, float, A-law, µ-law, ADPCM; RF64), FLAC, MP3, AAC-LC, ALAC, Vorbis, in their own streams or in MP4,
 //! Ogg, Matroska, AIFF and CAF, at any rate from [`MIN_RATE`] to [`MAX_RATE`], and raw samples. No Opus, WMA or AMR:

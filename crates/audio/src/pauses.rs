@@ -49,7 +49,7 @@ impl Pauses {
         while !samples.is_empty() {
             let (now, later) = samples.split_at(samples.len().min(FRAME - self.begun.len()));
             // The detector takes nothing beyond full scale, and remembers what is no number for ever.
-            self.begun.extend(now.iter().map(|v| v.max(-1.0).min(1.0)));
+            self.begun.extend(now.iter().map(|&v| if v.is_nan() { 0.0 } else { v.clamp(-1.0, 1.0) }));
             samples = later;
             if self.begun.len() == FRAME {
                 self.frame(found);

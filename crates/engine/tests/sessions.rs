@@ -288,8 +288,8 @@ fn an_hour_needs_no_more_memory_than_a_minute() {
     }
     assert_eq!(tokens, 3600 * 16_000 / 1280 + 10);
     let resident = feeder.join().unwrap();
-    // What does grow is the text, by a few hundred kilobytes.
-    assert!(resident[59] < resident[4] + 4_000_000, "resident by minute: {resident:?}");
+    // What does grow is the text, by a few hundred kilobytes; in the first minutes, other tests run beside.
+    assert!(resident[59] < resident[19] + 4_000_000, "resident by minute: {resident:?}");
 }
 
 /// 0 where the system does not tell.
@@ -379,7 +379,7 @@ proptest! {
     ) {
         let model = Model::synthetic(&config, seed).unwrap();
         let engine = engine(&model);
-        let alternatives = |i: usize| (i % 3 > 0).then_some(0.5 * (i % 3) as f32);
+        let alternatives = |i: usize| [None, Some(0.5), Some(1.0)][i % 3];
         let audio: Vec<Vec<f32>> = sessions.iter().enumerate().map(|(i, s)| noise(s.1, seed ^ i as u64)).collect();
         let mut open: Vec<(usize, Session, std::slice::Chunks<'_, f32>)> = Vec::new();
         let mut results = vec![None; sessions.len()];

@@ -1,8 +1,10 @@
 //! The program as its users meet it: what it writes, when, and what it says when something is wrong.
 
+mod alternatives;
 mod bench;
 mod compare;
 mod doctor;
+mod endpoints;
 mod faults;
 #[cfg(unix)]
 mod live;

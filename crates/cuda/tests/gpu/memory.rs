@@ -5,7 +5,9 @@ use std::ops::Range;
 use voxtral_cpu::{CpuBackend, CpuOptions, Precision};
 use voxtral_cuda::driver::{Buffer, DriverError, Growable};
 use voxtral_cuda::{CudaBackend, CudaOptions};
-use voxtral_model::{Backend, BackendError, DecodeSpan, EncodeSpan, Model, ModelConfig, Prediction, Stage, StreamId};
+use voxtral_model::{
+    Backend, BackendError, DecodeSpan, EncodeSpan, Model, ModelConfig, Prediction, RUNNERS_UP, Stage, StreamId,
+};
 
 use crate::Check;
 use crate::gpu::{Gpu, rng};
