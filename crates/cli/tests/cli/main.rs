@@ -1,6 +1,7 @@
 //! The program as its users meet it: what it writes, when, and what it says when something is wrong.
 
 mod alternatives;
+mod audio;
 mod bench;
 mod compare;
 mod doctor;

@@ -65,7 +65,7 @@ impl<W: Write> Sink for Text<W> {
     fn end(&mut self, end: &End<'_>) -> io::Result<()> {
         // An empty line says that nothing was said. It would be wrong where that is not known, and after others.
         match self.line {
-            Line::First if end.cut_short => Ok(()),
+            Line::First if end.cut_short.is_some() => Ok(()),
             Line::Next => Ok(()),
             Line::First | Line::Begun => self.write("\n"),
         }
