@@ -63,7 +63,7 @@ impl Pauses {
         self.speech = if self.detector.predict_f32(&self.begun) >= SPEECH { self.speech + 1 } else { 0 };
         if self.speech >= SPOKEN {
             (self.quiet_from, self.spoken) = (self.frames, true);
-        } else if self.spoken && self.frames - self.quiet_from >= self.least {
+        } else if self.speech == 0 && self.spoken && self.frames - self.quiet_from >= self.least {
             self.spoken = false;
             found.push(self.frames * FRAME as u64);
         }
@@ -123,6 +123,9 @@ mod tests {
             assert!(matches!(found[..], [found] if (found - at).abs() < 0.05), "{least_ms} ms: {found:?}");
         }
         assert_eq!(found(3000, std::iter::once(&samples)), [] as [f64; 0]);
+        // The longest between two digits is 370 ms.
+        assert_eq!(found(400, std::iter::once(digits())), [] as [f64; 0]);
+        assert_eq!(found(350, std::iter::once(digits())).len(), 1);
     }
 
     #[test]
