@@ -5,6 +5,8 @@ use std::time::Duration;
 use voxtral_audio::AudioSource;
 use voxtral_cpu::{CpuBackend, CpuOptions, Precision};
 use voxtral_engine::{Decoding, Engine, EngineOptions, Event, Session, SessionOptions};
+use voxtral_model::testing::golden;
+use voxtral_model::{Kind, Model};
 use voxtral_transcript::Word;
 
 const SAMPLE_RATE: f64 = 16_000.0;
@@ -22,11 +24,14 @@ fn sample() -> Vec<f32> {
     [first, &silence, second, &silence, third, &silence].concat()
 }
 
-fn engine() -> Engine {
-    let model = voxtral_digits::model();
+fn engine_of(model: &Model) -> Engine {
     let options = CpuOptions { threads: 1, precision: Precision::F32, ..CpuOptions::default() };
-    let backend = CpuBackend::new(&model, options).unwrap();
-    Engine::new(&model, Box::new(backend), EngineOptions::default()).unwrap()
+    let backend = CpuBackend::new(model, options).unwrap();
+    Engine::new(model, Box::new(backend), EngineOptions::default()).unwrap()
+}
+
+fn engine() -> Engine {
+    engine_of(&voxtral_digits::model())
 }
 
 /// Text and words between pauses, and where each was told, the end of the audio being the last.
@@ -120,6 +125,28 @@ fn neither_pieces_nor_decoding_nor_company_matter() {
         other.finish();
         assert_eq!(segments(&mut other).len(), 1);
     }
+}
+
+/// A model that writes at random writes words of many tokens, also where the audio pauses.
+#[test]
+fn a_word_that_is_being_written_is_written_to_its_end() {
+    let model = Model::open(&golden("tiny").unwrap()).unwrap();
+    let engine = engine_of(&model);
+    let mut session = engine.session(asking(200)).unwrap();
+    session.push_samples(&sample()).unwrap();
+    session.finish();
+    let (mut last_is_text, mut texts) = (false, 0);
+    while let Some(event) = session.next_event() {
+        match event.unwrap() {
+            Event::Token(token) => {
+                last_is_text = matches!(model.tokenizer.kind(token.id), Kind::Text(_));
+                texts += usize::from(last_is_text);
+            }
+            Event::Endpoint { at_s } => assert!(!last_is_text, "at {at_s} s, after {texts} tokens of text"),
+            _ => {}
+        }
+    }
+    assert!(texts > 50, "{texts}");
 }
 
 #[test]
