@@ -126,6 +126,15 @@ pub(crate) struct Transcribe {
     #[arg(long)]
     pub words: bool,
 
+    /// What the model nearly wrote: [a word| another], where the other is at least so near in probability. 0 is as probable, 0.5 half as
+    /// probable, 1 any; up to two
+    #[arg(long, value_name = "CUTOFF", value_parser = cutoff)]
+    pub alt: Option<f32>,
+
+    /// A new line of text, and a final event in jsonl, where speech pauses for so many milliseconds, 200 to 60000. Nothing is left out
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(200..=60_000))]
+    pub endpoint: Option<u32>,
+
     /// List every token with its log-probability in the JSON
     #[arg(long)]
     pub tokens: bool,
@@ -516,6 +525,13 @@ fn model() -> impl TypedValueParser<Value = ModelRef> {
 fn delay(text: &str) -> Result<Delay, String> {
     let ms = text.parse().map_err(|_| format!("{text:?} is not a number of milliseconds"))?;
     Delay::from_ms(ms).map_err(|e| e.to_string())
+}
+
+fn cutoff(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|cutoff| (0.0..=1.0).contains(cutoff))
+        .ok_or_else(|| format!("{text:?} is not from 0 to 1"))
 }
 
 fn audio_weight(text: &str) -> Result<f32, String> {

@@ -56,6 +56,8 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<ExitCode> {
     let options = Options {
         stop_at_eos: args.stop_at_eos,
         interval: args.interval,
+        alternatives: args.alt,
+        endpoint: args.endpoint.map(|ms| Duration::from_millis(ms.into())),
         stop: Some(stop.clone()),
         ..Options::default()
     };
