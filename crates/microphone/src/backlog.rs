@@ -46,30 +46,24 @@ struct Queue {
 }
 
 impl Backlog {
-    /// Adds what was recorded. Never waits for the reader.
-    pub(crate) fn push(&self, samples: &[f32]) {
+    /// Adds what was recorded, after so many samples that never came. Never waits for the reader.
+    pub(crate) fn push_after(&self, lost: u64, samples: &[f32]) {
         let mut queue = self.lock();
         if queue.ended {
             return;
         }
-        queue.all += samples.len() as u64;
+        queue.all += lost + samples.len() as u64;
         queue.meter.hear(samples);
         queue.full = if queue.full { queue.samples > MOST / 2 } else { queue.samples >= MOST };
+        if lost > 0 {
+            queue.lose(lost);
+        }
         if queue.full {
             queue.lose(samples.len() as u64);
         } else {
             queue.keep(samples);
         }
         self.more.notify_one();
-    }
-
-    /// Adds that some samples never came.
-    pub(crate) fn lose(&self, samples: u64) {
-        let mut queue = self.lock();
-        if !queue.ended {
-            queue.lose(samples);
-            self.more.notify_one();
-        }
     }
 
     /// Nothing more comes. The first to say why is believed.
@@ -111,6 +105,9 @@ impl Backlog {
 
 impl Queue {
     fn keep(&mut self, samples: &[f32]) {
+        if samples.is_empty() {
+            return;
+        }
         self.samples += samples.len();
         match self.heard.back_mut() {
             Some(Heard::Samples(block)) if block.len() + samples.len() <= BLOCK => block.extend_from_slice(samples),
@@ -146,11 +143,10 @@ mod tests {
     #[test]
     fn samples_keep_their_order_and_gaps_their_place() {
         let backlog = Backlog::default();
-        backlog.push(&[1.0, 2.0]);
-        backlog.push(&[3.0]);
-        backlog.lose(5);
-        backlog.lose(6);
-        backlog.push(&[4.0]);
+        backlog.push_after(0, &[1.0, 2.0]);
+        backlog.push_after(0, &[3.0]);
+        backlog.push_after(5, &[]);
+        backlog.push_after(6, &[4.0]);
         assert_eq!(backlog.take().unwrap().unwrap(), Heard::Samples(vec![1.0, 2.0, 3.0]));
         assert_eq!(backlog.take().unwrap().unwrap(), Heard::Gap(11));
         assert_eq!(backlog.take().unwrap().unwrap(), Heard::Samples(vec![4.0]));
@@ -160,7 +156,7 @@ mod tests {
     fn ten_minutes_are_kept_and_the_rest_is_a_gap() {
         let backlog = Backlog::default();
         for _ in 0..700 {
-            backlog.push(&[0.5; BLOCK]);
+            backlog.push_after(0, &[0.5; BLOCK]);
         }
         assert_eq!(backlog.state().backlog, Duration::from_secs(600));
         assert_eq!(backlog.state().heard, Duration::from_secs(700));
@@ -171,10 +167,10 @@ mod tests {
     fn after_a_gap_recording_goes_on_when_half_is_taken() {
         let backlog = Backlog::default();
         for _ in 0..600 {
-            backlog.push(&[0.5; BLOCK]);
+            backlog.push_after(0, &[0.5; BLOCK]);
         }
         for _ in 0..400 {
-            backlog.push(&[0.5; BLOCK]);
+            backlog.push_after(0, &[0.5; BLOCK]);
             backlog.take();
         }
         let (samples, gaps) = all(&backlog);
@@ -184,10 +180,10 @@ mod tests {
     #[test]
     fn what_was_heard_comes_before_the_error_and_nothing_after_it() {
         let backlog = Backlog::default();
-        backlog.push(&[1.0]);
+        backlog.push_after(0, &[1.0]);
         backlog.end(Some(Error::ServerGone));
         backlog.end(None);
-        backlog.push(&[2.0]);
+        backlog.push_after(0, &[2.0]);
         assert_eq!(backlog.take().unwrap().unwrap(), Heard::Samples(vec![1.0]));
         assert!(matches!(backlog.take(), Some(Err(Error::ServerGone))));
         assert!(backlog.take().is_none());

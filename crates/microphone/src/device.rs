@@ -26,7 +26,8 @@ pub(crate) fn choose<'a>(devices: &'a [Device], wanted: &str) -> Result<&'a Devi
     }
     let part = wanted.to_lowercase();
     let fitting = |monitors: bool| -> Vec<&Device> {
-        let fits = |device: &&Device| device.is_monitor == monitors && device.description.to_lowercase().contains(&part);
+        let fits =
+            |device: &&Device| device.is_monitor == monitors && device.description.to_lowercase().contains(&part);
         devices.iter().filter(fits).collect()
     };
     let mut fitting = [fitting(false), fitting(true)].into_iter().filter(|devices| !devices.is_empty());

@@ -68,6 +68,10 @@ pub enum Error {
     #[cfg(any(windows, target_vendor = "apple"))]
     #[error("the system's sound failed")]
     System(#[from] cpal::Error),
+    /// The device has a sample rate that cannot be converted.
+    #[cfg(any(windows, target_vendor = "apple"))]
+    #[error("the device records {0} samples a second, which cannot be resampled")]
+    Rate(u32),
     /// The thread that records could not be started.
     #[error("cannot start a thread that records")]
     Thread(#[source] io::Error),

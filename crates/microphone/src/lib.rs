@@ -78,13 +78,13 @@ impl Microphone {
         system::open(device)
     }
 
-    /// Starts the thread that fills a backlog: `record` does so until `end` is called.
+    /// Starts the thread that fills the backlog: `record` does so until `end` is called.
     fn start(
         device: Device,
+        backlog: Arc<Backlog>,
         end: impl Fn() + Send + Sync + 'static,
         record: impl FnOnce(&Backlog) + Send + 'static,
     ) -> Result<Self, Error> {
-        let backlog = Arc::new(Backlog::default());
         let filled = Arc::clone(&backlog);
         let thread = std::thread::Builder::new().name("voxtral-microphone".into()).spawn(move || record(&filled));
         let thread = Some(thread.map_err(Error::Thread)?);

@@ -9,6 +9,7 @@ mod tests;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Instant;
 
 use voxtral_audio::SAMPLE_RATE;
@@ -64,7 +65,7 @@ fn open_of(environment: &Environment, wanted: Option<&str>) -> Result<Microphone
     };
     let number = devices.iter().position(|listed| listed == device).map_or(NONE, |at| numbers[at]);
     let mut source = Source { number, name: device.description.clone() };
-    Microphone::start(device.clone(), end, move |backlog| {
+    Microphone::start(device.clone(), Arc::default(), end, move |backlog| {
         let error = record(&mut socket, &mut source, backlog);
         backlog.end(Some(error));
     })
@@ -89,10 +90,7 @@ fn record(socket: &mut UnixStream, source: &mut Source, backlog: &Backlog) -> Er
                     .collect();
                 let now = Instant::now();
                 let lost = clock.get_or_insert_with(|| Clock::new(now)).arrived(samples.len(), now);
-                if lost > 0 {
-                    backlog.lose(lost);
-                }
-                backlog.push(&samples);
+                backlog.push_after(lost, &samples);
             }
             Ok(Packet::Control(values)) => {
                 if let Err(error) = source.heed(values) {
@@ -228,7 +226,9 @@ impl Connection {
     /// What it means that nothing can be read or written while something is asked for.
     fn failed(&self, error: io::Error) -> Error {
         match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Unanswered { server: self.server.to_string() },
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                Error::Unanswered { server: self.server.to_string() }
+            }
             _ => ended(error),
         }
     }

@@ -90,7 +90,8 @@ impl Environment {
     /// The first cookie that can be read. A server on this machine lets its own user in without one, but asks for something of its
     /// length.
     pub(super) fn cookie(&self) -> Vec<u8> {
-        let cookie = self.cookies.iter().find_map(|path| std::fs::read(path).ok().filter(|bytes| bytes.len() == COOKIE));
+        let cookie =
+            self.cookies.iter().find_map(|path| std::fs::read(path).ok().filter(|bytes| bytes.len() == COOKIE));
         cookie.unwrap_or_else(|| vec![0; COOKIE])
     }
 }

@@ -48,7 +48,7 @@ fn hears_what_is_played(kind: Kind) {
     }
     assert!(player.wait().unwrap().success());
     // PipeWire gives the sum of both channels, 3 dB more than their mean.
-    assert!(loud > 15_000 && (-6.5..-2.5).contains(&loudest), "{loud} of 16000 samples, {loudest} dB");
+    assert!(loud > 15_000 && (-6.5..-1.5).contains(&loudest), "{loud} of 16000 samples, {loudest} dB");
 
     assert_eq!(daemon.recordings(), 1);
     drop(microphone);
@@ -118,7 +118,8 @@ fn a_stop_leaves_what_was_heard() {
     }
     control.stop();
     let left = control.state().backlog;
-    let taken: usize = microphone.by_ref().map(|heard| if let Ok(Heard::Samples(s)) = heard { s.len() } else { 0 }).sum();
+    let taken: usize =
+        microphone.by_ref().map(|heard| if let Ok(Heard::Samples(s)) = heard { s.len() } else { 0 }).sum();
     assert_eq!(taken as f64 / f64::from(SAMPLE_RATE), left.as_secs_f64());
     assert!(left >= Duration::from_millis(200));
 }
@@ -183,7 +184,10 @@ fn a_peer_that_hangs_up_or_talks_nonsense_is_an_error() {
     };
     assert!(matches!(says(b""), Error::ServerGone));
     assert!(matches!(says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), Error::Protocol(_)));
-    assert!(matches!(says(&[0, 0, 0, 4, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]), Error::Protocol(_)));
+    assert!(matches!(
+        says(&[0, 0, 0, 4, 255, 255, 255, 255, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]),
+        Error::Protocol(_)
+    ));
 }
 
 #[test]
