@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use voxtral::ModelRef;
+use voxtral::{Channel, ModelRef};
 use voxtral_audio::{MAX_CHANNELS, MAX_RATE, MIN_RATE, SampleFormat};
 use voxtral_model::{Delay, Recipe, TOKEN_MS};
 
@@ -18,11 +18,11 @@ Examples:
   voxtral talk.mp3                                   text on standard output, as it is recognised
   voxtral --format json --tokens *.wav -o out.jsonl  one JSON object a file
   voxtral --format srt,json *.mp3 -o out/            subtitles and JSON of each, in a folder
-  ffmpeg -v error -i URL -f s16le -ar 16000 -ac 1 - | voxtral --stdin
+  curl -s URL | voxtral -                            a stream, as it arrives
   voxtral -d ~/models/voxtral-mini-4b-realtime talk.wav
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bench or compare: a limit did not hold, doctor: what was asked for cannot run, \
-130 interrupted before a recording's end, or before anything was heard.";
+4 done, but some of the audio is damaged, 130 interrupted before a recording's end, or before anything was heard.";
 
 /// Writes down what is said, on your own machine, with Mistral's Voxtral Realtime.
 #[derive(Parser)]
@@ -48,7 +48,7 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct Transcribe {
-    /// Recordings to transcribe, told by their content: WAV, FLAC, MP3, AAC/M4A, Ogg Vorbis and more; - is standard input
+    /// Recordings to transcribe, told by their content: WAV, FLAC, MP3, M4A, Opus, MKV and more; - is standard input
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
@@ -71,6 +71,14 @@ pub(crate) struct Transcribe {
     /// Channels of raw standard input
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(CHANNELS))]
     pub raw_channels: u16,
+
+    /// The audio track, counted from 1 [default: the one that the file marks, else the first that can be decoded]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub track: Option<u16>,
+
+    /// What becomes of several channels: their mix, or one of them, counted from 1
+    #[arg(long, value_name = "N|mix", default_value = "mix", value_parser = channel)]
+    pub channel: Channel,
 
     #[command(flatten)]
     pub setup: Setup,
@@ -157,6 +165,14 @@ pub(crate) struct Setup {
     /// Positions a pass with --decode parallel
     #[arg(long, value_name = "K", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=128))]
     pub lookahead: u16,
+}
+
+fn channel(text: &str) -> Result<Channel, String> {
+    match text.parse() {
+        _ if text == "mix" => Ok(Channel::Mix),
+        Ok(number @ 1..=MAX_CHANNELS) => Ok(Channel::One(number)),
+        _ => Err(format!("a number from 1 to {MAX_CHANNELS}, or mix")),
+    }
 }
 
 /// The name of a choice, as it is typed.

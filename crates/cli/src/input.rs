@@ -1,12 +1,11 @@
 //! Where audio comes from, as the command line names it.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use voxtral::{RawFormat, Source};
+use voxtral::{AudioOptions, RawFormat, Source};
 use voxtral_audio::Waiting;
 
 use crate::args::{Transcribe, usage};
@@ -28,18 +27,13 @@ impl Input {
         if args.stdin {
             all.push(Self::Stdin(raw));
         }
-        if all.iter().filter(|input| input.is_live()).count() > 1 {
+        if all.iter().filter(|input| matches!(input, Self::Stdin(_))).count() > 1 {
             usage(ErrorKind::ArgumentConflict, "standard input can be read only once");
         }
         if all.is_empty() {
             usage(ErrorKind::MissingRequiredArgument, "nothing to transcribe: name a FILE, or --stdin");
         }
         all
-    }
-
-    /// Whether it goes on until it is interrupted.
-    pub(crate) fn is_live(&self) -> bool {
-        matches!(self, Self::Stdin(_))
     }
 
     /// The file that it is.
@@ -59,20 +53,21 @@ impl Input {
     }
 
     /// Opens it; waits for the first bytes of a pipe.
-    pub(crate) fn open(&self) -> anyhow::Result<Source> {
+    pub(crate) fn open(&self, options: &AudioOptions) -> anyhow::Result<Source> {
         let source = match self {
-            Self::File(path) => Source::file(path),
-            Self::Stdin(raw) => Source::stream(Waiting(io::stdin()), Some(*raw)),
+            Self::File(path) => Source::file_with(path, options),
+            Self::Stdin(raw) => {
+                Source::stream(Waiting(io::stdin()), &AudioOptions { raw: Some(*raw), ..options.clone() })
+            }
         };
         source.with_context(|| self.name())
     }
 
     /// Opens it and closes it again, to see whether that works; not a pipe, whose first bytes would be lost.
-    pub(crate) fn try_to_open(&self) -> anyhow::Result<()> {
+    pub(crate) fn try_to_open(&self, options: &AudioOptions) -> anyhow::Result<()> {
         match self {
-            Self::File(path) if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) => Ok(()),
-            Self::File(_) => self.open().map(drop),
-            Self::Stdin(_) => Ok(()),
+            Self::File(path) if !Source::is_pipe(path) => self.open(options).map(drop),
+            Self::File(_) | Self::Stdin(_) => Ok(()),
         }
     }
 }

@@ -49,16 +49,13 @@ fn main() -> ExitCode {
     }
     quieten_contained_panics();
     let result = match &cli.command {
-        Some(Command::Bench(args)) => bench::run(args),
-        Some(Command::Compare(args)) => compare::run(args),
-        Some(Command::Doctor(args)) => doctor::run(args),
-        Some(Command::SynthModel(args)) => synth::run(args),
+        Some(Command::Bench(args)) => bench::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Compare(args)) => compare::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Doctor(args)) => doctor::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::SynthModel(args)) => synth::run(args).map(|()| ExitCode::SUCCESS),
         None => transcribe::run(&cli.transcribe),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
-    }
+    result.unwrap_or_else(|error| failed(&error))
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -33,25 +33,6 @@ pub struct Summary {
     pub stats: SessionStats,
 }
 
-/// Some of the audio is not what was recorded; silence stands in for it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Damage {
-    /// Where it was noticed, in seconds of audio.
-    pub at_s: f64,
-    /// What is lost there.
-    pub lost: Lost,
-}
-
-/// What silence stands in for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Lost {
-    /// So many packets that could not be decoded.
-    Packets(u64),
-    /// So many samples that were not finite numbers.
-    NotFinite(u64),
-}
-
 /// What a session took. Passes that it shared with others count whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SessionStats {

@@ -4,8 +4,10 @@
 //! microseconds, log-probabilities and the real-time factor to six decimals. JSON has no NaN and no infinity, and
 //! serde_json would write `null` for them: here they are an error instead, for no sound run produces one.
 
-use crate::Word;
 use serde::{Deserialize, Serialize, Serializer, ser::Error};
+use voxtral_audio::Damage;
+
+use crate::Word;
 
 /// Everything there is to say about one transcribed input.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -57,6 +59,9 @@ pub struct Audio {
     /// Length in seconds, without the padding that the model is given.
     #[serde(serialize_with = "decimals3")]
     pub duration_s: f64,
+    /// What of it is missing or wrong, in the order of its times.
+    #[serde(default)]
+    pub damage: Vec<Damage>,
 }
 
 /// One generated token.
@@ -137,7 +142,7 @@ mod tests {
             model: "digits".into(),
             backend: "cpu".into(),
             device: "a \"CPU\"".into(),
-            audio: Audio { path: "a.wav".into(), duration_s: 8.195 },
+            audio: Audio { path: "a.wav".into(), duration_s: 8.195, damage: Vec::new() },
             delay_ms: 480,
             text: "four".into(),
             words: vec![Word {
@@ -162,7 +167,7 @@ mod tests {
     #[test]
     fn the_json_is_the_documented_one_on_one_line() {
         let expected = concat!(
-            r#"{"model":"digits","backend":"cpu","device":"a \"CPU\"","audio":{"path":"a.wav","duration_s":8.195},"#,
+            r#"{"model":"digits","backend":"cpu","device":"a \"CPU\"","audio":{"path":"a.wav","duration_s":8.195,"damage":[]},"#,
             r#""delay_ms":480,"text":"four","words":[{"text":"four","start_s":0.48,"end_s":0.88,"logprob":-0.01}],"#,
             r#""tokens":[{"id":32,"logprob":-0.001},{"id":33,"logprob":0.0}],"#,
             r#""stats":{"load_ms":0.0,"encode_ms":0.0,"decode_ms":0.0,"total_ms":12.346,"first_text_ms":null,"#,

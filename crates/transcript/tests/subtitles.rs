@@ -12,7 +12,7 @@ fn written(format: CueFormat, words: &[Word], audio_s: f64) -> String {
     words.iter().for_each(|word| sink.word(word).unwrap());
     let summary = Summary { text: String::new(), audio_s, stats: SessionStats::default() };
     let (total, peak_rss_bytes, peak_device_bytes) = (std::time::Duration::ZERO, 0, 0);
-    sink.end(&End { summary: &summary, cut_short: false, total, peak_rss_bytes, peak_device_bytes }).unwrap();
+    sink.end(&End { summary: &summary, cut_short: None, total, peak_rss_bytes, peak_device_bytes }).unwrap();
     String::from_utf8(out).unwrap()
 }
 

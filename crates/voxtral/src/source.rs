@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use voxtral_audio::{AudioSource, Error as AudioError, RawFormat, SAMPLE_RATE};
+use voxtral_audio::{AudioOptions, AudioSource, Error as AudioError, SAMPLE_RATE};
 use voxtral_engine::AudioIn;
 use voxtral_model::TOKEN_MS;
-use voxtral_transcript::{Damage, Lost};
+
+use crate::transcribe::Told;
 
 /// Samples of a token: what [`Source::spoken`] gives out at a time.
 const PIECE: usize = (SAMPLE_RATE * TOKEN_MS / 1000) as usize;
@@ -31,22 +32,36 @@ enum Audio {
 }
 
 impl Source {
-    /// A recording: a file in any format that [`AudioSource`] knows, told by its content.
+    /// A recording: a file in any format that [`AudioSource`] knows, told by its content. A pipe by name is live.
     ///
     /// # Errors
     /// When it cannot be read or holds no audio.
     pub fn file(path: impl AsRef<Path>) -> Result<Self, AudioError> {
-        let opened = Instant::now();
-        Ok(Self { opened, ..AudioSource::open(path)?.into() })
+        Self::file_with(path, &AudioOptions::default())
     }
 
-    /// A live stream of bytes, such as standard input: any known format, or else `raw` samples. Waits for the first bytes.
+    /// As [`file`](Self::file), with a choice of track, channel and second decoder.
+    ///
+    /// # Errors
+    /// As [`file`](Self::file), and where there is no such track or channel.
+    pub fn file_with(path: impl AsRef<Path>, options: &AudioOptions) -> Result<Self, AudioError> {
+        let (opened, live) = (Instant::now(), Self::is_pipe(&path));
+        Ok(Self { opened, live, ..AudioSource::open_with(path, options)?.into() })
+    }
+
+    /// A live stream of bytes, such as standard input: any known format, or else the raw samples that the options name. Waits for
+    /// the first bytes.
     ///
     /// # Errors
     /// When it cannot be read or holds no audio.
-    pub fn stream(reader: impl Read + Send + Sync + 'static, raw: Option<RawFormat>) -> Result<Self, AudioError> {
+    pub fn stream(reader: impl Read + Send + 'static, options: &AudioOptions) -> Result<Self, AudioError> {
         let opened = Instant::now();
-        Ok(Self { opened, live: true, ..AudioSource::from_reader(reader, raw)?.into() })
+        Ok(Self { opened, live: true, ..AudioSource::from_reader_with(reader, options)?.into() })
+    }
+
+    /// Whether this names something that is read as it comes: a pipe or a device, and no file or folder.
+    pub fn is_pipe(path: impl AsRef<Path>) -> bool {
+        std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
     }
 
     /// A recording in memory, 16 kHz mono.
@@ -97,11 +112,11 @@ impl Source {
         }
     }
 
-    /// Pushes all of it into a session, and tells what is damaged. Ends early, without an error, where the session does: its last event
-    /// says why.
-    pub(crate) fn feed(self, session: &AudioIn, told: &mut dyn FnMut(Damage)) -> Result<(), AudioError> {
+    /// Pushes all of it into a session, and tells what is damaged or worth a line. Ends early, without an error, where the session
+    /// does: its last event says why.
+    pub(crate) fn feed(self, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), AudioError> {
         match self.audio {
-            Audio::Decoded(source) => feed_decoded(*source, session, told),
+            Audio::Decoded(source) => feed_decoded(*source, session, tell),
             Audio::Samples(samples) => {
                 let _ = session.push_samples(&samples);
                 Ok(())
@@ -114,27 +129,13 @@ impl Source {
     }
 }
 
-fn feed_decoded(mut source: AudioSource, session: &AudioIn, told: &mut dyn FnMut(Damage)) -> Result<(), AudioError> {
-    let (mut samples, mut packets, mut not_finite) = (0, 0, 0);
+fn feed_decoded(mut source: AudioSource, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), AudioError> {
     loop {
         let block = source.next_block();
-        let more = match &block {
-            Ok(Some(block)) => {
-                samples += block.len();
-                session.push_samples(block).is_ok()
-            }
-            Ok(None) | Err(_) => false,
-        };
+        let more = matches!(&block, Ok(Some(block)) if session.push_samples(block).is_ok());
         let end = block.map(drop);
-        let at_s = samples as f64 / f64::from(SAMPLE_RATE);
-        let mut count = |before: &mut u64, now: u64, lost: fn(u64) -> Lost| {
-            let more = now - std::mem::replace(before, now);
-            if more > 0 {
-                told(Damage { at_s, lost: lost(more) });
-            }
-        };
-        count(&mut packets, source.damaged_packets(), Lost::Packets);
-        count(&mut not_finite, source.not_finite(), Lost::NotFinite);
+        source.take_notices().into_iter().map(Told::Notice).for_each(&mut *tell);
+        source.take_damage().into_iter().map(Told::Damage).for_each(&mut *tell);
         if !more {
             return end;
         }

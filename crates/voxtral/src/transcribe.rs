@@ -3,10 +3,9 @@
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
 
-use voxtral_audio::{Error as AudioError, SAMPLE_RATE};
+use voxtral_audio::{Damage, Error as AudioError, Notice, SAMPLE_RATE};
 use voxtral_engine::{AudioIn, Decoding, EngineError, Event, Events, SessionOptions, Summary};
 use voxtral_model::{Delay, TOKEN_MS};
-use voxtral_transcript::Damage;
 use voxtral_transcript::render::{End, Sink};
 
 use crate::memory::peak_rss_bytes;
@@ -37,7 +36,7 @@ impl Voxtral {
     /// behind until it gets some.
     ///
     /// # Errors
-    /// Where the audio cannot be read to its end, what came before is transcribed first, [`Sink::end`] included. Where the engine fails
+    /// Where reading the audio fails, what came before is transcribed first, [`Sink::end`] included. Where the engine fails
     /// or the sink does, the session ends there.
     pub fn transcribe(&self, source: Source, options: &Options, sink: &mut dyn Sink) -> Result<Summary, Error> {
         let opened = source.opened;
@@ -49,9 +48,10 @@ impl Voxtral {
         let summary = follow(events, &mut reading, expected, sink)?;
         drop(covered);
 
+        let why = reading.failed.as_ref().map(ToString::to_string);
         let end = End {
             summary: &summary,
-            cut_short: reading.failed.is_some(),
+            cut_short: why.as_deref(),
             total: opened.elapsed(),
             peak_rss_bytes: peak_rss_bytes(),
             peak_device_bytes: self.engine.peak_device_bytes(),
@@ -97,8 +97,9 @@ fn follow(events: Events, reading: &mut Reading, expected: Option<u64>, sink: &m
 }
 
 /// What is told of a source while it is read.
-enum Told {
+pub(crate) enum Told {
     Damage(Damage),
+    Notice(Notice),
     /// It was read to its end, or why not. Nothing follows.
     Ended(Result<(), AudioError>),
 }
@@ -118,7 +119,7 @@ impl Reading {
             // However this ends, all is told and the channel is closed before the audio ends: when the session has ended, it is known.
             let (audio, tell) = (audio, tell);
             // Where nobody listens any more, the transcription has ended.
-            let outcome = source.feed(&audio, &mut |damage| drop(tell.send(Told::Damage(damage))));
+            let outcome = source.feed(&audio, &mut |told| drop(tell.send(told)));
             let _ = tell.send(Told::Ended(outcome));
         };
         std::thread::Builder::new().name("voxtral-audio".into()).spawn(read).map_err(Error::Thread)?;
@@ -130,6 +131,7 @@ impl Reading {
         while !self.ended {
             match self.told.try_recv() {
                 Ok(Told::Damage(damage)) => sink.damage(&damage).map_err(Error::Sink)?,
+                Ok(Told::Notice(notice)) => sink.notice(&notice).map_err(Error::Sink)?,
                 Ok(Told::Ended(outcome)) => (self.ended, self.failed) = (true, outcome.err().map(Error::Audio)),
                 Err(TryRecvError::Disconnected) => (self.ended, self.failed) = (true, Some(Error::BrokeOff)),
                 // The session may end before its audio.

@@ -177,7 +177,7 @@ fn sum_up(recording: &Recording, runs: &[Run], live: bool, pass_bytes: f64) -> F
     let first_texts: Vec<f64> = runs.iter().filter_map(|run| run.first_text.map(ms)).collect();
     let words: Vec<WordLatency> = runs.iter().flat_map(|run| run.words.iter().cloned()).collect();
     Figures {
-        audio: Audio { path: recording.name.clone(), duration_s: decimals(audio_s) },
+        audio: Audio { path: recording.name.clone(), duration_s: decimals(audio_s), damage: recording.damage.clone() },
         total_ms,
         rtf: if audio_s > 0.0 { (total_ms / audio_s * 1e3).round() / 1e6 } else { 0.0 },
         first_text_ms: (!first_texts.is_empty()).then(|| Percentiles::of(first_texts).p50),

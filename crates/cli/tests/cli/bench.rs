@@ -29,7 +29,10 @@ fn figures_are_as_their_schema_says() {
     assert_eq!(report["settings"]["runs"], 2);
     assert_eq!(report["environment"]["version"], env!("CARGO_PKG_VERSION"));
     let figures = &report["backends"][0]["recordings"][0];
-    assert_eq!(figures["audio"], serde_json::json!({ "path": "samples/digits.wav", "duration_s": 8.195 }));
+    assert_eq!(
+        figures["audio"],
+        serde_json::json!({ "path": "samples/digits.wav", "duration_s": 8.195, "damage": [] })
+    );
     // The first token comes with the prompt.
     assert_eq!((&figures["tokens"], &figures["passes"]), (&113.into(), &112.into()));
     for time in ["total_ms", "encode_ms", "prefill_ms", "first_text_ms", "tokens_per_s", "reached_gb_s"] {

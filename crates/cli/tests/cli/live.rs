@@ -187,12 +187,47 @@ fn an_interrupt_ends_a_live_stream_with_whole_json() {
 }
 
 #[test]
+fn a_wav_through_a_fifo_is_as_live_as_standard_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("talk.wav");
+    make_fifo(&fifo);
+    let out = dir.path().join("out.json");
+    std::fs::write(&out, "kept").unwrap();
+    let fifo = fifo.to_str().unwrap();
+    let mut running = Running::start(&[fifo]);
+    let writer = begin_recording(fifo.as_ref());
+    running.wait_for("eight");
+    running.interrupt();
+    assert_eq!(running.end().0, Some(0));
+    drop(writer);
+    for args in [&[fifo][..], &[fifo, "-o", out.to_str().unwrap()]] {
+        let running = Running::start(&[&["--format", "json"], args].concat());
+        let _writer = begin_recording(fifo.as_ref());
+        running.interrupt();
+        let (code, mut text, errors) = running.end();
+        assert_eq!((code, errors), (Some(0), String::new()), "{text}");
+        if args.len() > 1 {
+            assert_eq!(text, "");
+            text = std::fs::read_to_string(&out).unwrap();
+        }
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(json["text"].as_str().unwrap().starts_with("four"), "{text}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left in the folder");
+}
+
+/// A recording of a quarter of an hour.
+fn long_recording(dir: &Path) -> String {
+    let path = dir.join("long.wav");
+    write_wav(&path, 16_000, 1, &samples().repeat(100));
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
 fn an_interrupted_recording_is_printed_as_far_as_it_was_heard_and_fails() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("long.wav");
-    write_wav(&path, 16_000, 1, &samples().repeat(100));
-    let path = path.to_str().unwrap();
-    let mut running = Running::start(&["--jobs", "1", path, "samples/digits.wav"]);
+    let path = long_recording(dir.path());
+    let mut running = Running::start(&["--jobs", "1", &path, "samples/digits.wav"]);
     running.wait_for("four");
     running.interrupt();
     let (code, text, errors) = running.end();
@@ -204,44 +239,29 @@ fn an_interrupted_recording_is_printed_as_far_as_it_was_heard_and_fails() {
 }
 
 #[test]
-fn an_interrupted_recording_is_whole_json_on_output_and_in_a_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let fifo = dir.path().join("recording.wav");
-    make_fifo(&fifo);
-    let out = dir.path().join("out.json");
-    std::fs::write(&out, "kept").unwrap();
-    let fifo_name = fifo.to_str().unwrap();
-    for args in [&[fifo_name][..], &[fifo_name, "-o", out.to_str().unwrap()]] {
-        let running = Running::start(&[&["--format", "json"], args].concat());
-        let _writer = begin_recording(&fifo);
-        running.interrupt();
-        let (code, mut text, errors) = running.end();
-        assert_eq!((code, errors), (Some(130), format!("voxtral: {fifo_name}: interrupted\n")), "{text}");
-        if args.len() > 1 {
-            assert_eq!(text, "");
-            text = std::fs::read_to_string(&out).unwrap();
-        }
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert!(json["text"].as_str().unwrap().starts_with("four"), "{text}");
-    }
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left in the folder");
-}
-
-#[test]
 fn an_interrupt_leaves_files_of_all_that_was_heard() {
     let dir = tempfile::tempdir().unwrap();
-    let fifo = dir.path().join("cut.wav");
+    let path = long_recording(dir.path());
+    let out = dir.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    // What is written into this one is seen at once.
+    let fifo = out.join("long.txt");
     make_fifo(&fifo);
-    let out = format!("{}/out/", dir.path().display());
-    let args = ["--jobs", "1", "--format", "text,srt", "-o", &out, "samples/digits.wav", fifo.to_str().unwrap()];
+    let folder = format!("{}/", out.display());
+    let args = ["--jobs", "1", "--format", "text,json,srt", "-o", &folder, "samples/digits.wav", &path];
     let running = Running::start(&args);
-    // That waits until it is the second one's turn.
-    let _writer = begin_recording(&fifo);
+    // It stays open between the attempt whether it can be written and the writing.
+    let mut text = File::options().read(true).write(true).open(&fifo).unwrap();
+    let mut four = [0; 4];
+    text.read_exact(&mut four).unwrap();
     running.interrupt();
-    assert_eq!(running.end().0, Some(130));
-    let read = |name: &str| std::fs::read_to_string(format!("{out}{name}")).unwrap();
+    let (code, _, errors) = running.end();
+    assert_eq!((code, &four), (Some(130), b"four"), "{errors}");
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
     assert_eq!(read("digits.txt"), format!("{DIGITS}\n"));
-    assert!(read("cut.srt").starts_with("1\n") && read("cut.txt").starts_with("four"));
+    let json: serde_json::Value = serde_json::from_str(&read("long.json")).unwrap();
+    assert!(json["text"].as_str().unwrap().starts_with("four") && read("long.srt").starts_with("1\n"));
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 6, "nothing else is left in the folder");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The program as its users meet it: what it writes, when, and what it says when something is wrong.
 
+mod audio;
 mod bench;
 mod compare;
 mod doctor;

@@ -143,3 +143,29 @@ impl Weights {
 pub fn bf16(value: f32) -> [u8; 2] {
     ((value.to_bits() >> 16) as u16).to_le_bytes()
 }
+
+/// Runs the program in little memory; it must fail with one line that has all of `says`, and write nothing else.
+#[track_caller]
+pub fn fails(label: &str, args: &[impl AsRef<OsStr>], stdin: &[u8], says: &[&str]) {
+    let mut command = assert_cmd::Command::new("sh");
+    command.current_dir(root()).env_remove("VOXTRAL_MODEL").timeout(std::time::Duration::from_secs(60));
+    command.args(["-c", "ulimit -v 4000000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_voxtral"), "--silent"]);
+    let run = command.args(["--format", "json"]).args(args).write_stdin(stdin).output().unwrap();
+    let line = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(1), "{label}: {:?}, {line}", run.status);
+    assert_eq!(String::from_utf8_lossy(&run.stdout), "", "{label}: {line}");
+    assert!(line.starts_with("voxtral: ") && line.lines().count() == 1 && line.ends_with('\n'), "{label}: {line}");
+    for says in says {
+        assert!(line.contains(says), "{label}: {line:?} does not say {says:?}");
+    }
+    let repeats = line.trim_end().rsplit_once(": ").is_some_and(|(before, last)| before.ends_with(last));
+    assert!(!repeats, "{label}: {line}");
+}
+
+pub fn noise(seed: u32, count: usize) -> Vec<u8> {
+    let next = |state: &mut u32| {
+        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        Some((*state >> 24) as u8)
+    };
+    std::iter::successors(Some(seed), |s| Some(*s)).scan(seed, |state, _| next(state)).take(count).collect()
+}

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use voxtral_audio::Damage;
+
 use super::{End, Sink};
 use crate::{Audio, Report, Stats, TokenRecord, Word};
 
@@ -25,20 +27,21 @@ pub struct About {
     pub tokens: bool,
 }
 
-/// Writes a [`Report`] as a line of JSON when all is known; until then it holds the words. Nothing is written where the audio could
-/// not be read to its end: half an object would look whole.
+/// Writes a [`Report`] as a line of JSON when all is known; until then it holds the words. That the audio could not be read to its end
+/// is damage there; nothing is written if no word was heard before.
 #[derive(Debug)]
 pub struct Json<W> {
     to: W,
     about: About,
     words: Vec<Word>,
     tokens: Vec<TokenRecord>,
+    damage: Vec<Damage>,
 }
 
 impl<W: Write> Json<W> {
     /// To be written there.
     pub fn new(to: W, about: About) -> Self {
-        Self { to, about, words: Vec::new(), tokens: Vec::new() }
+        Self { to, about, words: Vec::new(), tokens: Vec::new(), damage: Vec::new() }
     }
 
     fn report(&mut self, end: &End<'_>) -> Report {
@@ -48,7 +51,7 @@ impl<W: Write> Json<W> {
             model,
             backend,
             device,
-            audio: Audio { path, duration_s: summary.audio_s },
+            audio: Audio { path, duration_s: summary.audio_s, damage: std::mem::take(&mut self.damage) },
             delay_ms,
             text: summary.text.clone(),
             words: std::mem::take(&mut self.words),
@@ -83,9 +86,18 @@ impl<W: Write> Sink for Json<W> {
         Ok(())
     }
 
+    fn damage(&mut self, damage: &Damage) -> io::Result<()> {
+        self.damage.push(damage.clone());
+        Ok(())
+    }
+
     fn end(&mut self, end: &End<'_>) -> io::Result<()> {
-        if end.cut_short {
-            return Ok(());
+        if let Some(why) = end.cut_short {
+            // An object without words would say that nothing was said.
+            if self.words.is_empty() {
+                return Ok(());
+            }
+            self.damage.push(Damage { at_s: end.summary.audio_s, lost_s: 0.0, what: why.to_owned() });
         }
         let line = self.report(end).to_json()? + "\n";
         self.to.write_all(line.as_bytes())?;
@@ -109,6 +121,7 @@ mod tests {
         json.token(&TokenRecord { id: 32, logprob: 0.0 })?;
         json.text("four")?;
         json.word(&Word { text: "four".into(), start_s: 0.4, end_s: 0.88, logprob, after_space: false })?;
+        json.damage(&Damage { at_s: 1.5, lost_s: 0.25, what: "bad".into() })?;
         json.end(&testing::end(&testing::summary("four"), cut_short))?;
         Ok(String::from_utf8(out).unwrap())
     }
@@ -120,6 +133,7 @@ mod tests {
         let report = &Report::read_all(&text).unwrap()[0];
         assert_eq!((report.text.as_str(), report.words[0].text.as_str()), ("four", "four"));
         assert_eq!((report.audio.path.as_str(), report.audio.duration_s, report.delay_ms), ("a.wav", 8.195, 480));
+        assert_eq!(report.audio.damage, [Damage { at_s: 1.5, lost_s: 0.25, what: "bad".into() }]);
         assert_eq!(report.tokens, Some(vec![TokenRecord { id: 32, logprob: 0.0 }]));
         let stats = &report.stats;
         assert_eq!((stats.total_ms, stats.positions, stats.tokens_per_pass), (820.0, 151, 1.0));
@@ -132,8 +146,12 @@ mod tests {
     }
 
     #[test]
-    fn half_a_recording_is_no_object() {
-        assert_eq!(written(false, true, -0.5).unwrap(), "");
+    fn that_the_rest_could_not_be_read_is_damage() {
+        let report = &Report::read_all(&written(false, true, -0.5).unwrap()).unwrap()[0];
+        assert_eq!(report.audio.damage[1], Damage { at_s: 8.195, lost_s: 0.0, what: "no such disk".into() });
+        let mut out = Vec::new();
+        Json::new(&mut out, About::default()).end(&testing::end(&testing::summary(""), true)).unwrap();
+        assert!(out.is_empty());
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use voxtral_audio::Damage;
 
 use super::{End, Sink};
+use crate::Word;
 use crate::report::decimals3;
-use crate::{Damage, Lost, Word};
 
 /// Writes events as they come, one JSON object a line, each at once; `schemas/jsonl.schema.json` describes them.
 #[derive(Debug)]
@@ -27,11 +28,7 @@ enum Line<'a> {
         text: &'a str,
     },
     Word(&'a Word),
-    Damage {
-        #[serde(serialize_with = "decimals3")]
-        at_s: f64,
-        what: String,
-    },
+    Damage(&'a Damage),
     /// The text from here to there, which does not change any more.
     Final {
         #[serde(serialize_with = "decimals3")]
@@ -73,11 +70,7 @@ impl<W: Write> Sink for JsonLines<W> {
     }
 
     fn damage(&mut self, damage: &Damage) -> io::Result<()> {
-        let what = match damage.lost {
-            Lost::Packets(count) => format!("{count} damaged packets"),
-            Lost::NotFinite(count) => format!("{count} samples that are not finite numbers"),
-        };
-        self.write(Line::Damage { at_s: damage.at_s, what })
+        self.write(Line::Damage(damage))
     }
 
     fn progress(&mut self, done_s: f64, _: Option<f64>) -> io::Result<()> {
@@ -87,7 +80,12 @@ impl<W: Write> Sink for JsonLines<W> {
 
     fn end(&mut self, end: &End<'_>) -> io::Result<()> {
         let summary = end.summary;
-        self.write(Line::Final { start_s: 0.0, end_s: summary.audio_s, text: &summary.text, cut_short: end.cut_short })
+        self.write(Line::Final {
+            start_s: 0.0,
+            end_s: summary.audio_s,
+            text: &summary.text,
+            cut_short: end.cut_short.is_some(),
+        })
     }
 }
 
@@ -102,13 +100,13 @@ mod tests {
         let mut lines = JsonLines::new(&mut out, "a\n.wav".into());
         lines.progress(0.96, None).unwrap();
         lines.text("four").unwrap();
-        lines.damage(&Damage { at_s: 0.5, lost: Lost::Packets(2) }).unwrap();
+        lines.damage(&Damage { at_s: 0.5, lost_s: 0.25, what: "bad".into() }).unwrap();
         let word = Word { text: "four".into(), start_s: 0.4, end_s: 0.88, logprob: -0.5, after_space: false };
         lines.word(&word).unwrap();
         lines.end(&testing::end(&testing::summary("four"), true)).unwrap();
         let expected = [
             r#"{"path":"a\n.wav","type":"partial","at_s":0.96,"text":"four"}"#,
-            r#"{"path":"a\n.wav","type":"damage","at_s":0.5,"what":"2 damaged packets"}"#,
+            r#"{"path":"a\n.wav","type":"damage","at_s":0.5,"lost_s":0.25,"what":"bad"}"#,
             r#"{"path":"a\n.wav","type":"word","text":"four","start_s":0.4,"end_s":0.88,"logprob":-0.5}"#,
             r#"{"path":"a\n.wav","type":"final","start_s":0.0,"end_s":8.195,"text":"four","cut_short":true}"#,
         ];

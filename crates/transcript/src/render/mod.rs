@@ -19,7 +19,9 @@ pub use jsonl::JsonLines;
 pub use subtitles::{CueFormat, Subtitles};
 pub use text::Text;
 
-use crate::{Damage, Summary, TokenRecord, Word};
+use voxtral_audio::{Damage, Notice};
+
+use crate::{Summary, TokenRecord, Word};
 
 /// What takes a transcription, in the order in which it comes. All of it is optional.
 ///
@@ -52,12 +54,21 @@ pub trait Sink {
         Ok(())
     }
 
-    /// Some of the audio is lost.
+    /// Some of the audio is missing or wrong.
     ///
     /// # Errors
     /// Those of writing.
     fn damage(&mut self, damage: &Damage) -> io::Result<()> {
         let _ = damage;
+        Ok(())
+    }
+
+    /// Something about the audio is worth a line, and is no damage.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn notice(&mut self, notice: &Notice) -> io::Result<()> {
+        let _ = notice;
         Ok(())
     }
 
@@ -85,8 +96,8 @@ pub trait Sink {
 pub struct End<'a> {
     /// The whole session.
     pub summary: &'a Summary,
-    /// Whether the audio could not be read to its end: the summary is of what came before, and the caller is told why.
-    pub cut_short: bool,
+    /// Why the audio could not be read to its end, if so: the summary is of what came before.
+    pub cut_short: Option<&'a str>,
     /// From opening the input to here.
     pub total: Duration,
     /// The most memory that the process has held, in bytes; 0 where the system does not tell.
@@ -116,6 +127,10 @@ impl Sink for Vec<&mut dyn Sink> {
         self.iter_mut().try_for_each(|sink| sink.damage(damage))
     }
 
+    fn notice(&mut self, notice: &Notice) -> io::Result<()> {
+        self.iter_mut().try_for_each(|sink| sink.notice(notice))
+    }
+
     fn progress(&mut self, done_s: f64, total_s: Option<f64>) -> io::Result<()> {
         self.iter_mut().try_for_each(|sink| sink.progress(done_s, total_s))
     }
@@ -138,6 +153,7 @@ pub(crate) mod testing {
 
     /// Its end.
     pub(crate) fn end(summary: &Summary, cut_short: bool) -> End<'_> {
+        let cut_short = cut_short.then_some("no such disk");
         End { summary, cut_short, total: Duration::from_millis(820), peak_rss_bytes: 25_000_000, peak_device_bytes: 0 }
     }
 }

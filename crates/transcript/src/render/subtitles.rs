@@ -92,7 +92,7 @@ impl<W: Write> Sink for Subtitles<W> {
         let last = self.cues.finish(end.summary.audio_s);
         self.write(last)?;
         // A file without cues would say that nothing was said.
-        if self.written > 0 || end.cut_short {
+        if self.written > 0 || end.cut_short.is_some() {
             return Ok(());
         }
         self.to.write_all(self.format.header().as_bytes())?;

@@ -29,7 +29,7 @@ impl<W: Write> Sink for Text<W> {
 
     fn end(&mut self, end: &End<'_>) -> io::Result<()> {
         // An empty line would say that nothing was said.
-        if end.cut_short && end.summary.text.is_empty() { Ok(()) } else { self.write("\n") }
+        if end.cut_short.is_some() && end.summary.text.is_empty() { Ok(()) } else { self.write("\n") }
     }
 }
 
