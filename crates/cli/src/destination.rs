@@ -10,6 +10,7 @@ use clap::error::ErrorKind;
 
 use crate::args::{Format, Transcribe, usage};
 use crate::input::{Input, spare};
+use crate::microphone;
 use crate::output::{Output, cannot_write, complain, escaped};
 use crate::turns::Turns;
 
@@ -89,8 +90,12 @@ fn names_folder(path: &Path) -> bool {
 fn files(folder: &Path, inputs: &[Input], formats: &[Format]) -> Vec<Vec<(Format, PathBuf)>> {
     let mut owners = HashMap::new();
     let mut file = |input: &Input, format: Format| {
-        let mut name =
-            input.path().map_or(Some(OsStr::new("stdin")), |path| path.file_stem()).unwrap_or_default().to_owned();
+        let mut name = match input {
+            Input::File(path) => path.file_stem().unwrap_or_default(),
+            Input::Stdin(_) => OsStr::new("stdin"),
+            Input::Microphone(_) => OsStr::new(microphone::NAME),
+        }
+        .to_owned();
         name.push(".");
         name.push(format.extension());
         let path = folder.join(name);

@@ -10,6 +10,7 @@ mod doctor;
 mod input;
 mod interrupt;
 mod machine;
+mod microphone;
 mod open;
 mod output;
 mod progress;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Some(Command::Compare(args)) => compare::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Doctor(args)) => doctor::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::SynthModel(args)) => synth::run(args).map(|()| ExitCode::SUCCESS),
+        None if cli.transcribe.list_devices => microphone::list().map(|()| ExitCode::SUCCESS),
         None => transcribe::run(&cli.transcribe),
     };
     result.unwrap_or_else(|error| failed(&error))

@@ -19,7 +19,7 @@ use crate::destination::Destination;
 use crate::input::Input;
 use crate::interrupt::{self, Interrupted};
 use crate::output::{Output, complain, escaped, say};
-use crate::{machine, open};
+use crate::{machine, microphone, open};
 
 /// More failed inputs are not named once more in the end.
 const MOST_NAMES: usize = 20;
@@ -150,6 +150,9 @@ impl Job<'_> {
     /// Transcribes one input to where its transcript goes; whether some of its audio is damaged.
     fn transcribe(&self, input: &Input, number: usize, load: Duration) -> anyhow::Result<bool> {
         let source = input.open(self.audio)?;
+        if !self.args.silent {
+            microphone::announce(&source);
+        }
         let files = match self.destination {
             Destination::Shared(format, turns) => {
                 return self.write(input, source, vec![self.sink(*format, turns.turn(number), input, load)]);

@@ -118,11 +118,12 @@ impl Daemon {
         self.pactl(&["unload-module", &self.sink]);
     }
 
-    /// Plays a file, as fast as it is spoken.
-    pub fn play(&self, path: &Path) -> Child {
+    /// Begins to play a file, as fast as it is spoken.
+    pub fn play(&mut self, path: &Path) {
         let command = &mut Command::new("paplay");
         let device = format!("--device={SINK}");
-        self.environment(command).args([&device, "--latency-msec=40"]).arg(path).spawn().unwrap()
+        self.environment(command).args([&device, "--latency-msec=40"]).arg(path).stderr(Stdio::null());
+        self.processes.push(command.spawn().unwrap());
     }
 
     /// How many record from it now.

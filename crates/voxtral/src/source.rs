@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use voxtral_audio::{AudioOptions, AudioSource, Error as AudioError, SAMPLE_RATE};
 use voxtral_engine::AudioIn;
+use voxtral_microphone::{Control, Device, Microphone};
 use voxtral_model::TOKEN_MS;
 
 use crate::transcribe::Told;
+use crate::{Error, microphone};
 
 /// Samples of a token: what [`Source::spoken`] gives out at a time.
 const PIECE: usize = (SAMPLE_RATE * TOKEN_MS / 1000) as usize;
@@ -29,6 +31,7 @@ enum Audio {
     Decoded(Box<AudioSource>),
     Samples(Arc<[f32]>),
     Pieces(Box<dyn Iterator<Item = Vec<f32>> + Send>),
+    Microphone(Microphone),
 }
 
 impl Source {
@@ -78,6 +81,21 @@ impl Source {
         Self { audio: Audio::Pieces(Box::new(pieces.into_iter())), live: true, opened: Instant::now() }
     }
 
+    /// What a microphone hears. A [`Stop`](crate::Stop) ends the recording, and what was heard before it is transcribed.
+    pub fn microphone(microphone: Microphone) -> Self {
+        Self { audio: Audio::Microphone(microphone), live: true, opened: Instant::now() }
+    }
+
+    /// What it is recorded from, if a microphone is.
+    pub fn device(&self) -> Option<&Device> {
+        if let Audio::Microphone(microphone) = &self.audio { Some(microphone.device()) } else { None }
+    }
+
+    /// What ends it, where it can be ended at its beginning.
+    pub(crate) fn control(&self) -> Option<Control> {
+        if let Audio::Microphone(microphone) = &self.audio { Some(microphone.control()) } else { None }
+    }
+
     /// Live samples that are all there, but are given out no faster than they are spoken, 80 ms at a time: to measure with.
     pub fn spoken(samples: impl Into<Arc<[f32]>>) -> Self {
         let samples = samples.into();
@@ -108,15 +126,15 @@ impl Source {
             _ if self.live => None,
             Audio::Decoded(source) => Some((source.duration()?.as_secs_f64() * f64::from(SAMPLE_RATE)).ceil() as u64),
             Audio::Samples(samples) => Some(samples.len() as u64),
-            Audio::Pieces(_) => None,
+            Audio::Pieces(_) | Audio::Microphone(_) => None,
         }
     }
 
     /// Pushes all of it into a session, and tells what is damaged or worth a line. Ends early, without an error, where the session
     /// does: its last event says why.
-    pub(crate) fn feed(self, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), AudioError> {
+    pub(crate) fn feed(self, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), Error> {
         match self.audio {
-            Audio::Decoded(source) => feed_decoded(*source, session, tell),
+            Audio::Decoded(source) => Ok(feed_decoded(*source, session, tell)?),
             Audio::Samples(samples) => {
                 let _ = session.push_samples(&samples);
                 Ok(())
@@ -125,6 +143,7 @@ impl Source {
                 let _ = pieces.try_for_each(|piece| session.push_samples(&piece));
                 Ok(())
             }
+            Audio::Microphone(microphone) => microphone::feed(microphone, session, tell),
         }
     }
 }

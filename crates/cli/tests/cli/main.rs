@@ -7,6 +7,8 @@ mod doctor;
 mod faults;
 #[cfg(unix)]
 mod live;
+#[cfg(target_os = "linux")]
+mod microphone;
 mod mutations;
 mod output;
 mod support;
