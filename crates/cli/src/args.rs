@@ -67,7 +67,7 @@ pub(crate) struct Transcribe {
     pub mic: Option<Option<String>>,
 
     /// List the devices that --mic can record from
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = ["files", "inputs", "stdin", "mic"])]
     pub list_devices: bool,
 
     /// Sample format of raw standard input

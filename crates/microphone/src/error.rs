@@ -64,6 +64,12 @@ pub enum Error {
         /// What it was called.
         name: String,
     },
+    /// The device gave not a single sample.
+    #[error("the device {name} gives no audio")]
+    NoAudio {
+        /// What it is called.
+        name: String,
+    },
     /// The system's own interface failed.
     #[cfg(any(windows, target_vendor = "apple"))]
     #[error("the system's sound failed")]

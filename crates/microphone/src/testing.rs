@@ -113,6 +113,11 @@ impl Daemon {
         }
     }
 
+    /// Puts the output to sleep, whatever is played or recorded, or wakes it.
+    pub fn sleep(&self, on: bool) {
+        self.pactl(&["suspend-sink", SINK, if on { "1" } else { "0" }]);
+    }
+
     /// Takes the output away.
     pub fn unplug(&self) {
         self.pactl(&["unload-module", &self.sink]);
@@ -121,8 +126,7 @@ impl Daemon {
     /// Begins to play a file, as fast as it is spoken.
     pub fn play(&mut self, path: &Path) {
         let command = &mut Command::new("paplay");
-        let device = format!("--device={SINK}");
-        self.environment(command).args([&device, "--latency-msec=40"]).arg(path).stderr(Stdio::null());
+        self.environment(command).arg(format!("--device={SINK}")).arg(path).stderr(Stdio::null());
         self.processes.push(command.spawn().unwrap());
     }
 

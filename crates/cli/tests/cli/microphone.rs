@@ -74,11 +74,10 @@ fn a_program_that_stood_still_has_lost_nothing() {
 #[ignore = "needs pulseaudio and pulseaudio-utils"]
 fn what_was_not_recorded_is_damage_and_keeps_its_time() {
     let (daemon, mut running) = talk(Kind::PulseAudio, &["--mic", "--format", "json"]);
-    let suspend = |on: &str| daemon.pactl(&["suspend-source", MONITOR, on]);
     std::thread::sleep(Duration::from_secs(3));
-    suspend("1");
+    daemon.sleep(true);
     std::thread::sleep(Duration::from_secs(3));
-    suspend("0");
+    daemon.sleep(false);
     std::thread::sleep(Duration::from_secs(4));
     running.interrupt();
     running.wait_for("}\n");

@@ -10,7 +10,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use voxtral_audio::SAMPLE_RATE;
 
@@ -26,6 +26,9 @@ const SAMPLE_BYTES: usize = 2;
 
 /// 20 ms: what the server collects before it sends it.
 const FRAGMENT: u32 = SAMPLE_RATE / 50 * SAMPLE_BYTES as u32;
+
+/// A device that gives nothing for so long never will. PulseAudio's own outputs need two seconds.
+const WAKING_UP: Duration = Duration::from_secs(10);
 
 /// Of all that happens on a server, what happens to sources; and that one is removed.
 const SOURCES: u32 = 2;
@@ -57,7 +60,7 @@ fn open_of(environment: &Environment, wanted: Option<&str>) -> Result<Microphone
     // Somebody may send the default to another device under way, with a mixer. What was chosen here is what was meant.
     connection.record(&device.name, wanted.is_some())?;
     let Connection { mut socket, .. } = connection;
-    socket.set_read_timeout(None).map_err(Error::Connection)?;
+    socket.set_read_timeout(Some(WAKING_UP)).map_err(Error::Connection)?;
     let ours = socket.try_clone().map_err(Error::Connection)?;
     let end = move || {
         // It may have ended before.
@@ -89,6 +92,11 @@ fn record(socket: &mut UnixStream, source: &mut Source, backlog: &Backlog) -> Er
                     .map(|bytes| f32::from(i16::from_le_bytes([bytes[0], bytes[1]])) / 32768.0)
                     .collect();
                 let now = Instant::now();
+                if clock.is_none()
+                    && let Err(error) = socket.set_read_timeout(None)
+                {
+                    return Error::Connection(error);
+                }
                 let lost = clock.get_or_insert_with(|| Clock::new(now)).arrived(samples.len(), now);
                 backlog.push_after(lost, &samples);
             }
@@ -96,6 +104,9 @@ fn record(socket: &mut UnixStream, source: &mut Source, backlog: &Backlog) -> Er
                 if let Err(error) = source.heed(values) {
                     return error;
                 }
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Error::NoAudio { name: source.name.clone() };
             }
             Err(error) => return ended(error),
         }

@@ -77,6 +77,21 @@ fn says_that_the_server_is_gone(kind: Kind) {
     assert!(microphone.next().is_none());
 }
 
+/// It goes on when the device does, and time has gone on too.
+#[test]
+#[ignore = "needs pulseaudio and pulseaudio-utils"]
+fn a_device_that_slept_leaves_a_gap() {
+    let daemon = Daemon::start(Kind::PulseAudio);
+    let mut microphone = open_of(&environment_of(&daemon), None).unwrap();
+    assert!(matches!(microphone.next(), Some(Ok(Heard::Samples(_)))));
+    daemon.sleep(true);
+    std::thread::sleep(Duration::from_secs(3));
+    daemon.sleep(false);
+    let gap = microphone.find_map(|heard| if let Ok(Heard::Gap(samples)) = heard { Some(samples) } else { None });
+    let seconds = gap.unwrap() as f64 / f64::from(SAMPLE_RATE);
+    assert!((2.0..8.0).contains(&seconds), "{seconds} s");
+}
+
 /// One test for each thing that a server must do, with each server.
 macro_rules! with {
     ($kind:ident, $module:ident, $packages:literal) => {
