@@ -59,13 +59,16 @@ def hear(program, path, flags, env):
     while b"listening to" not in voxtral.stderr.readline():
         pass
     start = time.monotonic()
-    words = []
+    # When each letter was written, and each word with its end.
+    written, words = [], []
 
     def listen():
         for line in voxtral.stdout:
             event = json.loads(line)
-            if event["type"] == "word":
-                words.append((event["text"], time.monotonic() - start - event["end_s"]))
+            if event["type"] == "partial":
+                written.extend((letter, time.monotonic() - start) for letter in event["text"] if letter != " ")
+            elif event["type"] == "word":
+                words.append((event["text"], event["end_s"]))
 
     listener = threading.Thread(target=listen)
     listener.start()
@@ -75,7 +78,11 @@ def hear(program, path, flags, env):
     voxtral.send_signal(2)
     listener.join()
     voxtral.wait()
-    return words
+    late, letters = [], 0
+    for word, end_s in words:
+        letters += len(word)
+        late.append((word, written[letters - 1][1] - end_s))
+    return late
 
 
 main()

@@ -168,7 +168,9 @@ pub(crate) fn audio() -> Check {
     let default = devices.iter().find(|device| device.is_default);
     let facts = json!({ "devices": names, "default": default.map(|device| device.name.as_str()) });
     let check = match default {
-        Some(device) if !device.is_monitor => Check::ok("audio", format!("`--mic` records from {}", device.description)),
+        Some(device) if !device.is_monitor => {
+            Check::ok("audio", format!("`--mic` records from {}", device.description))
+        }
         _ => Check::bad(
             "audio",
             Status::Warning,
