@@ -74,6 +74,7 @@ pub use mel::{MelConfig, MelStream};
 pub use options::{AudioOptions, Channel};
 pub use pcm::{RawFormat, SampleFormat};
 pub use resample::Resampler;
+pub use sniff::is_audio;
 pub use source::AudioSource;
 pub use wait::Waiting;
 

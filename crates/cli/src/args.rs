@@ -49,13 +49,22 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct Transcribe {
-    /// Recordings to transcribe, told by their content: WAV, FLAC, MP3, M4A, Opus, MKV and more; - is standard input
+    /// Recordings to transcribe, told by their content: WAV, FLAC, MP3, M4A, Opus, MKV and more; folders of them; - is standard
+    /// input
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
     /// The same as FILE
     #[arg(short, long = "input", value_name = "FILE")]
     pub inputs: Vec<PathBuf>,
+
+    /// Look for recordings in the folders of a folder, too
+    #[arg(short, long)]
+    pub recursive: bool,
+
+    /// Leave out inputs whose files are in the folder of -o already; one that is interrupted then writes none
+    #[arg(long)]
+    pub skip_existing: bool,
 
     /// Transcribe standard input while it arrives: any known format, or else raw samples
     #[arg(long)]
@@ -126,8 +135,12 @@ pub(crate) struct Transcribe {
     #[arg(long)]
     pub stop_at_eos: bool,
 
+    /// Show the status of live audio (time, level, lag, speed) where there is no terminal, too: a line each second
+    #[arg(long)]
+    pub monitor: bool,
+
     /// Nothing on standard error but errors
-    #[arg(long, conflicts_with = "verbose")]
+    #[arg(long, conflicts_with_all = ["verbose", "monitor"])]
     pub silent: bool,
 
     /// More on standard error: devices, times

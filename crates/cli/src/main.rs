@@ -7,6 +7,7 @@ mod bench;
 mod compare;
 mod destination;
 mod doctor;
+mod folders;
 mod input;
 mod interrupt;
 mod machine;
@@ -15,6 +16,8 @@ mod open;
 mod output;
 mod progress;
 mod recording;
+mod screen;
+mod status;
 mod synth;
 mod transcribe;
 mod turns;
@@ -41,7 +44,7 @@ fn main() -> ExitCode {
     let level = if cli.transcribe.verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
     let ours = ["voxtral", "voxtral_cpu", "voxtral_cuda", "voxtral_engine"].map(|name| (name, level));
     let log = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| progress::Stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false);

@@ -10,8 +10,8 @@ use voxtral_engine::AudioIn;
 use voxtral_microphone::{Control, Device, Microphone};
 use voxtral_model::TOKEN_MS;
 
+use crate::Error;
 use crate::transcribe::Told;
-use crate::{Error, microphone};
 
 /// Samples of a token: what [`Source::spoken`] gives out at a time.
 const PIECE: usize = (SAMPLE_RATE * TOKEN_MS / 1000) as usize;
@@ -130,33 +130,50 @@ impl Source {
         }
     }
 
-    /// Pushes all of it into a session, and tells what is damaged or worth a line. Ends early, without an error, where the session
-    /// does: its last event says why.
+    /// Pushes all of it into a session, and tells what is damaged or worth a line, and what comes in live. Ends early, without an error,
+    /// where the session does: its last event says why.
     pub(crate) fn feed(self, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), Error> {
+        let mut feed = Feed { session, tell, live: self.live, samples: 0 };
         match self.audio {
-            Audio::Decoded(source) => Ok(feed_decoded(*source, session, tell)?),
-            Audio::Samples(samples) => {
-                let _ = session.push_samples(&samples);
-                Ok(())
-            }
-            Audio::Pieces(mut pieces) => {
-                let _ = pieces.try_for_each(|piece| session.push_samples(&piece));
-                Ok(())
-            }
-            Audio::Microphone(microphone) => microphone::feed(microphone, session, tell),
+            Audio::Decoded(source) => feed.decoded(*source)?,
+            Audio::Samples(samples) => drop(feed.push(&samples)),
+            Audio::Pieces(mut pieces) => drop(pieces.all(|piece| feed.push(&piece))),
+            Audio::Microphone(microphone) => feed.microphone(microphone)?,
         }
+        Ok(())
     }
 }
 
-fn feed_decoded(mut source: AudioSource, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), AudioError> {
-    loop {
-        let block = source.next_block();
-        let more = matches!(&block, Ok(Some(block)) if session.push_samples(block).is_ok());
-        let end = block.map(drop);
-        source.take_notices().into_iter().map(Told::Notice).for_each(&mut *tell);
-        source.take_damage().into_iter().map(Told::Damage).for_each(&mut *tell);
-        if !more {
-            return end;
+/// The way of the samples into a session.
+pub(crate) struct Feed<'a> {
+    session: &'a AudioIn,
+    pub(crate) tell: &'a mut dyn FnMut(Told),
+    live: bool,
+    pub(crate) samples: u64,
+}
+
+impl Feed<'_> {
+    /// Whether the session takes more.
+    pub(crate) fn push(&mut self, samples: &[f32]) -> bool {
+        let more = self.session.push_samples(samples).is_ok();
+        self.samples += samples.len() as u64;
+        if self.live {
+            let power = samples.iter().map(|sample| sample * sample).sum::<f32>() / samples.len().max(1) as f32;
+            (self.tell)(Told::Audio(self.samples as f64 / f64::from(SAMPLE_RATE), 10.0 * power.log10()));
+        }
+        more
+    }
+
+    fn decoded(&mut self, mut source: AudioSource) -> Result<(), AudioError> {
+        loop {
+            let block = source.next_block();
+            let more = matches!(&block, Ok(Some(block)) if self.push(block));
+            let end = block.map(drop);
+            source.take_notices().into_iter().map(Told::Notice).for_each(&mut *self.tell);
+            source.take_damage().into_iter().map(Told::Damage).for_each(&mut *self.tell);
+            if !more {
+                return end;
+            }
         }
     }
 }

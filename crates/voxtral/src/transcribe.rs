@@ -103,6 +103,8 @@ fn follow(events: Events, reading: &mut Reading, expected: Option<u64>, sink: &m
 pub(crate) enum Told {
     Damage(Damage),
     Notice(Notice),
+    /// Seconds of live audio that came in, and the level of the newest.
+    Audio(f64, f32),
     /// It was read to its end, or why not. Nothing follows.
     Ended(Result<(), Error>),
 }
@@ -135,6 +137,7 @@ impl Reading {
             match self.told.try_recv() {
                 Ok(Told::Damage(damage)) => sink.damage(&damage).map_err(Error::Sink)?,
                 Ok(Told::Notice(notice)) => sink.notice(&notice).map_err(Error::Sink)?,
+                Ok(Told::Audio(audio_s, level_db)) => sink.audio(audio_s, level_db).map_err(Error::Sink)?,
                 Ok(Told::Ended(outcome)) => (self.ended, self.failed) = (true, outcome.err()),
                 Err(TryRecvError::Disconnected) => (self.ended, self.failed) = (true, Some(Error::BrokeOff)),
                 // The session may end before its audio.

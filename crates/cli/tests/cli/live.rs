@@ -131,6 +131,36 @@ fn subtitles_and_events_appear_while_the_pipe_is_open() {
     }
 }
 
+/// What a terminal of 50 columns gets from the program, which is fed the sample in time.
+fn on_a_terminal(flags: &str) -> String {
+    let program = env!("CARGO_BIN_EXE_voxtral");
+    let feed = "for i in 0 1 2 3 4; do dd if=samples/digits.wav bs=30000 skip=$i count=1 status=none; sleep 0.2; done";
+    let command = format!("stty cols 50; ({feed}) | {program} --stdin {flags}");
+    let mut script = Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm").env_remove("VOXTRAL_MODEL").current_dir(root());
+    String::from_utf8(script.stdin(Stdio::null()).output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn a_status_is_below_the_words_on_a_terminal_and_goes_away() {
+    let seen = on_a_terminal("");
+    let status = "lag ";
+    assert!(seen.contains(status) && seen.contains("\x1b[1A\r"), "{seen:?}");
+    assert!(seen.contains("\x1b[Jfour") && seen.contains("\x1b[J seven"), "{seen:?}");
+    assert!(seen.ends_with("\x1b[J"), "{seen:?}");
+    // In a pipe there is none, unless it is asked for.
+    let piped = |flags: &[&str]| {
+        let run = voxtral().args(["--backend", "cpu", "-"]).args(flags).write_stdin(raw()).output().unwrap();
+        (String::from_utf8(run.stdout).unwrap(), String::from_utf8(run.stderr).unwrap().contains(status))
+    };
+    assert_eq!(piped(&[]), (format!("{DIGITS}\n"), false));
+    assert_eq!(piped(&["--monitor"]), (format!("{DIGITS}\n"), true));
+    for silent in ["--silent", "--format jsonl"] {
+        assert!(!on_a_terminal(silent).contains(status), "{silent}");
+    }
+    assert!(on_a_terminal("> /dev/null").contains(status));
+}
+
 #[test]
 #[cfg(unix)]
 fn a_pipe_that_is_set_not_to_wait_is_waited_for() {

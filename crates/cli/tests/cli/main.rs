@@ -7,6 +7,7 @@ mod doctor;
 mod faults;
 #[cfg(unix)]
 mod live;
+mod many;
 #[cfg(target_os = "linux")]
 mod microphone;
 mod mutations;

@@ -72,6 +72,15 @@ pub trait Sink {
         Ok(())
     }
 
+    /// So many seconds of live audio have come in, the newest at this level: the mean power in dB, where that of full scale is 0.
+    ///
+    /// # Errors
+    /// Those of writing.
+    fn audio(&mut self, audio_s: f64, level_db: f32) -> io::Result<()> {
+        let _ = (audio_s, level_db);
+        Ok(())
+    }
+
     /// So many seconds of the audio have been transcribed, of so many in all where its header says that.
     ///
     /// # Errors
@@ -129,6 +138,10 @@ impl Sink for Vec<&mut dyn Sink> {
 
     fn notice(&mut self, notice: &Notice) -> io::Result<()> {
         self.iter_mut().try_for_each(|sink| sink.notice(notice))
+    }
+
+    fn audio(&mut self, audio_s: f64, level_db: f32) -> io::Result<()> {
+        self.iter_mut().try_for_each(|sink| sink.audio(audio_s, level_db))
     }
 
     fn progress(&mut self, done_s: f64, total_s: Option<f64>) -> io::Result<()> {
