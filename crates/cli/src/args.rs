@@ -22,6 +22,7 @@ Examples:
   voxtral --format json --tokens *.wav -o out.jsonl  one JSON object a file
   voxtral --format srt,json *.mp3 -o out/            subtitles and JSON of each, in a folder
   curl -s URL | voxtral -                            a stream, as it arrives
+  voxtral --mic                                      what you say, until Ctrl-C
   voxtral download                                   the real model, which is the default then
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bench or compare: a limit did not hold, doctor: what was asked for cannot run, \
@@ -77,6 +78,15 @@ pub(crate) struct Transcribe {
     /// Transcribe standard input while it arrives: any known format, or else raw samples
     #[arg(long)]
     pub stdin: bool,
+
+    /// Transcribe what a microphone hears: the default one, or a device by its name, a part of its description, or its number in
+    /// --list-devices. Ctrl-C ends it
+    #[arg(long, alias = "from-mic", value_name = "DEVICE")]
+    pub mic: Option<Option<String>>,
+
+    /// List the devices that --mic can record from
+    #[arg(long, conflicts_with_all = ["files", "inputs", "stdin", "mic"])]
+    pub list_devices: bool,
 
     /// Sample format of raw standard input
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = RawSample::S16le)]

@@ -10,8 +10,8 @@ use voxtral::{AudioOptions, RawFormat, Source};
 use voxtral_audio::Waiting;
 
 use crate::args::{Transcribe, usage};
-use crate::folders;
 use crate::output::escaped;
+use crate::{folders, microphone};
 
 /// One thing to transcribe.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub(crate) enum Input {
         place: PathBuf,
     },
     Stdin(RawFormat),
+    /// The default device if none is named.
+    Microphone(Option<String>),
 }
 
 impl Input {
@@ -39,11 +41,12 @@ impl Input {
         if args.stdin {
             all.push(Self::Stdin(raw));
         }
+        all.extend(args.mic.clone().map(Self::Microphone));
         if all.iter().filter(|input| matches!(input, Self::Stdin(_))).count() > 1 {
             usage(ErrorKind::ArgumentConflict, "standard input can be read only once");
         }
         if all.is_empty() {
-            usage(ErrorKind::MissingRequiredArgument, "nothing to transcribe: name a FILE, or --stdin");
+            usage(ErrorKind::MissingRequiredArgument, "nothing to transcribe: name a FILE, --stdin or --mic");
         }
         Ok(all)
     }
@@ -65,6 +68,7 @@ impl Input {
         match self {
             Self::File { place, .. } => place,
             Self::Stdin(_) => Path::new("stdin"),
+            Self::Microphone(_) => Path::new(microphone::NAME),
         }
     }
 
@@ -72,7 +76,7 @@ impl Input {
     pub(crate) fn path(&self) -> Option<&PathBuf> {
         match self {
             Self::File { path, .. } => Some(path),
-            Self::Stdin(_) => None,
+            Self::Stdin(_) | Self::Microphone(_) => None,
         }
     }
 
@@ -86,6 +90,7 @@ impl Input {
         match self {
             Self::File { path, .. } => path.display().to_string(),
             Self::Stdin(_) => "-".to_owned(),
+            Self::Microphone(_) => microphone::NAME.to_owned(),
         }
     }
 
@@ -96,6 +101,7 @@ impl Input {
             Self::Stdin(raw) => {
                 Source::stream(Waiting(io::stdin()), &AudioOptions { raw: Some(*raw), ..options.clone() })
             }
+            Self::Microphone(device) => return Ok(Source::microphone(microphone::open(device.as_deref())?)),
         };
         source.with_context(|| self.name())
     }
@@ -104,6 +110,7 @@ impl Input {
     pub(crate) fn try_to_open(&self, options: &AudioOptions) -> anyhow::Result<()> {
         match self {
             Self::File { path, .. } if !Source::is_pipe(path) => self.open(options).map(drop),
+            Self::Microphone(device) => microphone::open(device.as_deref()).map(drop),
             Self::File { .. } | Self::Stdin(_) => Ok(()),
         }
     }

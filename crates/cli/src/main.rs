@@ -13,6 +13,7 @@ mod input;
 mod interrupt;
 mod machine;
 mod manual;
+mod microphone;
 mod models;
 mod open;
 mod output;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Some(Command::SynthModel(args)) => synth::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Completions(args)) => manual::completions(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Man(args)) => manual::man(args).map(|()| ExitCode::SUCCESS),
+        None if cli.transcribe.list_devices => microphone::list().map(|()| ExitCode::SUCCESS),
         None => transcribe::run(&cli.transcribe),
     };
     result.unwrap_or_else(|error| failed(&error))

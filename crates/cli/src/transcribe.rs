@@ -21,7 +21,7 @@ use crate::interrupt::{self, Interrupted};
 use crate::output::{Output, complain, escaped, say};
 use crate::progress::Recordings;
 use crate::status::Status;
-use crate::{machine, open};
+use crate::{machine, microphone, open};
 
 /// More failed inputs are not named once more in the end.
 const MOST_NAMES: usize = 20;
@@ -176,6 +176,9 @@ impl Job<'_> {
     fn transcribe(&self, input: &Input, number: usize, load: Duration) -> anyhow::Result<bool> {
         let progress = self.progress.follow(input.bytes());
         let source = input.open(self.audio)?;
+        if !self.args.silent {
+            microphone::announce(&source);
+        }
         let files = match self.destination {
             Destination::Shared(format, turns) => {
                 let sink = self.sink(*format, turns.turn(number), input, load);

@@ -98,6 +98,7 @@
 mod config;
 mod error;
 mod memory;
+pub mod microphone;
 mod source;
 mod stop;
 mod transcribe;

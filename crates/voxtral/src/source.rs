@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use voxtral_audio::{AudioOptions, AudioSource, Error as AudioError, SAMPLE_RATE};
 use voxtral_engine::AudioIn;
+use voxtral_microphone::{Control, Device, Microphone};
 use voxtral_model::TOKEN_MS;
 
+use crate::Error;
 use crate::transcribe::Told;
 
 /// Samples of a token: what [`Source::spoken`] gives out at a time.
@@ -29,6 +31,7 @@ enum Audio {
     Decoded(Box<AudioSource>),
     Samples(Arc<[f32]>),
     Pieces(Box<dyn Iterator<Item = Vec<f32>> + Send>),
+    Microphone(Microphone),
 }
 
 impl Source {
@@ -78,6 +81,21 @@ impl Source {
         Self { audio: Audio::Pieces(Box::new(pieces.into_iter())), live: true, opened: Instant::now() }
     }
 
+    /// What a microphone hears. A [`Stop`](crate::Stop) ends the recording, and what was heard before it is transcribed.
+    pub fn microphone(microphone: Microphone) -> Self {
+        Self { audio: Audio::Microphone(microphone), live: true, opened: Instant::now() }
+    }
+
+    /// What it is recorded from, if a microphone is.
+    pub fn device(&self) -> Option<&Device> {
+        if let Audio::Microphone(microphone) = &self.audio { Some(microphone.device()) } else { None }
+    }
+
+    /// What ends it, where it can be ended at its beginning.
+    pub(crate) fn control(&self) -> Option<Control> {
+        if let Audio::Microphone(microphone) = &self.audio { Some(microphone.control()) } else { None }
+    }
+
     /// Live samples that are all there, but are given out no faster than they are spoken, 80 ms at a time: to measure with.
     pub fn spoken(samples: impl Into<Arc<[f32]>>) -> Self {
         let samples = samples.into();
@@ -108,34 +126,35 @@ impl Source {
             _ if self.live => None,
             Audio::Decoded(source) => Some((source.duration()?.as_secs_f64() * f64::from(SAMPLE_RATE)).ceil() as u64),
             Audio::Samples(samples) => Some(samples.len() as u64),
-            Audio::Pieces(_) => None,
+            Audio::Pieces(_) | Audio::Microphone(_) => None,
         }
     }
 
     /// Pushes all of it into a session, and tells what is damaged or worth a line, and what comes in live. Ends early, without an error,
     /// where the session does: its last event says why.
-    pub(crate) fn feed(self, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), AudioError> {
+    pub(crate) fn feed(self, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), Error> {
         let mut feed = Feed { session, tell, live: self.live, samples: 0 };
         match self.audio {
-            Audio::Decoded(source) => return feed.decoded(*source),
+            Audio::Decoded(source) => feed.decoded(*source)?,
             Audio::Samples(samples) => drop(feed.push(&samples)),
             Audio::Pieces(mut pieces) => drop(pieces.all(|piece| feed.push(&piece))),
+            Audio::Microphone(microphone) => feed.microphone(microphone)?,
         }
         Ok(())
     }
 }
 
 /// The way of the samples into a session.
-struct Feed<'a> {
+pub(crate) struct Feed<'a> {
     session: &'a AudioIn,
-    tell: &'a mut dyn FnMut(Told),
+    pub(crate) tell: &'a mut dyn FnMut(Told),
     live: bool,
-    samples: u64,
+    pub(crate) samples: u64,
 }
 
 impl Feed<'_> {
     /// Whether the session takes more.
-    fn push(&mut self, samples: &[f32]) -> bool {
+    pub(crate) fn push(&mut self, samples: &[f32]) -> bool {
         let more = self.session.push_samples(samples).is_ok();
         self.samples += samples.len() as u64;
         if self.live {

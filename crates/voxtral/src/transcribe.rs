@@ -3,7 +3,7 @@
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
 
-use voxtral_audio::{Damage, Error as AudioError, Notice, SAMPLE_RATE};
+use voxtral_audio::{Damage, Notice, SAMPLE_RATE};
 use voxtral_engine::{AudioIn, Decoding, EngineError, Event, Events, SessionOptions, Summary};
 use voxtral_model::{Delay, TOKEN_MS};
 use voxtral_transcript::render::{End, Sink};
@@ -47,7 +47,10 @@ impl Voxtral {
         let expected = source.expected();
         let session = self.session_options(source.is_live(), expected, options);
         let (audio, events) = self.engine.session(session)?.split();
-        let covered = options.stop.as_ref().map(|stop| stop.covers(audio.stopper()));
+        let covered = options.stop.as_ref().map(|stop| {
+            let (stopper, control) = (audio.stopper(), source.control());
+            stop.covers(move || control.as_ref().map_or_else(|| stopper.stop(), |control| control.stop()))
+        });
         let mut reading = Reading::start(source, audio)?;
         let summary = follow(events, &mut reading, expected, sink)?;
         drop(covered);
@@ -111,7 +114,7 @@ pub(crate) enum Told {
     /// Seconds of live audio that came in, and the level of the newest.
     Audio(f64, f32),
     /// It was read to its end, or why not. Nothing follows.
-    Ended(Result<(), AudioError>),
+    Ended(Result<(), Error>),
 }
 
 /// A source that is being read, on a thread of its own.
@@ -143,7 +146,7 @@ impl Reading {
                 Ok(Told::Damage(damage)) => sink.damage(&damage).map_err(Error::Sink)?,
                 Ok(Told::Notice(notice)) => sink.notice(&notice).map_err(Error::Sink)?,
                 Ok(Told::Audio(audio_s, level_db)) => sink.audio(audio_s, level_db).map_err(Error::Sink)?,
-                Ok(Told::Ended(outcome)) => (self.ended, self.failed) = (true, outcome.err().map(Error::Audio)),
+                Ok(Told::Ended(outcome)) => (self.ended, self.failed) = (true, outcome.err()),
                 Err(TryRecvError::Disconnected) => (self.ended, self.failed) = (true, Some(Error::BrokeOff)),
                 // The session may end before its audio.
                 Err(TryRecvError::Empty) => break,

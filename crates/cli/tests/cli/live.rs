@@ -13,7 +13,7 @@ use crate::support::*;
 const HANGS: Duration = Duration::from_secs(60);
 
 /// The program at work, and what it has written so far.
-struct Running {
+pub struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Receiver<Vec<u8>>,
@@ -27,8 +27,12 @@ impl Running {
 
     fn start_with(args: &[&str], stdin: Stdio) -> Self {
         let mut command = program();
-        command.arg("--silent").args(args).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.arg("--silent").args(args).stdin(stdin);
+        Self::of(command)
+    }
+
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = child.stdout.take().unwrap();
         let (sender, stdout) = mpsc::channel();
         std::thread::spawn(move || {
@@ -49,20 +53,24 @@ impl Running {
     }
 
     /// Waits for this to be written.
-    fn wait_for(&mut self, text: &str) {
+    pub fn wait_for(&mut self, text: &str) {
         while !self.text.contains(text) {
             let more = self.stdout.recv_timeout(HANGS).unwrap_or_else(|e| panic!("{:?} and then {e}", self.text));
             self.text.push_str(str::from_utf8(&more).unwrap());
         }
     }
 
-    fn interrupt(&self) {
-        let kill = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+    pub fn interrupt(&self) {
+        self.signal("-INT");
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let kill = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(kill.success());
     }
 
     /// Waits for its end with standard input as it is: exit code, all of standard output, standard error.
-    fn end(mut self) -> (Option<i32>, String, String) {
+    pub fn end(mut self) -> (Option<i32>, String, String) {
         loop {
             match self.stdout.recv_timeout(HANGS) {
                 Ok(more) => self.text.push_str(str::from_utf8(&more).unwrap()),

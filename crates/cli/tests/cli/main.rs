@@ -14,6 +14,8 @@ mod hub;
 mod live;
 mod manual;
 mod many;
+#[cfg(target_os = "linux")]
+mod microphone;
 mod mutations;
 mod output;
 mod support;
