@@ -7,7 +7,7 @@ use std::{fs, iter};
 use anyhow::Context;
 use clap::error::ErrorKind;
 
-use crate::args::{Format, Transcribe, usage};
+use crate::args::{Format, Outputs, usage};
 use crate::input::{Input, spare};
 use crate::output::{Output, cannot_write, complain, escaped};
 use crate::turns::Turns;
@@ -23,7 +23,7 @@ pub(crate) enum Destination {
 impl Destination {
     /// What the flags say. It is tried before anything is computed, so that a wrong path is known at once. With --skip-existing,
     /// inputs that have all their files are taken out.
-    pub(crate) fn open(args: &Transcribe, inputs: &mut Vec<Input>) -> anyhow::Result<Self> {
+    pub(crate) fn open(args: &Outputs, inputs: &mut Vec<Input>) -> anyhow::Result<Self> {
         let formats = formats(args);
         let path = args.output.as_deref().filter(|path| *path != Path::new("-"));
         if let Some(folder) = path.filter(|path| names_folder(path)) {
@@ -66,7 +66,7 @@ impl Destination {
 }
 
 /// The formats, each once, if the other flags go with them.
-fn formats(args: &Transcribe) -> Vec<Format> {
+fn formats(args: &Outputs) -> Vec<Format> {
     let mut formats = Vec::new();
     for &format in &args.format {
         if !formats.contains(&format) {

@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use voxtral::{AudioOptions, RawFormat, Source};
 use voxtral_audio::Waiting;
 
-use crate::args::{Transcribe, usage};
+use crate::args::{Inputs, usage};
 use crate::output::escaped;
 use crate::{folders, microphone};
 
@@ -28,7 +28,7 @@ pub(crate) enum Input {
 
 impl Input {
     /// All that the command line names, in its order.
-    pub(crate) fn all(args: &Transcribe) -> anyhow::Result<Vec<Self>> {
+    pub(crate) fn all(args: &Inputs) -> anyhow::Result<Vec<Self>> {
         let raw = RawFormat { sample: args.raw_format.into(), rate: args.raw_rate, channels: args.raw_channels.into() };
         let mut all = Vec::new();
         for path in args.inputs.iter().chain(&args.files) {

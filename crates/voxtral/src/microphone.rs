@@ -10,7 +10,7 @@ use crate::transcribe::Told;
 const SUSPICIOUS: u64 = 5 * SAMPLE_RATE as u64;
 
 /// Silence that stands in for what was lost is pushed a second at a time.
-const SILENCE: [f32; SAMPLE_RATE as usize] = [0.0; SAMPLE_RATE as usize];
+static SILENCE: [f32; SAMPLE_RATE as usize] = [0.0; SAMPLE_RATE as usize];
 
 impl Feed<'_> {
     /// Pushes all that is heard. Silence stands in for what was lost.
