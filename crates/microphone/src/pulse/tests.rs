@@ -42,7 +42,7 @@ fn hears_what_is_played(kind: Kind) {
     let path = sine(&daemon);
     daemon.play(&path);
     let (mut loud, mut loudest) = (0, f32::NEG_INFINITY);
-    while microphone.control().state().heard < Duration::from_secs(4) {
+    while microphone.control().state().heard < Duration::from_secs(8) {
         let Heard::Samples(samples) = microphone.next().unwrap().unwrap() else { panic!("nothing is lost") };
         loud += samples.iter().filter(|sample| sample.abs() > 0.01).count();
         loudest = loudest.max(microphone.control().state().level.peak_dbfs);
