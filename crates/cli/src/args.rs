@@ -10,6 +10,9 @@ use voxtral::{Channel, ModelRef};
 use voxtral_audio::{MAX_CHANNELS, MAX_RATE, MIN_RATE, SampleFormat};
 use voxtral_model::{Delay, Recipe, TOKEN_MS};
 
+use crate::download::Download;
+use crate::manual::{Completions, Man, VERSION};
+
 const RATES: RangeInclusive<i64> = MIN_RATE as i64..=MAX_RATE as i64;
 const CHANNELS: RangeInclusive<i64> = 1..=MAX_CHANNELS as i64;
 
@@ -20,14 +23,14 @@ Examples:
   voxtral --format srt,json *.mp3 -o out/            subtitles and JSON of each, in a folder
   curl -s URL | voxtral -                            a stream, as it arrives
   voxtral --mic                                      what you say, until Ctrl-C
-  voxtral -d ~/models/voxtral-mini-4b-realtime talk.wav
+  voxtral download                                   the real model, which is the default then
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bench or compare: a limit did not hold, doctor: what was asked for cannot run, \
 4 done, but some of the audio is damaged, 130 interrupted before a recording's end, or before anything was heard.";
 
 /// Writes down what is said, on your own machine, with Mistral's Voxtral Realtime.
 #[derive(Parser)]
-#[command(name = "voxtral", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(name = "voxtral", version, long_version = VERSION.as_str(), args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -43,8 +46,14 @@ pub(crate) enum Command {
     Compare(Compare),
     /// Look at this machine: what works, how fast it can be, and what to do about the rest
     Doctor(Doctor),
+    /// Download a model, without a name the one that this program is for: 8.9 GB
+    Download(Download),
     /// Write a model of random weights: for benchmarks and tests, it transcribes nonsense
     SynthModel(SynthModel),
+    /// Write what makes a shell complete commands and flags
+    Completions(Completions),
+    /// Write a manual page
+    Man(Man),
 }
 
 #[derive(Args)]
@@ -127,6 +136,15 @@ pub(crate) struct Transcribe {
     #[arg(long)]
     pub words: bool,
 
+    /// What the model nearly wrote: [a word| another], where the other is at least so near in probability. 0 is as probable, 0.5 half as
+    /// probable, 1 any; up to two
+    #[arg(long, value_name = "CUTOFF", value_parser = cutoff)]
+    pub alt: Option<f32>,
+
+    /// A new line of text, and a final event in jsonl, where speech pauses for so many milliseconds, 200 to 60000. Nothing is left out
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(200..=60_000))]
+    pub endpoint: Option<u32>,
+
     /// List every token with its log-probability in the JSON
     #[arg(long)]
     pub tokens: bool,
@@ -151,9 +169,10 @@ pub(crate) struct Transcribe {
 /// Which model, on what, and how its tokens are found: what every command that transcribes is told.
 #[derive(Args, Clone)]
 pub(crate) struct Setup {
-    /// The model: a folder with params.json, tekken.json and consolidated.safetensors, or with Hugging Face files; "digits" is
-    /// the built-in demo, which knows spoken English digits only and is the default. An empty VOXTRAL_MODEL counts as none
-    #[arg(short = 'd', long, value_name = "DIR|digits", env = unless_empty("VOXTRAL_MODEL"), value_parser = model())]
+    /// The model: a folder with params.json, tekken.json and consolidated.safetensors, or with Hugging Face files; the name of one
+    /// that was downloaded, voxtral-mini or OWNER/NAME; or "digits", the built-in demo, which knows spoken English digits only.
+    /// Default: voxtral-mini if that was downloaded, else digits. An empty VOXTRAL_MODEL counts as none
+    #[arg(short = 'd', long, value_name = "DIR|NAME|digits", env = unless_empty("VOXTRAL_MODEL"), value_parser = model())]
     pub model: Option<ModelRef>,
 
     /// How long after a word it is written: 80 to 1200 in steps of 80, or 2400. More is more accurate. Default: what the model
@@ -291,7 +310,7 @@ impl From<RawSample> for SampleFormat {
     }
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(
     after_help = "Exit codes: 0 it runs, 3 what was asked for cannot run, 1 FILE or the output is at fault, 2 wrong usage."
 )]
@@ -300,8 +319,8 @@ pub(crate) struct Doctor {
     #[arg(value_name = "FILE", requires = "acceptance")]
     pub file: Option<PathBuf>,
 
-    /// The model to look at: a folder, or "digits", the built-in demo and the default
-    #[arg(short = 'd', long, value_name = "DIR|digits", env = unless_empty("VOXTRAL_MODEL"), value_parser = model())]
+    /// The model to look at, as for transcribing: a folder, the name of one that was downloaded, or "digits", the built-in demo
+    #[arg(short = 'd', long, value_name = "DIR|NAME|digits", env = unless_empty("VOXTRAL_MODEL"), value_parser = model())]
     pub model: Option<ModelRef>,
 
     /// What is to compute; with cuda, a GPU that cannot be used is a failure
@@ -508,7 +527,7 @@ fn unless_empty(variable: &'static str) -> Option<&'static str> {
     std::env::var_os(variable).is_none_or(|value| !value.is_empty()).then_some(variable)
 }
 
-/// "digits", or a folder. A name that is empty, as of a variable that is not set, is none.
+/// "digits", or a folder or what is downloaded under that name. A name that is empty, as of a variable that is not set, is none.
 fn model() -> impl TypedValueParser<Value = ModelRef> {
     PathBufValueParser::new().map(|path| ModelRef::from(path.into_os_string()))
 }
@@ -516,6 +535,13 @@ fn model() -> impl TypedValueParser<Value = ModelRef> {
 fn delay(text: &str) -> Result<Delay, String> {
     let ms = text.parse().map_err(|_| format!("{text:?} is not a number of milliseconds"))?;
     Delay::from_ms(ms).map_err(|e| e.to_string())
+}
+
+fn cutoff(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|cutoff| (0.0..=1.0).contains(cutoff))
+        .ok_or_else(|| format!("{text:?} is not from 0 to 1"))
 }
 
 fn audio_weight(text: &str) -> Result<f32, String> {

@@ -85,6 +85,17 @@ fn formats(args: &Transcribe) -> Vec<Format> {
             "--words is for --format text, srt, vtt and tsv: in JSON, words have their times anyway",
         );
     }
+    let shows_alternatives = |format: &Format| match format {
+        Format::Text => !args.words && !args.timestamps,
+        Format::Json | Format::Jsonl => true,
+        Format::Srt | Format::Vtt | Format::Tsv => false,
+    };
+    if args.alt.is_some() && !formats.iter().any(shows_alternatives) {
+        usage(
+            ErrorKind::ArgumentConflict,
+            "--alt is for --format text, without --timestamps or --words, and for json and jsonl: nothing else shows what it asks for",
+        );
+    }
     formats
 }
 

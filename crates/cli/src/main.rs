@@ -7,11 +7,14 @@ mod bench;
 mod compare;
 mod destination;
 mod doctor;
+mod download;
 mod folders;
 mod input;
 mod interrupt;
 mod machine;
+mod manual;
 mod microphone;
+mod models;
 mod open;
 mod output;
 mod progress;
@@ -56,7 +59,10 @@ fn main() -> ExitCode {
         Some(Command::Bench(args)) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Compare(args)) => compare::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Doctor(args)) => doctor::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Download(args)) => download::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::SynthModel(args)) => synth::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Completions(args)) => manual::completions(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Man(args)) => manual::man(args).map(|()| ExitCode::SUCCESS),
         None if cli.transcribe.list_devices => microphone::list().map(|()| ExitCode::SUCCESS),
         None => transcribe::run(&cli.transcribe),
     };

@@ -81,6 +81,30 @@ impl Progress {
     }
 }
 
+/// How much of a file has come, how fast, and the time that is left.
+pub(crate) struct Transfer(Line);
+
+impl Transfer {
+    /// Of `size` bytes, of which so many are there.
+    pub(crate) fn new(name: &str, size: u64, have: u64) -> Self {
+        let template = "{msg} {wide_bar} {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+        let line = Line::new(true, size, template);
+        line.0.set_message(name.to_owned());
+        line.0.set_position(have);
+        line.0.reset_eta();
+        Self(line)
+    }
+
+    pub(crate) fn show(&self, have: u64) {
+        self.0.0.set_position(have);
+    }
+
+    /// All of it has come.
+    pub(crate) fn checking(&self) {
+        self.0.0.set_message("checking");
+    }
+}
+
 /// How far recordings have been transcribed: files, seconds of audio, speed, and the time that is left, by the bytes of the files.
 pub(crate) struct Recordings {
     line: Line,

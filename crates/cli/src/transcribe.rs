@@ -50,12 +50,14 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<ExitCode> {
     }
     let start = Instant::now();
     if !args.silent {
-        open::tell_of_demo(&args.setup);
+        open::tell_of_default(&args.setup);
     }
     let voxtral = open::open(&args.setup, args.silent, |backend| backend)?;
     let options = Options {
         stop_at_eos: args.stop_at_eos,
         interval: args.interval,
+        alternatives: args.alt,
+        endpoint: args.endpoint.map(|ms| Duration::from_millis(ms.into())),
         stop: Some(stop.clone()),
         ..Options::default()
     };

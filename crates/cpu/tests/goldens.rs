@@ -49,7 +49,7 @@ fn every_stage_equals_the_goldens() {
                 for (i, ids) in ids.chunks(MAX_DECODE_ROWS / 3).enumerate() {
                     // From the start again: what was decoded there before is overwritten.
                     let position = i * (MAX_DECODE_ROWS / 3);
-                    backend.decode(&[DecodeSpan { stream, position, ids }], &mut Vec::new()).unwrap();
+                    backend.decode(&[DecodeSpan { stream, position, ids, runners_up: None }], &mut Vec::new()).unwrap();
                     logits.extend(backend.inspect(Stage::Logits).unwrap());
                 }
                 let name = if what == "teacher" { "logits" } else { "random_logits" };

@@ -22,6 +22,10 @@ pub struct Options {
     pub stop_at_eos: bool,
     /// Tokens of live audio (80 ms each) that are encoded at once; 1 if none. More is less work, and later text.
     pub interval: Option<usize>,
+    /// Tell what the model nearly wrote, as [`SessionOptions::alternatives`](crate::SessionOptions::alternatives) says.
+    pub alternatives: Option<f32>,
+    /// Tell when speech has paused for so long. The model hears the pauses all the same.
+    pub endpoint: Option<Duration>,
     /// How long the audio is expected to be where nobody knows: memory for so much is promised. What the [`Config`](crate::Config)
     /// says if none.
     pub expected: Option<Duration>,
@@ -70,6 +74,8 @@ impl Voxtral {
             stop_at_eos: options.stop_at_eos,
             live,
             interval: if live { options.interval.unwrap_or(1) } else { usize::MAX },
+            alternatives: options.alternatives,
+            endpoint: options.endpoint,
             samples: samples.or_else(|| Some((options.expected?.as_secs_f64() * f64::from(SAMPLE_RATE)) as u64)),
         }
     }
@@ -88,7 +94,9 @@ fn follow(events: Events, reading: &mut Reading, expected: Option<u64>, sink: &m
                 let done_s = f64::from(tokens * TOKEN_MS) / 1e3;
                 sink.token(&token).and_then(|()| sink.progress(done_s.min(total_s.unwrap_or(done_s)), total_s))
             }
+            Event::Alternatives(alternatives) => sink.alternatives(&alternatives),
             Event::Text(text) => sink.text(&text),
+            Event::Endpoint { at_s } => sink.endpoint(at_s),
             // Nobody asked for that.
             Event::Flushed { .. } => Ok(()),
             Event::Word(word) => sink.word(&word),

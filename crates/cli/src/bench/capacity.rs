@@ -231,7 +231,8 @@ fn read(events: Events, wanted: Range<usize>, tell: &mpsc::Sender<bool>) -> anyh
                     tell_once(true);
                 }
             }
-            Event::Text(_) | Event::Word(_) | Event::Flushed { .. } | Event::Done(_) => {}
+            Event::Text(_) | Event::Word(_) | Event::Alternatives(_) | Event::Endpoint { .. } => {}
+            Event::Flushed { .. } | Event::Done(_) => {}
         }
     }
     tell_once(false);

@@ -217,7 +217,14 @@ mod tests {
 
     #[test]
     fn a_word_is_out_with_its_last_letter() {
-        let word = |text: &str, end_s| Word { text: text.into(), start_s: 0.0, end_s, logprob: 0.0, after_space: true };
+        let word = |text: &str, end_s| Word {
+            text: text.into(),
+            start_s: 0.0,
+            end_s,
+            logprob: 0.0,
+            alternatives: Vec::new(),
+            after_space: true,
+        };
         let at = |ms| Duration::from_millis(ms);
         let shown = [(3, at(900)), (4, at(980)), (7, at(1500))];
         let found = latencies(&[word("four", 0.4), word("one", 0.9)], &shown);

@@ -162,6 +162,21 @@ fn a_status_is_below_the_words_on_a_terminal_and_goes_away() {
 }
 
 #[test]
+fn a_pause_ends_a_line_while_the_pipe_is_open() {
+    for (flags, first) in
+        [(&[][..], "four seven\n"), (&["--format", "jsonl"], "\"text\":\"four seven\",\"cut_short\":false")]
+    {
+        let mut running = Running::start(&[&["--stdin", "--endpoint", "400"], flags].concat());
+        // Two words and 1.5 s of silence, and nothing after them.
+        running.write(&raw()[..62_400]);
+        running.write(&[0; 48_000]);
+        running.wait_for(first);
+        running.stdin = None;
+        assert_eq!(running.end().0, Some(0), "{flags:?}");
+    }
+}
+
+#[test]
 #[cfg(unix)]
 fn a_pipe_that_is_set_not_to_wait_is_waited_for() {
     let (mut sender, receiver) = std::os::unix::net::UnixStream::pair().unwrap();

@@ -9,7 +9,7 @@ mod product;
 mod vector;
 
 pub(crate) use attention::{BLOCK, Head, Query, attend};
-pub(crate) use elementwise::{argmax_logprob, rms_norm, rotate_pairs, round_bf16, silu_mul};
+pub(crate) use elementwise::{argmax_logprob, largest_but, rms_norm, rotate_pairs, round_bf16, silu_mul};
 pub(crate) use product::{Activations, Output, product_columns};
 
 /// Instruction sets that kernels exist for, from the plainest.
