@@ -47,8 +47,8 @@ fn hears_what_is_played(kind: Kind) {
         loud += samples.iter().filter(|sample| sample.abs() > 0.01).count();
         loudest = loudest.max(microphone.control().state().level.peak_dbfs);
     }
-    // PipeWire gives the sum of both channels, 3 dB more than their mean.
-    assert!(loud > 15_000 && (-6.5..-1.5).contains(&loudest), "{loud} of 16000 samples, {loudest} dB");
+    // Of each 16 samples two may lie where the sine is 0. PipeWire gives the sum of both channels, 3 dB more than their mean.
+    assert!(loud > 13_500 && (-6.5..-1.5).contains(&loudest), "{loud} of 16000 samples, {loudest} dB");
 
     assert_eq!(daemon.recordings(), 1);
     drop(microphone);
