@@ -34,11 +34,9 @@ mod device;
 mod error;
 mod level;
 #[cfg(any(windows, target_vendor = "apple"))]
-#[path = "native.rs"]
-mod system;
+mod native;
 #[cfg(not(any(windows, target_vendor = "apple")))]
-#[path = "pulse/mod.rs"]
-mod system;
+mod pulse;
 #[cfg(test)]
 mod testing;
 
@@ -52,6 +50,10 @@ pub use error::Error;
 pub use level::Level;
 
 use backlog::Backlog;
+#[cfg(any(windows, target_vendor = "apple"))]
+use native as system;
+#[cfg(not(any(windows, target_vendor = "apple")))]
+use pulse as system;
 
 /// All devices that can be recorded from, in the order of the system.
 ///

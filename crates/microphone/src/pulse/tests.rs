@@ -42,13 +42,13 @@ fn hears_what_is_played(kind: Kind) {
     let path = sine(&daemon);
     daemon.play(&path);
     let (mut loud, mut loudest) = (0, f32::NEG_INFINITY);
-    while microphone.control().state().heard < Duration::from_secs(4) {
+    while microphone.control().state().heard < Duration::from_secs(8) {
         let Heard::Samples(samples) = microphone.next().unwrap().unwrap() else { panic!("nothing is lost") };
         loud += samples.iter().filter(|sample| sample.abs() > 0.01).count();
         loudest = loudest.max(microphone.control().state().level.peak_dbfs);
     }
-    // PipeWire gives the sum of both channels, 3 dB more than their mean.
-    assert!(loud > 15_000 && (-6.5..-1.5).contains(&loudest), "{loud} of 16000 samples, {loudest} dB");
+    // Of each 16 samples two may lie where the sine is 0. PipeWire gives the sum of both channels, 3 dB more than their mean.
+    assert!(loud > 13_500 && (-6.5..-1.5).contains(&loudest), "{loud} of 16000 samples, {loudest} dB");
 
     assert_eq!(daemon.recordings(), 1);
     drop(microphone);
