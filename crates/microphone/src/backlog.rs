@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use voxtral_audio::SAMPLE_RATE;
 
-use crate::level::Meter;
-use crate::{Error, State};
+use crate::Error;
 
 /// Ten minutes: longer than any computer that is fast enough on the whole falls behind, and 38 MB.
 const MOST: usize = 600 * SAMPLE_RATE as usize;
@@ -41,8 +40,6 @@ struct Queue {
     /// Nothing more comes. The error is for whoever takes what is left.
     ended: bool,
     error: Option<Error>,
-    all: u64,
-    meter: Meter,
 }
 
 impl Backlog {
@@ -52,8 +49,6 @@ impl Backlog {
         if queue.ended {
             return;
         }
-        queue.all += lost + samples.len() as u64;
-        queue.meter.hear(samples);
         queue.full = if queue.full { queue.samples > MOST / 2 } else { queue.samples >= MOST };
         if lost > 0 {
             queue.lose(lost);
@@ -92,10 +87,8 @@ impl Backlog {
         }
     }
 
-    pub(crate) fn state(&self) -> State {
-        let queue = self.lock();
-        let duration = |samples: u64| Duration::from_secs_f64(samples as f64 / f64::from(SAMPLE_RATE));
-        State { heard: duration(queue.all), level: queue.meter.level(), backlog: duration(queue.samples as u64) }
+    pub(crate) fn length(&self) -> Duration {
+        Duration::from_secs_f64(self.lock().samples as f64 / f64::from(SAMPLE_RATE))
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -158,8 +151,7 @@ mod tests {
         for _ in 0..700 {
             backlog.push_after(0, &[0.5; BLOCK]);
         }
-        assert_eq!(backlog.state().backlog, Duration::from_secs(600));
-        assert_eq!(backlog.state().heard, Duration::from_secs(700));
+        assert_eq!(backlog.length(), Duration::from_secs(600));
         assert_eq!(all(&backlog), (600 * BLOCK as u64, vec![100 * BLOCK as u64]));
     }
 

@@ -32,7 +32,6 @@ mod backlog;
 mod clock;
 mod device;
 mod error;
-mod level;
 #[cfg(any(windows, target_vendor = "apple"))]
 mod native;
 #[cfg(not(any(windows, target_vendor = "apple")))]
@@ -47,7 +46,6 @@ use std::time::Duration;
 pub use backlog::Heard;
 pub use device::Device;
 pub use error::Error;
-pub use level::Level;
 
 use backlog::Backlog;
 #[cfg(any(windows, target_vendor = "apple"))]
@@ -136,19 +134,8 @@ impl Control {
         (self.end)();
     }
 
-    /// How it is.
-    pub fn state(&self) -> State {
-        self.backlog.state()
-    }
-}
-
-/// How a recording is.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct State {
-    /// How much has been heard.
-    pub heard: Duration,
-    /// How loud the latest tenth of a second was.
-    pub level: Level,
     /// How much was heard and waits to be taken.
-    pub backlog: Duration,
+    pub fn backlog(&self) -> Duration {
+        self.backlog.length()
+    }
 }

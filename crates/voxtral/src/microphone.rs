@@ -1,7 +1,7 @@
 //! Recording from a microphone, for [`Source::microphone`](crate::Source::microphone).
 
 use voxtral_audio::{Damage, Notice, SAMPLE_RATE};
-pub use voxtral_microphone::{Control, Device, Error as MicrophoneError, Heard, Level, Microphone, State, devices};
+pub use voxtral_microphone::{Control, Device, Error as MicrophoneError, Heard, Microphone, devices};
 
 use crate::source::Feed;
 use crate::transcribe::Told;
@@ -17,7 +17,9 @@ impl Feed<'_> {
     pub(crate) fn microphone(&mut self, microphone: Microphone) -> Result<(), MicrophoneError> {
         // What the computer plays may well be silence.
         let mut silent = !microphone.device().is_monitor;
+        let control = microphone.control();
         for heard in microphone {
+            self.waiting_s = control.backlog().as_secs_f64();
             let more = match heard? {
                 Heard::Samples(samples) => {
                     silent &= samples.iter().all(|&sample| sample == 0.0);

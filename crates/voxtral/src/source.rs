@@ -133,7 +133,7 @@ impl Source {
     /// Pushes all of it into a session, and tells what is damaged or worth a line, and what comes in live. Ends early, without an error,
     /// where the session does: its last event says why.
     pub(crate) fn feed(self, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), Error> {
-        let mut feed = Feed { session, tell, live: self.live, samples: 0 };
+        let mut feed = Feed { session, tell, live: self.live, samples: 0, waiting_s: 0.0 };
         match self.audio {
             Audio::Decoded(source) => feed.decoded(*source)?,
             Audio::Samples(samples) => drop(feed.push(&samples)),
@@ -150,6 +150,8 @@ pub(crate) struct Feed<'a> {
     pub(crate) tell: &'a mut dyn FnMut(Told),
     live: bool,
     pub(crate) samples: u64,
+    /// Seconds that came in and wait behind those that are pushed.
+    pub(crate) waiting_s: f64,
 }
 
 impl Feed<'_> {
@@ -159,7 +161,8 @@ impl Feed<'_> {
         self.samples += samples.len() as u64;
         if self.live {
             let power = samples.iter().map(|sample| sample * sample).sum::<f32>() / samples.len().max(1) as f32;
-            (self.tell)(Told::Audio(self.samples as f64 / f64::from(SAMPLE_RATE), 10.0 * power.log10()));
+            let audio_s = self.samples as f64 / f64::from(SAMPLE_RATE) + self.waiting_s;
+            (self.tell)(Told::Audio(audio_s, 10.0 * power.log10()));
         }
         more
     }

@@ -24,9 +24,6 @@ pub(crate) struct Bench {
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    #[command(flatten)]
-    pub setup: Setup,
-
     /// Backends to measure, one after the other
     #[arg(long, value_name = "A,B", value_enum, value_delimiter = ',', conflicts_with = "backend")]
     pub backends: Vec<BackendChoice>,
@@ -71,6 +68,10 @@ pub(crate) struct Bench {
     /// How many times as long as in --against the whole, the encoder and the median pass may take
     #[arg(long, value_name = "RATIO", default_value_t = 1.1, value_parser = ratio)]
     pub max_slowdown: f64,
+
+    // Its heading would be over what comes after it, too.
+    #[command(flatten)]
+    pub setup: Setup,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -28,9 +28,6 @@ pub(crate) struct Compare {
     #[command(flatten)]
     pub sides: Sides,
 
-    #[command(flatten)]
-    pub setup: Setup,
-
     /// Largest part of the words that may not match, letter case aside; difflib's measure [default: 0.005, with --refs: none]
     #[arg(long, value_name = "RATIO", value_parser = ratio)]
     pub tolerance: Option<f64>,
@@ -50,6 +47,10 @@ pub(crate) struct Compare {
     /// Write to a file instead of standard output
     #[arg(short, long, value_name = "PATH")]
     pub output: Option<PathBuf>,
+
+    // Its heading would be over what comes after it, too.
+    #[command(flatten)]
+    pub setup: Setup,
 }
 
 /// What the two sides are, where they are not files: one of these.
