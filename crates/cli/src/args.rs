@@ -138,7 +138,7 @@ pub(crate) struct Setup {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub device: usize,
 
-    /// What the CPU computes in: f32 is the reference; auto uses bf16 dot products where CPU and weights have them
+    /// What the CPU computes in: f32 is the reference; auto rounds activations as the weights are, to bf16 or 8 bits
     #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
     pub precision: PrecisionChoice,
 
@@ -187,7 +187,9 @@ pub(crate) enum IsaChoice {
     #[value(alias = "scalar")]
     Portable,
     Avx2,
+    Avx2Vnni,
     Avx512,
+    Avx512Vnni,
     Avx512Bf16,
 }
 

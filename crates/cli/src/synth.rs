@@ -23,7 +23,7 @@ pub(crate) fn run(args: &SynthModel) -> anyhow::Result<()> {
     let recipe = Recipe { seed: args.seed, audio: args.audio };
     // Ctrl-C takes the unfinished files away; a second one does not wait for that.
     let interrupted = interrupt::noted()?;
-    let written = write_synthetic(&args.out, &config, recipe, |written, total| {
+    let written = write_synthetic(&args.out, &config, recipe, None, |written, total| {
         progress.show(written, total);
         if interrupted.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     });

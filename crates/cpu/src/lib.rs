@@ -19,13 +19,13 @@ use std::ops::Range;
 
 use voxtral_model::{
     AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Ledger, MAX_DECODE_ROWS, Model,
-    ModelConfig, Prediction, Stage, StreamId, Tensor, TensorData, Weights, ada_scales, gelu,
+    ModelConfig, Prediction, Stage, StreamId, Weights, ada_scales, gelu,
 };
 
 pub use kernels::Isa;
 use kernels::argmax_logprob;
 use kv::KvCache;
-use linear::{Arithmetic, Linear};
+use linear::{Arithmetic, Input, Linear};
 use stack::{Span, Stack};
 use stem::{Carry, Stem};
 
@@ -35,7 +35,8 @@ const MAX_ENCODE_TOKENS: usize = 64;
 /// What activations are computed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// The fastest that transcribes as well: bf16 dot products where the CPU and the weights have them.
+    /// The fastest that transcribes as well: activations are rounded to bf16 where the weights are and the CPU has bf16 dot
+    /// products, and to 8 bits where the weights have 8 or 4.
     #[default]
     Auto,
     /// Single precision throughout, on the weights as stored: the reference.
@@ -125,14 +126,14 @@ impl CpuBackend {
             .thread_name(|i| format!("voxtral-cpu-{i}"))
             .build()
             .map_err(|e| BackendError::Device { device: "cpu".into(), what: format!("cannot start threads: {e}") })?;
-        let bf16 = options.precision == Precision::Auto && options.isa.has_bf16_dot();
+        let exact = options.precision == Precision::F32;
         let device = format!("{}, {} threads, {}", cpu_name(), pool.current_num_threads(), options.isa.name());
-        tracing::debug!(device, bf16, "cpu backend");
+        tracing::debug!(device, exact, "cpu backend");
         let linear = |l: &voxtral_model::Linear| Linear::new(&l.weight, l.bias.as_ref());
         let network = Network {
             config: config.clone(),
             weights: weights.clone(),
-            arithmetic: Arithmetic { isa: options.isa, bf16 },
+            arithmetic: Arithmetic { isa: options.isa, exact },
             stem: Stem::new(config, weights),
             encoder: Stack::new(&config.encoder, &weights.encoder, &weights.encoder_norm),
             adapter: [linear(&weights.adapter[0]), linear(&weights.adapter[1])],
@@ -280,9 +281,9 @@ impl Network {
         let y = self.encoder.forward(self.arithmetic, x, &mut spans);
 
         // `downsample` consecutive positions are one row of the adapter's input as they lie.
-        let mut hidden = self.adapter[0].apply(self.arithmetic, &self.arithmetic.input(&y));
+        let mut hidden = self.adapter[0].apply(self.arithmetic, &Input::new(&y));
         hidden.iter_mut().for_each(|v| *v = gelu(*v));
-        let audio = self.adapter[1].apply(self.arithmetic, &self.arithmetic.input(&hidden));
+        let audio = self.adapter[1].apply(self.arithmetic, &Input::new(&hidden));
         let mut embeddings = audio.chunks_exact(config.decoder.dim);
         for (tokens, (_, stream)) in tokens.iter().zip(&mut *streams) {
             for (token, embedding) in tokens.clone().zip(&mut embeddings) {
@@ -303,19 +304,21 @@ impl Network {
     ) {
         let dim = self.config.decoder.dim;
         let mut x = Vec::new();
+        let mut embedding = vec![0.0; dim];
         let mut spans = Vec::new();
         for (span, (_, stream)) in batch.iter().zip(&mut *streams) {
             let row = x.len() / dim;
             for (position, &id) in (span.position..).zip(span.ids) {
                 let at = x.len();
                 x.extend_from_slice(stream.audio_mut(position, dim));
-                add_row(&mut x[at..], &self.weights.embedding, id as usize);
+                self.weights.embedding.row(id as usize, &mut embedding);
+                x[at..].iter_mut().zip(&embedding).for_each(|(x, v)| *x += v);
             }
             let (position, rows) = (span.position, span.ids.len());
             spans.push(Span { row, rows, position, cache: &mut stream.decoder, ada: Some(&stream.ada) });
         }
         let y = self.decoder.forward(self.arithmetic, x, &mut spans);
-        last.logits = self.head.apply(self.arithmetic, &self.arithmetic.input(&y));
+        last.logits = self.head.apply(self.arithmetic, &Input::new(&y));
         let predictions = last.logits.chunks_exact(self.config.vocab).map(|logits| {
             let (id, logprob) = argmax_logprob(self.arithmetic.isa, logits);
             Prediction { id: id as u32, logprob }
@@ -327,16 +330,6 @@ impl Network {
 impl Stream {
     fn audio_mut(&mut self, token: usize, dim: usize) -> &mut [f32] {
         &mut self.audio[token % AUDIO_WINDOW * dim..][..dim]
-    }
-}
-
-/// `x += matrix[row, :]`.
-fn add_row(x: &mut [f32], matrix: &Tensor, row: usize) {
-    let range = row * x.len()..(row + 1) * x.len();
-    match matrix.data() {
-        TensorData::Bf16(data) => x.iter_mut().zip(&data[range]).for_each(|(x, v)| *x += v.to_f32()),
-        TensorData::F16(data) => x.iter_mut().zip(&data[range]).for_each(|(x, v)| *x += v.to_f32()),
-        TensorData::F32(data) => x.iter_mut().zip(&data[range]).for_each(|(x, v)| *x += v),
     }
 }
 

@@ -11,7 +11,7 @@ use voxtral_model::{LayerWeights, Rope, Tensor, TransformerConfig};
 
 use crate::kernels::{Query, attend, rms_norm, rotate_pairs, silu_mul};
 use crate::kv::KvCache;
-use crate::linear::{Arithmetic, Linear};
+use crate::linear::{Arithmetic, Input, Linear};
 use crate::parallel::{self, SharedColumns};
 
 /// Rows of one stream, consecutive in a batch and in position.
@@ -75,7 +75,7 @@ impl Stack {
         let cos_sin: Vec<Vec<(f32, f32)>> = positions.map(|p| self.rope.cos_sin(p).collect()).collect();
         for (index, layer) in self.layers.iter().enumerate() {
             let u = self.normed(arithmetic, &x, &layer.attention_norm, |_| None);
-            let u = arithmetic.input(&u);
+            let u = Input::new(&u);
             let mut q = layer.wq.apply(arithmetic, &u);
             let mut k = layer.wk.apply(arithmetic, &u);
             let v = layer.wv.apply(arithmetic, &u);
@@ -92,21 +92,21 @@ impl Stack {
                 }
             }
             let o = self.attention(arithmetic, index, &q, spans);
-            layer.wo.add_to(arithmetic, &arithmetic.input(&o), &mut x);
+            layer.wo.add_to(arithmetic, &Input::new(&o), &mut x);
 
             let ada = |row: usize| {
                 let span = spans.iter().find(|s| (s.row..s.row + s.rows).contains(&row))?;
                 Some(span.ada?[index].as_slice())
             };
             let u = self.normed(arithmetic, &x, &layer.ffn_norm, ada);
-            let u = arithmetic.input(&u);
+            let u = Input::new(&u);
             let mut hidden = layer.gate.apply(arithmetic, &u);
             let up = layer.up.apply(arithmetic, &u);
             // An exponential weighs as much as a dozen multiply-adds.
             parallel::each_row(&mut hidden, config.ffn_dim, 12 * up.len(), |row, hidden| {
                 silu_mul(arithmetic.isa, hidden, &up[row * config.ffn_dim..][..config.ffn_dim]);
             });
-            layer.down.add_to(arithmetic, &arithmetic.input(&hidden), &mut x);
+            layer.down.add_to(arithmetic, &Input::new(&hidden), &mut x);
         }
         self.normed(arithmetic, &x, &self.norm, |_| None)
     }

@@ -4,7 +4,7 @@
 
 use voxtral_model::{ModelConfig, Weights, gelu};
 
-use crate::linear::{Arithmetic, Linear};
+use crate::linear::{Arithmetic, Input, Linear};
 use crate::parallel;
 
 const TAPS: usize = ModelConfig::CONV_KERNEL;
@@ -56,7 +56,7 @@ impl Stem {
     }
 
     fn convolve(&self, arithmetic: Arithmetic, index: usize, rows: &[f32]) -> Vec<f32> {
-        let mut out = self.conv[index].apply(arithmetic, &arithmetic.input(rows));
+        let mut out = self.conv[index].apply(arithmetic, &Input::new(rows));
         let cost = 16 * out.len();
         parallel::each_row(&mut out, self.dim, cost, |_, row| row.iter_mut().for_each(|v| *v = gelu(*v)));
         out

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use voxtral::{Model, Options, SAMPLE_RATE, Sink, Source, Voxtral, Word};
 use voxtral_cuda::CudaBackend;
 use voxtral_engine::Schedule;
-use voxtral_model::TensorData;
 use voxtral_transcript::Audio;
 
 use super::capacity;
@@ -204,11 +203,8 @@ pub(super) fn ms(time: Duration) -> f64 {
 /// Bytes of weights that a pass of the decoder reads.
 pub(super) fn pass_bytes(model: &Model, backend: &str) -> f64 {
     // The GPU holds everything in bf16, the CPU reads what is stored.
-    let weight_bytes = match model.weights.embedding.data() {
-        TensorData::F32(_) if backend == "cpu" => 4,
-        TensorData::F32(_) | TensorData::F16(_) | TensorData::Bf16(_) => 2,
-    };
-    model.config.decode_step_bytes(weight_bytes) as f64
+    let bytes = if backend == "cpu" { model.weights.decode_pass_bytes() } else { model.config.decode_step_bytes(2) };
+    bytes as f64
 }
 
 #[cfg(test)]
