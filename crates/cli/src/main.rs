@@ -13,6 +13,7 @@ mod machine;
 mod open;
 mod output;
 mod progress;
+mod quantize;
 mod recording;
 mod synth;
 mod transcribe;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Compare(args)) => compare::run(args),
         Some(Command::Doctor(args)) => doctor::run(args),
+        Some(Command::Quantize(args)) => quantize::run(args),
         Some(Command::SynthModel(args)) => synth::run(args),
         None => transcribe::run(&cli.transcribe),
     };

@@ -1,6 +1,32 @@
 //! A line of progress, for somebody who watches.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::Ordering;
+
+use voxtral_model::ModelError;
+
+use crate::interrupt;
+
+/// Tells how much of something is written, and is told whether to go on.
+pub(crate) type Tell<'a> = &'a mut dyn FnMut(u64, u64) -> io::Result<()>;
+
+/// Writes a model with a line of progress. Ctrl-C takes the unfinished files away; a second one does not wait for that.
+pub(crate) fn writing<T>(
+    what: &'static str,
+    write: impl FnOnce(Tell<'_>) -> Result<T, ModelError>,
+) -> anyhow::Result<T> {
+    let mut progress = Progress::new(what, true);
+    let interrupted = interrupt::noted()?;
+    let written = write(&mut |done, total| {
+        progress.show(done, total);
+        if interrupted.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    });
+    drop(progress);
+    if written.is_err() && interrupted.load(Ordering::Relaxed) {
+        interrupt::end();
+    }
+    Ok(written?)
+}
 
 /// Shows how much of something is done, where standard error is a terminal. The line vanishes in the end.
 pub(crate) struct Progress {

@@ -70,17 +70,6 @@ impl Group {
 }
 
 impl Encoding {
-    /// With this many bits a weight, if there is one: 16, 12, 8 or 4.
-    pub fn of_bits(bits: u64, group: Group) -> Option<Self> {
-        match bits {
-            16 => Some(Self::Bf16),
-            12 => Some(Self::Bf12),
-            8 => Some(Self::Int8(group)),
-            4 => Some(Self::Int4(group)),
-            _ => None,
-        }
-    }
-
     /// Its name in files and reports.
     pub fn name(self) -> &'static str {
         match self {

@@ -10,13 +10,14 @@ mod pairs;
 mod panels;
 mod product;
 mod quads;
+mod rounded;
 mod vector;
 
-pub(crate) use attention::{BLOCK, Head, Query, attend};
-pub(crate) use elementwise::{argmax_logprob, rms_norm, rotate_pairs, round_bf16, silu_mul};
-pub(crate) use pairs::Rounded;
+pub(crate) use attention::{BLOCK, Head, Heads, Query, attend};
+pub(crate) use elementwise::{argmax_logprob, rms_norm, rotate_pairs, silu_mul};
 pub(crate) use product::{Activations, Output, Weights, product_columns};
-pub(crate) use quads::Quantised;
+pub(crate) use rounded::{Quantised, Rounded};
+pub(crate) use vector::Element;
 
 /// Instruction sets that kernels exist for, from the plainest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,3 +127,17 @@ macro_rules! dispatch {
     }};
 }
 pub(crate) use dispatch;
+
+/// `unroll!(i { … })`: the block for `i` from 0 to 7, written out, so that arrays that it indexes stay in registers.
+macro_rules! unroll {
+    ($i:ident $body:block) => {
+        unroll!(@ $i $body 0 1 2 3 4 5 6 7)
+    };
+    (@ $i:ident $body:block $($n:literal)*) => {
+        $({
+            let $i = $n;
+            $body
+        })*
+    };
+}
+pub(crate) use unroll;

@@ -16,6 +16,8 @@ use voxtral_model::{BLOCK, Encoding, LANES, Packed, Panel, escapes_of};
 
 use super::panels::finish;
 use super::product::Output;
+use super::rounded::Rounded;
+use super::unroll;
 
 /// Inputs of half a block.
 const HALF: usize = BLOCK / 2;
@@ -25,40 +27,16 @@ const PAIRS: usize = HALF / 2;
 const WIDE: usize = 2;
 /// Rows whose sums stay in the first-level cache.
 const ROWS: usize = 256;
-
-/// Rows in bf16, block by block.
-pub(crate) struct Rounded {
-    rows: usize,
-    k: usize,
-    /// `[blocks, rows, BLOCK]`, zeros past k
-    values: Vec<bf16>,
-}
-
-impl Rounded {
-    /// Rounds `x`, `[rows, k]`, ties to even.
-    pub(crate) fn new(isa: super::Isa, x: &[f32], k: usize) -> Self {
-        assert!(k > 0 && x.len().is_multiple_of(k));
-        let (rows, blocks) = (x.len() / k, k.div_ceil(BLOCK));
-        let mut values = vec![bf16::ZERO; blocks * rows * BLOCK];
-        for (row, x) in x.chunks_exact(k).enumerate() {
-            for (block, x) in x.chunks(BLOCK).enumerate() {
-                let at = (block * rows + row) * BLOCK;
-                super::round_bf16(isa, x, &mut values[at..at + x.len()]);
-            }
-        }
-        Self { rows, k, values }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.rows * self.k
-    }
-}
+/// Bytes of weights that are on their way from memory.
+const AHEAD: usize = 4096;
 
 /// A panel of weights, however it is stored.
 ///
 /// # Safety
 /// The CPU has AVX-512.
 trait Weights {
+    /// Up to so many rows are bound by memory, which is read best one panel at a time.
+    const ALONE: usize = 0;
     /// Half a block: two inputs of all outputs in each vector.
     unsafe fn half_block(&self, half: usize) -> [__m512i; PAIRS];
 }
@@ -98,7 +76,7 @@ unsafe fn all_panels<W: Weights>(x: &Rounded, panel: impl Fn(usize) -> W, out: &
         let mut index = panels.start;
         // SAFETY: the caller's promises, passed on.
         unsafe {
-            while index + WIDE <= panels.end {
+            while rows.len() > W::ALONE && index + WIDE <= panels.end {
                 let wide: [W; WIDE] = std::array::from_fn(|i| panel(index + i));
                 some_rows(x, &wide, out, index, rows.clone());
                 index += WIDE;
@@ -127,18 +105,37 @@ unsafe fn some_rows<W: Weights, const N: usize>(
             sum.write([_mm512_setzero_ps(); N]);
         }
         let sums = sums.as_mut_ptr().cast::<[__m512; N]>();
+        // One row alone has its sums in registers.
+        let mut one = [[_mm512_setzero_ps(); N]];
         for half in 0..x.k.div_ceil(HALF) {
-            let weights: [_; N] = std::array::from_fn(|i| panels[i].half_block(half));
-            let x = x.values.as_ptr().add((half / 2 * x.rows + rows.start) * BLOCK + half % 2 * HALF);
+            let mut weights = [[_mm512_setzero_si512(); PAIRS]; N];
+            for i in 0..N {
+                weights[i] = panels[i].half_block(half);
+            }
+            let x = x.blocks.as_ptr().add(half / 2 * x.rows + rows.start).cast::<bf16>().add(half % 2 * HALF);
+            if rows.len() == 1 {
+                one = multiply(x, &weights, one);
+                continue;
+            }
             let mut row = 0;
+            while N == 1 && row + 8 <= rows.len() {
+                let some = sums.add(row).cast::<[[__m512; N]; 8]>();
+                *some = multiply(x.add(row * BLOCK), &weights, *some);
+                row += 8;
+            }
             while row + 4 <= rows.len() {
-                add::<N, 4>(x, &weights, sums, row);
+                let some = sums.add(row).cast::<[[__m512; N]; 4]>();
+                *some = multiply(x.add(row * BLOCK), &weights, *some);
                 row += 4;
             }
             while row < rows.len() {
-                add::<N, 1>(x, &weights, sums, row);
+                let some = sums.add(row).cast::<[[__m512; N]; 1]>();
+                *some = multiply(x.add(row * BLOCK), &weights, *some);
                 row += 1;
             }
+        }
+        if rows.len() == 1 {
+            *sums = one[0];
         }
         for (i, row) in rows.enumerate() {
             for (p, &sum) in (*sums.add(i)).iter().enumerate() {
@@ -148,30 +145,35 @@ unsafe fn some_rows<W: Weights, const N: usize>(
     }
 }
 
-/// `M` rows past half a block of weights.
+/// Adds to the sums of `M` rows what half a block of weights comes to.
 #[inline(always)]
-unsafe fn add<const N: usize, const M: usize>(
+unsafe fn multiply<const N: usize, const M: usize>(
     x: *const bf16,
     weights: &[[__m512i; PAIRS]; N],
-    sums: *mut [__m512; N],
-    row: usize,
-) {
-    // SAFETY: x and sums have M rows from `row` on, by the caller's promise; a pair of bf16 are 4 bytes, read without alignment, and
-    // the vector types are 64 bytes without invalid values.
+    mut sums: [[__m512; N]; M],
+) -> [[__m512; N]; M] {
+    // SAFETY: x has M rows, by the caller's promise; a pair of bf16 are 4 bytes, read without alignment, and the vector types are 64
+    // bytes without invalid values.
     unsafe {
-        let mut some: [[__m512; N]; M] = std::array::from_fn(|m| *sums.add(row + m));
-        for pair in 0..PAIRS {
+        unroll!(pair {
             for m in 0..M {
-                let both = x.add((row + m) * BLOCK + 2 * pair).cast::<i32>().read_unaligned();
+                let both = x.add(m * BLOCK + 2 * pair).cast::<i32>().read_unaligned();
                 let both: __m512bh = std::mem::transmute(_mm512_set1_epi32(both));
                 for i in 0..N {
-                    some[m][i] = _mm512_dpbf16_ps(some[m][i], std::mem::transmute(weights[i][pair]), both);
+                    sums[m][i] = _mm512_dpbf16_ps(sums[m][i], std::mem::transmute(weights[i][pair]), both);
                 }
             }
-        }
-        for m in 0..M {
-            *sums.add(row + m) = some[m];
-        }
+        });
+    }
+    sums
+}
+
+/// Tells the CPU that what is [`AHEAD`] of these bytes is soon read.
+#[inline(always)]
+fn soon(at: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        // SAFETY: a prefetch reads nothing that the program sees, and any address will do.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD + line).cast()) };
     }
 }
 
@@ -182,12 +184,33 @@ struct RowMajor<'a> {
     k: usize,
 }
 
+impl RowMajor<'_> {
+    /// Rows lie far from each other, and memory likes to be read in one go: while a chunk of all rows is multiplied, the next comes row by
+    /// row.
+    #[inline(always)]
+    fn prefetch(&self, half: usize) {
+        /// Halves of a chunk, two to a line.
+        const STEPS: usize = 32;
+        let (chunk, step) = (half / STEPS, half % STEPS);
+        let lines = STEPS / 2;
+        for line in LANES / 2 * step..LANES / 2 * (step + 1) {
+            let (row, line) = (line / lines, line % lines);
+            let at = self.w.as_ptr().wrapping_add(row * self.k + ((chunk + 1) * lines + line) * BLOCK);
+            // SAFETY: a prefetch reads nothing that the program sees, and any address will do.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        }
+    }
+}
+
 impl Weights for RowMajor<'_> {
+    const ALONE: usize = 32;
+
     #[inline(always)]
     unsafe fn half_block(&self, half: usize) -> [__m512i; PAIRS] {
         let first = half * HALF;
         if self.w.len() == LANES * self.k && first + HALF <= self.k {
             // SAFETY: there are LANES rows, each with HALF inputs from `first` on; the CPU has AVX-512.
+            self.prefetch(half);
             return unsafe { turned(self.w.as_ptr().add(first), self.k) };
         }
         let mut padded = [[bf16::ZERO; HALF]; LANES];
@@ -208,12 +231,14 @@ unsafe fn turned(w: *const bf16, stride: usize) -> [__m512i; PAIRS] {
     unsafe {
         let mut out = [_mm512_setzero_si512(); PAIRS];
         for four in 0..PAIRS / 4 {
-            let rows: [__m512i; 4] = std::array::from_fn(|i| {
-                let quarter = |q: usize| _mm_loadu_si128(w.add((4 * q + i) * stride + 8 * four).cast());
-                let low = _mm256_inserti128_si256(_mm256_castsi128_si256(quarter(0)), quarter(1), 1);
-                let high = _mm256_inserti128_si256(_mm256_castsi128_si256(quarter(2)), quarter(3), 1);
-                _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1)
-            });
+            let mut rows = [_mm512_setzero_si512(); 4];
+            for i in 0..4 {
+                let at = w.add(i * stride + 8 * four);
+                let quarters = [0, 4, 8, 12].map(|row| at.add(row * stride).cast::<__m128i>());
+                let low = _mm256_loadu2_m128i(quarters[1], quarters[0]);
+                let high = _mm256_loadu2_m128i(quarters[3], quarters[2]);
+                rows[i] = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+            }
             let [a, b, c, d] = rows;
             let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
             let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
@@ -237,7 +262,12 @@ impl Weights for Bf16<'_> {
         // SAFETY: the panel has this half block of 64 bytes for each pair; the CPU has AVX-512.
         unsafe {
             let at = self.panel.blocks.as_ptr().add(half * PAIRS * 64);
-            std::array::from_fn(|pair| _mm512_loadu_si512(at.add(pair * 64).cast()))
+            soon(at, PAIRS * 64);
+            let mut pairs = [_mm512_setzero_si512(); PAIRS];
+            unroll!(pair {
+                pairs[pair] = _mm512_loadu_si512(at.add(pair * 64).cast());
+            });
+            pairs
         }
     }
 }
@@ -246,16 +276,14 @@ impl Weights for Bf16<'_> {
 struct Bf12<'a> {
     panel: Panel<'a>,
     /// The exponents of the table, at their place in a bf16.
-    table: __m512i,
+    table: [u16; 32],
 }
 
 impl<'a> Bf12<'a> {
-    #[inline(always)]
-    unsafe fn new(panel: Panel<'a>) -> Self {
-        let mut exponents = [0u16; 32];
-        exponents.iter_mut().zip(panel.table).for_each(|(out, &exponent)| *out = u16::from(exponent) << 7);
-        // SAFETY: 64 bytes; the CPU has AVX-512.
-        Self { panel, table: unsafe { _mm512_loadu_si512(exponents.as_ptr().cast()) } }
+    fn new(panel: Panel<'a>) -> Self {
+        let mut table = [0; 32];
+        table.iter_mut().zip(panel.table).for_each(|(out, &exponent)| *out = u16::from(exponent) << 7);
+        Self { panel, table }
     }
 }
 
@@ -266,16 +294,17 @@ impl Weights for Bf12<'_> {
         let mut pairs = unsafe {
             let mut pairs = [_mm512_setzero_si512(); PAIRS];
             let (sign_and_mantissa, nibble) = (_mm512_set1_epi16(0x807F_u16 as i16), _mm512_set1_epi16(15));
+            let table = _mm512_loadu_si512(self.table.as_ptr().cast());
+            soon(self.panel.blocks.as_ptr().wrapping_add(half * PAIRS * 48), PAIRS * 48);
             for two in 0..PAIRS / 2 {
                 let at = self.panel.blocks.as_ptr().add((half * PAIRS / 2 + two) * 96);
-                let load = |at: *const u8| _mm512_cvtepu8_epi16(_mm256_loadu_si256(at.cast()));
-                let codes = load(at.add(64));
-                for (i, codes) in [_mm512_and_si512(codes, nibble), _mm512_srli_epi16(codes, 4)].into_iter().enumerate()
-                {
-                    let low = load(at.add(i * 32));
+                let codes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(at.add(64).cast()));
+                let codes = [_mm512_and_si512(codes, nibble), _mm512_srli_epi16(codes, 4)];
+                for i in 0..2 {
+                    let low = _mm512_cvtepu8_epi16(_mm256_loadu_si256(at.add(i * 32).cast()));
                     // The sign is bit 7 of the low byte and comes to bit 15.
                     let spread = _mm512_or_si512(low, _mm512_slli_epi16(low, 8));
-                    let exponent = _mm512_permutexvar_epi16(codes, self.table);
+                    let exponent = _mm512_permutexvar_epi16(codes[i], table);
                     // exponent | (spread & sign_and_mantissa)
                     pairs[2 * two + i] = _mm512_ternarylogic_epi32(exponent, spread, sign_and_mantissa, 0xF8);
                 }

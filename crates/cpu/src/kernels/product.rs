@@ -12,8 +12,10 @@ use std::ops::Range;
 
 use voxtral_model::{LANES, Packed, TensorData};
 
-use super::pairs::{self, Rounded};
-use super::quads::{self, Quantised};
+#[cfg(target_arch = "x86_64")]
+use super::pairs;
+use super::quads;
+use super::rounded::{Quantised, Rounded};
 use super::vector::{Element, Vector};
 use super::{Isa, dispatch, panels};
 use crate::parallel::SharedColumns;

@@ -6,7 +6,7 @@
 //! The inner sums are exact. The outer one goes along k, block by block, whatever rows and panels are computed together. Each weight is
 //! read, and unpacked, once: a block of it stays in registers while all rows pass, whose sums are in the first-level cache.
 
-// The loops run over registers, by index in several arrays at once.
+// The loops run over registers, by index in several arrays at once. A closure would not have the instructions of its function.
 #![allow(clippy::needless_range_loop)]
 
 use std::mem::MaybeUninit;
@@ -16,81 +16,17 @@ use voxtral_model::{BLOCK, Encoding, INT4_ZERO, INT8_ZERO, LANES, Packed};
 
 use super::panels::finish;
 use super::product::Output;
+use super::rounded::{Codes, Quantised};
 use super::vector::{Portable, Vector};
-use super::{Isa, Level};
+use super::{Isa, Level, unroll};
 
 /// Four inputs of an output are multiplied at once.
 const QUAD: usize = 4;
 const QUADS: usize = BLOCK / QUAD;
 /// Rows whose sums stay in the first-level cache.
 const ROWS: usize = 256;
-
-/// Rows in 8 bits, block by block: `[blocks, rows, …]`.
-pub(crate) struct Quantised {
-    rows: usize,
-    k: usize,
-    /// `[blocks, rows, BLOCK]`, zeros past k
-    codes: Vec<i8>,
-    /// `[blocks, rows]`
-    scales: Vec<f32>,
-    /// `[blocks, rows]`, each the negative sum of a block's codes
-    offsets: Vec<i32>,
-}
-
-impl Quantised {
-    /// Rounds `x`, `[rows, k]`: the largest of a block comes to 127. What is no finite number makes the scale none either, and so all
-    /// that comes of it.
-    pub(crate) fn new(isa: Isa, x: &[f32], k: usize) -> Self {
-        assert!(k > 0 && x.len().is_multiple_of(k));
-        let (rows, blocks) = (x.len() / k, k.div_ceil(BLOCK));
-        let mut quantised = Self {
-            rows,
-            k,
-            codes: vec![0; blocks * rows * BLOCK],
-            scales: vec![0.0; blocks * rows],
-            offsets: vec![0; blocks * rows],
-        };
-        let all = &mut quantised;
-        super::dispatch!(isa, [] quantise_rows(x: &[f32], all: &mut Quantised));
-        quantised
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.rows * self.k
-    }
-}
-
-#[inline(always)]
-unsafe fn quantise_rows<V: Vector>(x: &[f32], all: &mut Quantised) {
-    // Added, this rounds to an integer, which the sum's low bits hold.
-    const ROUND: f32 = 12_582_912.0;
-    for (row, x) in x.chunks_exact(all.k).enumerate() {
-        for (block, x) in x.chunks(BLOCK).enumerate() {
-            let at = block * all.rows + row;
-            let mut padded = [0.0f32; BLOCK];
-            padded[..x.len()].copy_from_slice(x);
-            let mut largest = [0.0f32; LANES];
-            let mut nothing = [0.0f32; LANES];
-            for half in padded.as_chunks::<LANES>().0 {
-                for lane in 0..LANES {
-                    largest[lane] = largest[lane].max(half[lane].abs());
-                    // 0, or NaN of what is not finite.
-                    nothing[lane] += half[lane] * 0.0;
-                }
-            }
-            let largest = largest.into_iter().fold(0.0, f32::max);
-            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-            let codes = &mut all.codes[at * BLOCK..][..BLOCK];
-            let mut sum = 0;
-            for (code, x) in codes.iter_mut().zip(padded) {
-                *code = (x * inverse + ROUND).to_bits() as i8;
-                sum += i32::from(*code);
-            }
-            all.scales[at] = largest / 127.0 + nothing.into_iter().sum::<f32>();
-            all.offsets[at] = -sum;
-        }
-    }
-}
+/// Bytes of weights that are on their way from memory.
+const AHEAD: usize = 8192;
 
 /// Multiplies unsigned with signed bytes, four of a lane at a time.
 ///
@@ -103,12 +39,15 @@ trait Quads {
     /// An integer a lane.
     type Ints: Copy;
     unsafe fn splat(x: i32) -> Self::Ints;
+    unsafe fn splat_bytes(x: u8) -> Self::Bytes;
     unsafe fn load(p: *const u8) -> Self::Bytes;
     unsafe fn low_nibbles(bytes: Self::Bytes) -> Self::Bytes;
     unsafe fn high_nibbles(bytes: Self::Bytes) -> Self::Bytes;
     /// `sum + Σ w · x` of each lane, exactly.
     unsafe fn dot(sum: Self::Ints, w: Self::Bytes, x: *const i8) -> Self::Ints;
     unsafe fn widen(sum: Self::Ints) -> Self::V;
+    /// Tells the CPU that the line at `p` is soon read; `p` may be anything.
+    fn prefetch(p: *const u8);
 }
 
 /// `panels` of `y = x · w`.
@@ -139,7 +78,8 @@ unsafe fn all_rows<Q: Quads, const WIDE: usize>(x: &Quantised, w: &Packed, out: 
         let mut slice = panels.start * slices;
         // SAFETY: the slices are those of the panels; the caller's promises, passed on.
         unsafe {
-            while slice + WIDE <= panels.end * slices {
+            // One row is bound by memory, which likes to be read in one go.
+            while rows.len() > 1 && slice + WIDE <= panels.end * slices {
                 some_rows::<Q, WIDE>(x, w, out, slice, rows.clone());
                 slice += WIDE;
             }
@@ -161,6 +101,8 @@ unsafe fn some_rows<Q: Quads, const WIDE: usize>(
     rows: Range<usize>,
 ) {
     let encoding = w.encoding();
+    let four_bits = matches!(encoding, Encoding::Int4(_));
+    let zero = if four_bits { INT4_ZERO } else { INT8_ZERO };
     let blocks_a_scale = encoding.group().unwrap_or(BLOCK) / BLOCK;
     let slices = LANES / Q::V::LANES;
     let lane = |i: usize| (slice + i) % slices * Q::V::LANES;
@@ -173,30 +115,38 @@ unsafe fn some_rows<Q: Quads, const WIDE: usize>(
             sum.write([Q::V::splat(0.0); WIDE]);
         }
         let sums = sums.as_mut_ptr().cast::<[Q::V; WIDE]>();
+        // One row alone has its sums in registers.
+        let mut one = [Q::V::splat(0.0); WIDE];
         for block in 0..x.k.div_ceil(BLOCK) {
-            let scales: [Q::V; WIDE] = std::array::from_fn(|i| {
-                let scales = panels[i].scales.as_ptr().cast::<half::f16>();
-                Q::V::load_f16(scales.add(block / blocks_a_scale * LANES + lane(i)))
-            });
-            let bytes = |i: usize| panels[i].blocks.as_ptr().add(block * encoding.block_bytes() + lane(i) * QUAD);
-            let x = Block {
-                codes: x.codes.as_ptr().add((block * x.rows + rows.start) * BLOCK),
-                scales: x.scales.as_ptr().add(block * x.rows + rows.start),
-                offsets: x.offsets.as_ptr().add(block * x.rows + rows.start),
-            };
-            if matches!(encoding, Encoding::Int4(_)) {
-                let weights: [[Q::Bytes; QUADS]; WIDE] = std::array::from_fn(|i| {
-                    std::array::from_fn(|quad| {
-                        let both = Q::load(bytes(i).add(quad % (QUADS / 2) * LANES * QUAD));
-                        if quad < QUADS / 2 { Q::low_nibbles(both) } else { Q::high_nibbles(both) }
-                    })
-                });
-                pass::<Q, WIDE, INT4_ZERO>(&x, &weights, &scales, sums, rows.len());
-            } else {
-                let weights: [[Q::Bytes; QUADS]; WIDE] =
-                    std::array::from_fn(|i| std::array::from_fn(|quad| Q::load(bytes(i).add(quad * LANES * QUAD))));
-                pass::<Q, WIDE, INT8_ZERO>(&x, &weights, &scales, sums, rows.len());
+            let mut scales = [Q::V::splat(0.0); WIDE];
+            let mut weights = [[Q::splat_bytes(0); QUADS]; WIDE];
+            for i in 0..WIDE {
+                let at = panels[i].scales.as_ptr().cast::<half::f16>();
+                scales[i] = Q::V::load_f16(at.add(block / blocks_a_scale * LANES + lane(i)));
+                let at = panels[i].blocks.as_ptr().add(block * encoding.block_bytes() + lane(i) * QUAD);
+                for line in (0..encoding.block_bytes()).step_by(64) {
+                    Q::prefetch(at.wrapping_add(AHEAD + line));
+                }
+                if four_bits {
+                    for quad in 0..QUADS / 2 {
+                        let both = Q::load(at.add(quad * LANES * QUAD));
+                        weights[i][quad] = Q::low_nibbles(both);
+                        weights[i][quad + QUADS / 2] = Q::high_nibbles(both);
+                    }
+                } else {
+                    unroll!(quad {
+                        weights[i][quad] = Q::load(at.add(quad * LANES * QUAD));
+                    });
+                }
             }
+            let x = &x.blocks[block * x.rows..][rows.clone()];
+            match x {
+                [x] => add::<Q, WIDE, 1>(std::array::from_ref(x), zero, &weights, &scales, &mut one),
+                x => pass::<Q, WIDE>(x, zero, &weights, &scales, sums),
+            }
+        }
+        if rows.len() == 1 {
+            *sums = one;
         }
         for (i, row) in rows.enumerate() {
             for (s, &sum) in (*sums.add(i)).iter().enumerate() {
@@ -206,59 +156,52 @@ unsafe fn some_rows<Q: Quads, const WIDE: usize>(
     }
 }
 
-/// Where a block of some rows lies.
-struct Block {
-    codes: *const i8,
-    scales: *const f32,
-    offsets: *const i32,
-}
-
 /// All rows past a block of weights.
 #[inline(always)]
-unsafe fn pass<Q: Quads, const WIDE: usize, const ZERO: i32>(
-    x: &Block,
+unsafe fn pass<Q: Quads, const WIDE: usize>(
+    x: &[Codes],
+    zero: i32,
     weights: &[[Q::Bytes; QUADS]; WIDE],
     scales: &[Q::V; WIDE],
     sums: *mut [Q::V; WIDE],
-    rows: usize,
 ) {
-    let mut row = 0;
-    // SAFETY: x and sums have so many rows, by the caller's promise.
+    let (fours, rest) = x.as_chunks::<4>();
+    // SAFETY: there are as many sums as rows, by the caller's promise.
     unsafe {
-        while row + 4 <= rows {
-            add::<Q, WIDE, ZERO, 4>(x, weights, scales, sums, row);
-            row += 4;
+        for (i, four) in fours.iter().enumerate() {
+            add::<Q, WIDE, 4>(four, zero, weights, scales, sums.add(4 * i));
         }
-        while row < rows {
-            add::<Q, WIDE, ZERO, 1>(x, weights, scales, sums, row);
-            row += 1;
+        for (i, x) in rest.iter().enumerate() {
+            add::<Q, WIDE, 1>(std::array::from_ref(x), zero, weights, scales, sums.add(4 * fours.len() + i));
         }
     }
 }
 
 /// `M` rows past a block of weights.
 #[inline(always)]
-unsafe fn add<Q: Quads, const WIDE: usize, const ZERO: i32, const M: usize>(
-    x: &Block,
+unsafe fn add<Q: Quads, const WIDE: usize, const M: usize>(
+    x: &[Codes; M],
+    zero: i32,
     weights: &[[Q::Bytes; QUADS]; WIDE],
     scales: &[Q::V; WIDE],
     sums: *mut [Q::V; WIDE],
-    row: usize,
 ) {
-    // SAFETY: x and sums have M rows from `row` on, by the caller's promise.
+    // SAFETY: there are M sums, by the caller's promise, and a block has QUADS times four codes.
     unsafe {
-        let mut ints: [[Q::Ints; WIDE]; M] = std::array::from_fn(|m| [Q::splat(ZERO * *x.offsets.add(row + m)); WIDE]);
-        for quad in 0..QUADS {
+        let mut ints = [[Q::splat(0); WIDE]; M];
+        for m in 0..M {
+            ints[m] = [Q::splat(zero * x[m].offset); WIDE];
+        }
+        unroll!(quad {
             for m in 0..M {
                 for i in 0..WIDE {
-                    let codes = x.codes.add((row + m) * BLOCK + quad * QUAD);
-                    ints[m][i] = Q::dot(ints[m][i], weights[i][quad], codes);
+                    ints[m][i] = Q::dot(ints[m][i], weights[i][quad], x[m].codes.as_ptr().add(quad * QUAD));
                 }
             }
-        }
+        });
         for m in 0..M {
-            let scale = Q::V::splat(*x.scales.add(row + m));
-            let sums = &mut *sums.add(row + m);
+            let scale = Q::V::splat(x[m].scale);
+            let sums = &mut *sums.add(m);
             for i in 0..WIDE {
                 sums[i] = Q::widen(ints[m][i]).mul_add(scales[i].mul(scale), sums[i]);
             }
@@ -277,6 +220,11 @@ impl Quads for PortableQuads {
     #[inline(always)]
     unsafe fn splat(x: i32) -> Self::Ints {
         [x; Portable::LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn splat_bytes(x: u8) -> Self::Bytes {
+        [[x; QUAD]; Portable::LANES]
     }
 
     #[inline(always)]
@@ -303,6 +251,9 @@ impl Quads for PortableQuads {
             sum[lane] + w[lane].iter().zip(x).map(|(&w, x)| i32::from(w) * i32::from(x)).sum::<i32>()
         })
     }
+
+    #[inline(always)]
+    fn prefetch(_: *const u8) {}
 
     #[inline(always)]
     unsafe fn widen(sum: Self::Ints) -> Portable {
@@ -334,6 +285,12 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn splat_bytes(x: u8) -> __m512i {
+            // SAFETY: as above.
+            unsafe { _mm512_set1_epi8(x as i8) }
+        }
+
+        #[inline(always)]
         unsafe fn load(p: *const u8) -> __m512i {
             // SAFETY: `p` is valid for 64 bytes, by the trait's contract.
             unsafe { _mm512_loadu_si512(p.cast()) }
@@ -358,6 +315,12 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn prefetch(p: *const u8) {
+            // SAFETY: a prefetch reads nothing that the program sees, and any address will do.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+        }
+
+        #[inline(always)]
         unsafe fn widen(sum: __m512i) -> __m512 {
             // SAFETY: as above.
             unsafe { _mm512_cvtepi32_ps(sum) }
@@ -376,6 +339,12 @@ mod x86 {
                 unsafe fn splat(x: i32) -> __m256i {
                     // SAFETY: the CPU has AVX2, by the trait's contract (here and below).
                     unsafe { _mm256_set1_epi32(x) }
+                }
+
+                #[inline(always)]
+                unsafe fn splat_bytes(x: u8) -> __m256i {
+                    // SAFETY: as above.
+                    unsafe { _mm256_set1_epi8(x as i8) }
                 }
 
                 #[inline(always)]
@@ -404,6 +373,12 @@ mod x86 {
                         let $x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
                         $dot
                     }
+                }
+
+                #[inline(always)]
+                fn prefetch(p: *const u8) {
+                    // SAFETY: a prefetch reads nothing that the program sees, and any address will do.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
                 }
 
                 #[inline(always)]

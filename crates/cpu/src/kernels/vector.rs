@@ -31,9 +31,15 @@ pub(crate) trait Element: Copy + Sync {
     /// As for [`Vector`].
     unsafe fn load<V: Vector>(p: *const Self) -> V;
     const ZERO: Self;
+    fn from_f32(x: f32) -> Self;
 }
 
 impl Element for f32 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        x
+    }
+
     const ZERO: Self = 0.0;
 
     #[inline(always)]
@@ -44,6 +50,11 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        bf16::from_f32(x)
+    }
+
     const ZERO: Self = bf16::ZERO;
 
     #[inline(always)]
@@ -54,6 +65,11 @@ impl Element for bf16 {
 }
 
 impl Element for f16 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        f16::from_f32(x)
+    }
+
     const ZERO: Self = f16::ZERO;
 
     #[inline(always)]

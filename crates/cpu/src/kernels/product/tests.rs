@@ -6,6 +6,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 use voxtral_model::{Encoding, Group, Packed, Tensor, TensorData, Weight};
 
 use super::*;
+use crate::parallel::Team;
 
 fn values(rng: &mut SmallRng, n: usize) -> Vec<f32> {
     (0..n).map(|_| rng.random_range(-1.0..1.0)).collect()
@@ -26,6 +27,18 @@ fn run_with(isa: Isa, x: Activations<'_>, w: Weights<'_>, (m, n, k): (usize, usi
         product_columns(isa, x, w, k, &out, middle..n);
     }
     y
+}
+
+fn bf16s(isa: Isa, x: &[f32], k: usize) -> Rounded {
+    let mut rounded = Rounded::default();
+    rounded.set(isa, &Team::new(1).unwrap(), x, k);
+    rounded
+}
+
+fn bytes(isa: Isa, x: &[f32], k: usize) -> Quantised {
+    let mut quantised = Quantised::default();
+    quantised.set(isa, &Team::new(1).unwrap(), x, k);
+    quantised
 }
 
 /// The scalar twin, in f64.
@@ -60,7 +73,7 @@ proptest! {
             assert_close(isa, "f16", &run(isa, Activations::F32(&x), TensorData::F16(&f16s), shape), &twin(&x, &wide, shape), k, ulp);
             if isa.has_bf16_dot() {
                 let want = twin(&widen(&x.iter().map(|&v| bf16::from_f32(v)).collect::<Vec<_>>()), &widen(&halves), shape);
-                assert_close(isa, "dot", &run(isa, Activations::Bf16(&Rounded::new(isa, &x, k)), TensorData::Bf16(&halves), shape), &want, k, ulp);
+                assert_close(isa, "dot", &run(isa, Activations::Bf16(&bf16s(isa, &x, k)), TensorData::Bf16(&halves), shape), &want, k, ulp);
             }
         }
     }
@@ -75,8 +88,8 @@ proptest! {
             let last = run(isa, Activations::F32(&x[(m - 1) * k..]), TensorData::Bf16(&w), (1, n, k));
             prop_assert_eq!(&together[(m - 1) * n..], &last[..], "{}", isa.name());
             if isa.has_bf16_dot() {
-                let together = run(isa, Activations::Bf16(&Rounded::new(isa, &x, k)), TensorData::Bf16(&w), (m, n, k));
-                let last = run(isa, Activations::Bf16(&Rounded::new(isa, &x[(m - 1) * k..], k)), TensorData::Bf16(&w), (1, n, k));
+                let together = run(isa, Activations::Bf16(&bf16s(isa, &x, k)), TensorData::Bf16(&w), (m, n, k));
+                let last = run(isa, Activations::Bf16(&bf16s(isa, &x[(m - 1) * k..], k)), TensorData::Bf16(&w), (1, n, k));
                 prop_assert_eq!(&together[(m - 1) * n..], &last[..], "{}", isa.name());
             }
         }
@@ -119,7 +132,7 @@ proptest! {
                     prop_assert_eq!(&got, &dense, "{} {:?}", isa.name(), packed);
                 }
                 if lossless && isa.has_bf16_dot() {
-                    let rounded = Rounded::new(isa, &x, k);
+                    let rounded = bf16s(isa, &x, k);
                     let got = run_with(isa, Activations::Bf16(&rounded), Weights::Panels(&packed), shape);
                     let dense = run(isa, Activations::Bf16(&rounded), TensorData::Bf16(&halves), shape);
                     prop_assert_eq!(&got, &dense, "{} {:?}, rounded", isa.name(), packed);
@@ -139,10 +152,10 @@ proptest! {
             let weights = Weight::Packed(packed.clone()).to_f32();
             let want = twin(&rounded(&x, k), &weights, shape);
             for isa in Isa::available() {
-                let quantised = Quantised::new(isa, &x, k);
+                let quantised = bytes(isa, &x, k);
                 let got = run_with(isa, Activations::Int8(&quantised), Weights::Panels(&packed), shape);
                 assert_close(isa, &format!("{packed:?}"), &got, &want, k, f64::from(f32::EPSILON));
-                let alone = Quantised::new(isa, &x[(m - 1) * k..], k);
+                let alone = bytes(isa, &x[(m - 1) * k..], k);
                 let last = run_with(isa, Activations::Int8(&alone), Weights::Panels(&packed), (1, n, k));
                 prop_assert_eq!(&got[(m - 1) * n..], &last[..], "{} {:?}", isa.name(), packed);
             }
@@ -169,7 +182,7 @@ fn the_largest_codes_do_not_overflow() {
         for packed in packed(&w, 20, k).into_iter().filter(|packed| packed.encoding().group().is_some()) {
             let want = twin(&x, &Weight::Packed(packed.clone()).to_f32(), (1, 20, k));
             for isa in Isa::available() {
-                let quantised = Quantised::new(isa, &x, k);
+                let quantised = bytes(isa, &x, k);
                 let got = run_with(isa, Activations::Int8(&quantised), Weights::Panels(&packed), (1, 20, k));
                 assert!(
                     got.iter().zip(&want).all(|(&g, w)| (f64::from(g) - w).abs() < 1.0),
@@ -188,7 +201,7 @@ fn what_is_no_number_shows() {
         let mut x = vec![1.0; 2 * 96];
         x[40] = bad;
         for isa in Isa::available() {
-            let quantised = Quantised::new(isa, &x, 96);
+            let quantised = bytes(isa, &x, 96);
             let got = run_with(isa, Activations::Int8(&quantised), Weights::Panels(packed), (2, 16, 96));
             assert!(got[..16].iter().all(|y| y.is_nan()) && got[16..].iter().all(|y| y.is_finite()), "{bad}: {got:?}");
         }
