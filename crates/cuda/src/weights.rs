@@ -409,6 +409,16 @@ fn copy_taps(tensor: &Tensor, row: usize, out: &mut [bf16]) {
 mod tests {
     use super::*;
 
+    #[test]
+    fn packed_weights_are_refused_with_what_to_do() {
+        let config = ModelConfig::synthetic("small", &["vocab=1500"]).unwrap();
+        let model = voxtral_model::Model::synthetic(&config, 1).unwrap();
+        assert!(Plan::new(&config, &model.weights).is_ok());
+        let packed = model.packed(&voxtral_model::Plan::all(voxtral_model::Encoding::Bf16));
+        let said = Plan::new(&config, &packed.weights).err().unwrap();
+        assert!(said.contains("packed (bf16)") && said.ends_with("or --backend cpu"), "{said}");
+    }
+
     /// The rows of a job as a product sees them.
     fn read(job: &Job) -> Vec<f32> {
         let mut words = vec![u64::MAX; job.groups * job.group_bytes / 8];

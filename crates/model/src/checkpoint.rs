@@ -30,6 +30,14 @@ pub(crate) struct Checkpoint {
     shards: Vec<(PathBuf, Arc<Storage>)>,
 }
 
+/// The tensors of a model, as a checkpoint stores them.
+#[derive(Default)]
+pub(crate) struct Listed {
+    /// Those that are never packed, by their names in the file.
+    pub others: Vec<(String, Tensor)>,
+    pub matrices: Vec<Matrix>,
+}
+
 /// The matrix of a product, as it is to be packed.
 pub(crate) struct Matrix {
     /// As the file names it.
@@ -131,15 +139,13 @@ impl Checkpoint {
         self.shards.iter().map(|(path, storage)| (files::name(path), files::sha256(storage.bytes()))).collect()
     }
 
-    /// All tensors as they are stored, checked as [`Checkpoint::weights`] does it: those that are never packed, by their names in the
-    /// files, and the matrices of products.
-    pub(crate) fn list(mut self, config: &ModelConfig) -> Result<(Vec<(String, Tensor)>, Vec<Matrix>), ModelError> {
-        let mut lister =
-            Lister { checkpoint: &mut self, config, taken: Vec::new(), others: Vec::new(), matrices: Vec::new() };
+    /// All tensors as they are stored, checked as [`Checkpoint::weights`] does it.
+    pub(crate) fn list(mut self, config: &ModelConfig) -> Result<Listed, ModelError> {
+        let mut lister = Lister { checkpoint: &mut self, config, taken: Vec::new(), listed: Listed::default() };
         Weights::collect(config, &mut lister)?;
-        let Lister { taken, others, matrices, .. } = lister;
+        let Lister { taken, listed, .. } = lister;
         self.check(&taken)?;
-        Ok((others, matrices))
+        Ok(listed)
     }
 
     /// Takes out the tensor of this name in the native layout.
@@ -204,8 +210,7 @@ struct Lister<'a> {
     checkpoint: &'a mut Checkpoint,
     config: &'a ModelConfig,
     taken: Vec<Entry>,
-    others: Vec<(String, Tensor)>,
-    matrices: Vec<Matrix>,
+    listed: Listed,
 }
 
 impl Fetch for Lister<'_> {
@@ -213,7 +218,7 @@ impl Fetch for Lister<'_> {
 
     fn tensor(&mut self, native: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
         let entry = self.checkpoint.take(native)?;
-        self.others.push((entry.name.clone(), entry.tensor(shape)?));
+        self.listed.others.push((entry.name.clone(), entry.tensor(shape)?));
         self.taken.push(entry);
         Ok(Tensor::none())
     }
@@ -224,7 +229,7 @@ impl Fetch for Lister<'_> {
             return Err(ModelError::PackedAlready { path: entry.path.to_path_buf(), tensor: entry.name });
         };
         let head_dim = self.checkpoint.layout.split_halves(native, self.config);
-        self.matrices.push(Matrix { name: entry.name.clone(), tensor, part, head_dim });
+        self.listed.matrices.push(Matrix { name: entry.name.clone(), tensor, part, head_dim });
         self.taken.push(entry);
         Ok(Weight::Dense(Tensor::none()))
     }

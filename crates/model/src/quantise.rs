@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::checkpoint::{Checkpoint, Matrix};
+use crate::checkpoint::{Checkpoint, Listed, Matrix};
 use crate::packed::{Deviation, Encoding, Packer, Part, Plan, Rows};
 use crate::write::{Folder, Form, Item};
 use crate::{ModelError, Tensor, files, model};
@@ -45,7 +45,7 @@ pub fn quantise(
     model::tokenizer(&from.join(model::TEKKEN), &tekken, &config)?;
     let [config_name, weights] = checkpoint.layout().files();
     let source = checkpoint.checksums();
-    let (others, matrices) = checkpoint.list(&config)?;
+    let Listed { others, matrices } = checkpoint.list(&config)?;
 
     let other = |(name, tensor): (String, Tensor)| Item {
         name,

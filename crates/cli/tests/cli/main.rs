@@ -8,6 +8,7 @@ mod faults;
 mod live;
 mod mutations;
 mod output;
+mod quantize;
 mod support;
 mod transcripts;
 mod troubleshooting;

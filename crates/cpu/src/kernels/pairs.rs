@@ -158,9 +158,10 @@ unsafe fn multiply<const N: usize, const M: usize>(
         unroll!(pair {
             for m in 0..M {
                 let both = x.add(m * BLOCK + 2 * pair).cast::<i32>().read_unaligned();
-                let both: __m512bh = std::mem::transmute(_mm512_set1_epi32(both));
+                let both = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(both));
                 for i in 0..N {
-                    sums[m][i] = _mm512_dpbf16_ps(sums[m][i], std::mem::transmute(weights[i][pair]), both);
+                    let weights = std::mem::transmute::<__m512i, __m512bh>(weights[i][pair]);
+                    sums[m][i] = _mm512_dpbf16_ps(sums[m][i], weights, both);
                 }
             }
         });
@@ -209,8 +210,8 @@ impl Weights for RowMajor<'_> {
     unsafe fn half_block(&self, half: usize) -> [__m512i; PAIRS] {
         let first = half * HALF;
         if self.w.len() == LANES * self.k && first + HALF <= self.k {
-            // SAFETY: there are LANES rows, each with HALF inputs from `first` on; the CPU has AVX-512.
             self.prefetch(half);
+            // SAFETY: there are LANES rows, each with HALF inputs from `first` on; the CPU has AVX-512.
             return unsafe { turned(self.w.as_ptr().add(first), self.k) };
         }
         let mut padded = [[bf16::ZERO; HALF]; LANES];

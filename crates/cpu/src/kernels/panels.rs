@@ -63,11 +63,11 @@ unsafe fn widening_panels<V: Vector>(x: &[f32], w: &Packed, out: &Output<'_>, pa
 /// Adds the products of a block, input by input, to the lane that the input falls into.
 #[inline(always)]
 unsafe fn add_block<V: Vector>(x: &[f32], weights: &[[f32; LANES]; BLOCK], sums: &mut [[f32; LANES]; LANES]) {
-    for lane in 0..V::LANES {
+    for (lane, sums) in sums.iter_mut().enumerate().take(V::LANES) {
         for slice in (0..LANES).step_by(V::LANES) {
             // SAFETY: slice + V::LANES is at most LANES, the length of each row of weights and sums.
             unsafe {
-                let at = sums[lane].as_mut_ptr().add(slice);
+                let at = sums.as_mut_ptr().add(slice);
                 let mut sum = V::load(at);
                 for (x, w) in x.iter().zip(weights).skip(lane).step_by(V::LANES) {
                     sum = V::splat(*x).mul_add(V::load(w.as_ptr().add(slice)), sum);

@@ -98,8 +98,8 @@ impl Team {
         // SAFETY: no job is open, and no thread is at one: the last call waited for that.
         unsafe { *shared.job.get() = job };
         shared.next.store(0, Ordering::Relaxed);
-        let number = shared.state.load(Ordering::Relaxed) / NEXT;
-        shared.state.store((number.wrapping_add(1) % (1 << 31)) * NEXT | OPEN, Ordering::SeqCst);
+        let number = (shared.state.load(Ordering::Relaxed) / NEXT + 1) % (1 << 31);
+        shared.state.store((number * NEXT) | OPEN, Ordering::SeqCst);
         if shared.asleep.load(Ordering::SeqCst) > 0 {
             let _awake = shared.sleep.lock().unwrap_or_else(PoisonError::into_inner);
             shared.wake.notify_all();
@@ -107,7 +107,7 @@ impl Team {
         shared.work_at(job);
         let mut left = shared.state.fetch_and(!OPEN, Ordering::AcqRel) & !OPEN;
         let mut turns = 0;
-        while left % NEXT != 0 {
+        while !left.is_multiple_of(NEXT) {
             pause(&mut turns);
             left = shared.state.load(Ordering::Acquire);
         }
