@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use half::bf16;
-use voxtral_model::{LayerWeights, Linear, ModelConfig, Rope, Tensor, TensorData, TransformerConfig, Weights};
+use voxtral_model::{LayerWeights, Linear, ModelConfig, Rope, Tensor, TensorData, TransformerConfig, Weight, Weights};
 
 use crate::cut::{slices, splits};
 use crate::driver::{Address, Buffer, Device, DriverError, Stream, Upload};
@@ -129,7 +129,7 @@ impl Plan {
     /// For all of `weights`.
     ///
     /// # Errors
-    /// A sentence about a tensor whose shape is not what `config` says.
+    /// A sentence about a tensor whose shape is not what `config` says, or that is packed.
     pub fn new(config: &ModelConfig, weights: &Weights) -> Result<Self, String> {
         // Offset 0 is kept free: it would be no address.
         let mut b = Builder { jobs: Vec::new(), bytes: ALIGN };
@@ -255,18 +255,19 @@ impl Builder {
     fn stacked(&mut self, linears: &[(&Linear, usize)], k: usize) -> Result<Matrix, String> {
         let mut bias = Vec::new();
         for (linear, n) in linears {
-            expect(&linear.weight, &[*n, k])?;
+            expect(dense(&linear.weight)?, &[*n, k])?;
             bias.extend(bias_of(linear, *n)?.unwrap_or_else(|| vec![0.0; *n]));
         }
         let bias = linears.iter().any(|(linear, _)| linear.bias.is_some()).then_some(bias);
-        let tensors = linears.iter().map(|(linear, _)| linear.weight.clone()).collect();
+        let tensors = linears.iter().map(|(linear, _)| dense(&linear.weight).cloned()).collect::<Result<_, _>>()?;
         Ok(self.matrix(linears.iter().map(|(_, n)| n).sum(), k, bias, Source::Stacked(tensors)))
     }
 
     fn taps(&mut self, conv: &Linear, n: usize, channels: usize) -> Result<Matrix, String> {
-        expect(&conv.weight, &[n, channels, ModelConfig::CONV_KERNEL])?;
+        let weight = dense(&conv.weight)?;
+        expect(weight, &[n, channels, ModelConfig::CONV_KERNEL])?;
         let bias = bias_of(conv, n)?;
-        Ok(self.matrix(n, channels * ModelConfig::CONV_KERNEL, bias, Source::Taps(conv.weight.clone())))
+        Ok(self.matrix(n, channels * ModelConfig::CONV_KERNEL, bias, Source::Taps(weight.clone())))
     }
 
     fn stack(&mut self, c: &TransformerConfig, layers: &[LayerWeights], norm: &Tensor) -> Result<Stack, String> {
@@ -277,9 +278,10 @@ impl Builder {
     }
 
     fn layer(&mut self, c: &TransformerConfig, l: &LayerWeights) -> Result<Layer, String> {
-        expect(&l.gate.weight, &[c.ffn_dim, c.dim])?;
-        expect(&l.up.weight, &[c.ffn_dim, c.dim])?;
-        let gate_up = Source::InTurn(l.gate.weight.clone(), l.up.weight.clone());
+        let (gate, up) = (dense(&l.gate.weight)?, dense(&l.up.weight)?);
+        expect(gate, &[c.ffn_dim, c.dim])?;
+        expect(up, &[c.ffn_dim, c.dim])?;
+        let gate_up = Source::InTurn(gate.clone(), up.clone());
         Ok(Layer {
             attention_norm: self.vector(&l.attention_norm, c.dim)?,
             qkv: self.stacked(&[(&l.wq, c.q_dim()), (&l.wk, c.kv_dim()), (&l.wv, c.kv_dim())], c.dim)?,
@@ -288,6 +290,17 @@ impl Builder {
             gate_up: self.matrix(2 * c.ffn_dim, c.dim, None, gate_up),
             down: self.stacked(&[(&l.down, c.dim)], c.ffn_dim)?.split(),
         })
+    }
+}
+
+/// The weights as the kernels here take them.
+fn dense(weight: &Weight) -> Result<&Tensor, String> {
+    match weight {
+        Weight::Dense(tensor) => Ok(tensor),
+        Weight::Packed(packed) => Err(format!(
+            "the weights are packed ({}), which GPUs do not read yet: take the model that they were made of, or --backend cpu",
+            packed.encoding().name()
+        )),
     }
 }
 
@@ -395,6 +408,16 @@ fn copy_taps(tensor: &Tensor, row: usize, out: &mut [bf16]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packed_weights_are_refused_with_what_to_do() {
+        let config = ModelConfig::synthetic("small", &["vocab=1500"]).unwrap();
+        let model = voxtral_model::Model::synthetic(&config, 1).unwrap();
+        assert!(Plan::new(&config, &model.weights).is_ok());
+        let packed = model.packed(&voxtral_model::Plan::all(voxtral_model::Encoding::Bf16));
+        let said = Plan::new(&config, &packed.weights).err().unwrap();
+        assert!(said.contains("packed (bf16)") && said.ends_with("or --backend cpu"), "{said}");
+    }
 
     /// The rows of a job as a product sees them.
     fn read(job: &Job) -> Vec<f32> {
