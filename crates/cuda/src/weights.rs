@@ -441,7 +441,7 @@ mod tests {
     #[test]
     fn rows_are_stacked_or_taken_in_turn_and_padded() {
         let mut b = Builder { jobs: Vec::new(), bytes: 0 };
-        let linear = |rows, first| Linear { weight: tensor(rows, 2, first), bias: None };
+        let linear = |rows, first| Linear { weight: Weight::Dense(tensor(rows, 2, first)), bias: None };
         let m = b.stacked(&[(&linear(2, 0), 2), (&linear(1, 10), 1)], 2).unwrap();
         assert_eq!((m.n, m.k, b.bytes), (3, 32, 128 * 64));
         let rows = read(&b.jobs[0]);
@@ -455,7 +455,7 @@ mod tests {
     fn wide_rows_are_cut_into_fragments() {
         let mut b = Builder { jobs: Vec::new(), bytes: 0 };
         let values: Vec<f32> = (0..20 * 40).map(|i| (i % 251) as f32).collect();
-        let linear = Linear { weight: Tensor::from_f32_as_bf16(&values, &[20, 40]), bias: None };
+        let linear = Linear { weight: Weight::Dense(Tensor::from_f32_as_bf16(&values, &[20, 40])), bias: None };
         b.stacked(&[(&linear, 20)], 40).unwrap();
         let rows = read(&b.jobs[0]);
         assert!(
@@ -466,7 +466,7 @@ mod tests {
     #[test]
     fn taps_move_outside_the_channels() {
         let values: Vec<f32> = (0..6).map(|i| i as f32).collect();
-        let conv = Linear { weight: Tensor::from_f32_as_bf16(&values, &[1, 2, 3]), bias: None };
+        let conv = Linear { weight: Weight::Dense(Tensor::from_f32_as_bf16(&values, &[1, 2, 3])), bias: None };
         let mut b = Builder { jobs: Vec::new(), bytes: 0 };
         b.taps(&conv, 1, 2).unwrap();
         assert_eq!(&read(&b.jobs[0])[..7], &[0., 3., 1., 4., 2., 5., 0.]);
