@@ -39,6 +39,8 @@ pub enum Notice {
     ChannelsCancel,
     /// Not one sample is anything but 0.
     AllSilence,
+    /// A microphone gives nothing but 0, which even a quiet room does not.
+    Muted,
     /// Samples are far beyond full scale, which is ±1.
     OutOfScale {
         /// The largest magnitude.
@@ -70,6 +72,7 @@ impl fmt::Display for Notice {
             Self::ThroughFfmpeg { format } => write!(f, "{format} is not built in, read through ffmpeg"),
             Self::ChannelsCancel => write!(f, "the channels cancel each other in the mix; choose one of them"),
             Self::AllSilence => write!(f, "the whole input is silence"),
+            Self::Muted => write!(f, "all that comes is silence; is it muted, or does the system block it?"),
             Self::OutOfScale { peak } => {
                 let times = if *peak < 1e6 { format!("{peak:.0}") } else { "a million".to_owned() };
                 write!(f, "samples reach {times} times full scale; is the sample format or its scale another?")

@@ -27,6 +27,8 @@
 //! # }
 //! ```
 //!
+//! [`Pauses`] finds where speech has paused, beside [`MelStream`].
+//!
 //! # What can be read
 //! WAV (8 to 32 bit, float, A-law, µ-law, ADPCM; RIFX, RF64, BW64), AIFF, AU, CAF, FLAC, MP3, AAC-LC, ALAC, Vorbis and Opus, in
 //! their own streams or in MP4, MOV, Ogg and Matroska, at any rate from [`MIN_RATE`] to [`MAX_RATE`], and raw samples. The rest
@@ -58,6 +60,7 @@ mod ogg;
 mod options;
 mod opus;
 mod packet;
+mod pauses;
 mod pcm;
 mod resample;
 mod sniff;
@@ -72,8 +75,10 @@ pub use damage::{Damage, Notice};
 pub use error::{Error, Result};
 pub use mel::{MelConfig, MelStream};
 pub use options::{AudioOptions, Channel};
+pub use pauses::Pauses;
 pub use pcm::{RawFormat, SampleFormat};
 pub use resample::Resampler;
+pub use sniff::is_audio;
 pub use source::AudioSource;
 pub use wait::Waiting;
 

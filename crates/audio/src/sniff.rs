@@ -1,6 +1,7 @@
 //! What some bytes are, told by the bytes alone.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::frames::{Stream, find_chain};
@@ -68,6 +69,15 @@ pub(crate) fn sniff(input: &mut Input) -> io::Result<Content> {
     }
     // Where a tag was, MPEG audio is what it was for.
     Ok(if tagged { Content::Frames } else { Content::Unknown })
+}
+
+/// Whether a file is sound, or a video: one of a known kind, be it built in or not.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn is_audio(path: impl AsRef<Path>) -> io::Result<bool> {
+    let content = sniff(&mut Input::open(path.as_ref())?)?;
+    Ok(!matches!(content, Content::Foreign(_) | Content::Unknown))
 }
 
 /// What is told by more than the first bytes.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,9 @@ use crate::destination::Destination;
 use crate::input::Input;
 use crate::interrupt::{self, Interrupted};
 use crate::output::{Output, complain, escaped, say};
-use crate::{machine, open};
+use crate::progress::Recordings;
+use crate::status::Status;
+use crate::{machine, microphone, open};
 
 /// More failed inputs are not named once more in the end.
 const MOST_NAMES: usize = 20;
@@ -27,30 +29,56 @@ const MOST_NAMES: usize = 20;
 const DAMAGED: u8 = 4;
 
 pub(crate) fn run(args: &Transcribe) -> anyhow::Result<ExitCode> {
-    let inputs = Input::all(args);
-    let destination = Arc::new(Destination::open(args, &inputs)?);
+    let mut inputs = Input::all(&args.inputs)?;
+    let all = inputs.len();
+    let destination = Arc::new(Destination::open(&args.outputs, &mut inputs)?);
+    let skipped = all - inputs.len();
+    if skipped > 0 && !args.work.silent {
+        say(&format!("{skipped} of {all} inputs are skipped: their files are there"));
+    }
+    if inputs.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
     let stop = Stop::new();
     let at_end = Arc::clone(&destination);
     interrupt::stops(&stop, move || at_end.break_off())?;
 
     // Nobody should wait for a model to hear that the recording is not there. Where there are several, the others are transcribed.
-    let audio = AudioOptions { track: args.track.map(usize::from), channel: args.channel, ..AudioOptions::default() };
+    let audio = AudioOptions {
+        track: args.inputs.track.map(usize::from),
+        channel: args.inputs.channel,
+        ..AudioOptions::default()
+    };
     if let [input] = &inputs[..] {
         input.try_to_open(&audio)?;
     }
     let start = Instant::now();
-    if !args.silent {
-        open::tell_of_demo(&args.setup);
+    if !args.work.silent {
+        open::tell_of_default(&args.setup);
     }
-    let voxtral = open::open(&args.setup, args.silent, |backend| backend)?;
+    let voxtral = open::open(&args.setup, args.work.silent, |backend| backend)?;
     let options = Options {
-        stop_at_eos: args.stop_at_eos,
-        interval: args.interval,
+        stop_at_eos: args.work.stop_at_eos,
+        interval: args.work.interval,
+        alternatives: args.outputs.alt,
+        endpoint: args.outputs.endpoint.map(|ms| Duration::from_millis(ms.into())),
         stop: Some(stop.clone()),
         ..Options::default()
     };
-    let job = Job { args, voxtral: &voxtral, audio: &audio, options: &options, stop: &stop, destination: &destination };
+    let watched = !args.work.silent && (args.outputs.output.is_some() || !io::stdout().is_terminal());
+    let bytes = inputs.iter().map(Input::bytes).sum();
+    let progress = Recordings::new(watched && bytes > 0, inputs.len(), bytes);
+    let job = Job {
+        args,
+        progress: &progress,
+        voxtral: &voxtral,
+        audio: &audio,
+        options: &options,
+        stop: &stop,
+        destination: &destination,
+    };
     let Outcome { failures, damaged } = job.transcribe_all(&inputs, start.elapsed())?;
+    drop(progress);
 
     if let Destination::Shared(_, turns) = &*destination {
         turns.finish(failures.is_empty())?;
@@ -97,6 +125,7 @@ fn is_of_the_output(error: &anyhow::Error) -> bool {
 /// What all inputs have in common.
 struct Job<'a> {
     args: &'a Transcribe,
+    progress: &'a Recordings,
     voxtral: &'a Voxtral,
     audio: &'a AudioOptions,
     options: &'a Options,
@@ -111,7 +140,7 @@ impl Job<'_> {
         std::thread::scope(|scope| {
             let (mut waiting, mut running) = (inputs.iter().enumerate(), VecDeque::new());
             loop {
-                while running.len() < usize::from(self.args.jobs) && !self.stop.is_stopped() {
+                while running.len() < usize::from(self.args.work.jobs) && !self.stop.is_stopped() {
                     let Some((number, input)) = waiting.next() else { break };
                     let load = std::mem::take(&mut load);
                     let work = move || self.transcribe(input, number, load);
@@ -149,29 +178,51 @@ impl Job<'_> {
 
     /// Transcribes one input to where its transcript goes; whether some of its audio is damaged.
     fn transcribe(&self, input: &Input, number: usize, load: Duration) -> anyhow::Result<bool> {
+        let progress = self.progress.follow(input.bytes());
         let source = input.open(self.audio)?;
+        if !self.args.work.silent {
+            microphone::announce(&source);
+        }
         let files = match self.destination {
             Destination::Shared(format, turns) => {
-                return self.write(input, source, vec![self.sink(*format, turns.turn(number), input, load)]);
+                let sink = self.sink(*format, turns.turn(number), input, load);
+                return self.write(input, source, vec![sink, Box::new(progress)]);
             }
             Destination::Folder(files) => &files[number],
         };
         let mut outputs: Vec<_> = files.iter().map(|(_, path)| Output::open(Some(path))).collect::<Result<_, _>>()?;
         let sinks = files.iter().zip(&mut outputs).map(|((format, _), output)| self.sink(*format, output, input, load));
-        let written = self.write(input, source, sinks.collect());
-        outputs.iter().try_for_each(|output| output.finish_if(written.is_ok()))?;
+        let written = self.write(input, source, sinks.chain([Box::new(progress) as _]).collect());
+        // What is there counts as whole the next time.
+        if written.is_ok() || !self.args.outputs.skip_existing {
+            outputs.iter().try_for_each(|output| output.finish_if(written.is_ok()))?;
+        }
         written
+    }
+
+    /// What shows how live audio goes, where somebody watches.
+    fn status(&self) -> Option<Status> {
+        let words = matches!(self.destination, Destination::Shared(Format::Text, turns) if turns.is_stdout());
+        let elsewhere = !words && matches!(self.destination, Destination::Shared(_, turns) if turns.is_stdout());
+        let is_terminal = io::stdout().is_terminal();
+        // Other formats are shown as they are, and nothing between their lines.
+        if self.args.work.silent || elsewhere && is_terminal {
+            return None;
+        }
+        Status::new(words && is_terminal, self.args.work.monitor)
     }
 
     /// What writes a transcript in a format.
     fn sink<'o>(&self, format: Format, output: impl Write + 'o, input: &Input, load: Duration) -> Box<dyn Sink + 'o> {
-        let words = self.args.words;
+        let words = self.args.outputs.words;
         match format {
-            Format::Text if words || self.args.timestamps => Box::new(Subtitles::new(output, CueFormat::Lines, words)),
+            Format::Text if words || self.args.outputs.timestamps => {
+                Box::new(Subtitles::new(output, CueFormat::Lines, words))
+            }
             Format::Text => Box::new(Text::new(output)),
             Format::Json => {
                 let about = self.voxtral.about(input.name(), self.options, load);
-                Box::new(Json::new(output, About { tokens: self.args.tokens, ..about }))
+                Box::new(Json::new(output, About { tokens: self.args.outputs.tokens, ..about }))
             }
             Format::Jsonl => Box::new(JsonLines::new(output, input.name())),
             Format::Srt => Box::new(Subtitles::new(output, CueFormat::Srt, words)),
@@ -183,9 +234,11 @@ impl Job<'_> {
     /// Transcribes one input to some sinks; whether some of its audio is damaged.
     fn write(&self, input: &Input, source: Source, mut sinks: Vec<Box<dyn Sink + '_>>) -> anyhow::Result<bool> {
         let (start, is_live) = (Instant::now(), source.is_live());
-        let mut lines = Lines { input, silent: self.args.silent, damaged: false };
+        let mut lines = Lines { input, silent: self.args.work.silent, damaged: false };
+        let mut status = if is_live { self.status() } else { None };
         let mut all: Vec<&mut dyn Sink> = sinks.iter_mut().map(|sink| &mut **sink as &mut dyn Sink).collect();
         all.push(&mut lines);
+        all.extend(status.as_mut().map(|status| status as &mut dyn Sink));
         match self.voxtral.transcribe(source, self.options, &mut all) {
             Ok(summary) => tell(input, &summary, start.elapsed()),
             // That names the output.

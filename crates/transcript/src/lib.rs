@@ -29,5 +29,5 @@ mod similarity;
 mod transcript;
 
 pub use event::{Event, SessionStats, Summary};
-pub use report::{Audio, Report, Stats, TokenRecord};
-pub use transcript::{Piece, Transcript, Word};
+pub use report::{Audio, Report, Segment, Stats, TokenRecord};
+pub use transcript::{Alternative, Piece, Transcript, Word};

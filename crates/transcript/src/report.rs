@@ -26,6 +26,9 @@ pub struct Report {
     pub text: String,
     /// [`Transcript::words`](crate::Transcript::words).
     pub words: Vec<Word>,
+    /// The text between pauses; `None`, where pauses were not asked for, leaves the field out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Vec<Segment>>,
     /// The generated tokens from the first after the prompt; `None`, when they were not asked for, leaves the field out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Vec<TokenRecord>>,
@@ -62,6 +65,19 @@ pub struct Audio {
     /// What of it is missing or wrong, in the order of its times.
     #[serde(default)]
     pub damage: Vec<Damage>,
+}
+
+/// What was said between two pauses.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Segment {
+    /// Seconds of audio where the segment before ended.
+    #[serde(serialize_with = "decimals3")]
+    pub start_s: f64,
+    /// Seconds of audio where the pause after it had lasted long enough, or where the audio ended.
+    #[serde(serialize_with = "decimals3")]
+    pub end_s: f64,
+    /// Without white space around it.
+    pub text: String,
 }
 
 /// One generated token.
@@ -136,6 +152,7 @@ fn rounded<E: Error>(value: f64, unit: f64) -> Result<f64, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Alternative;
 
     fn report() -> Report {
         Report {
@@ -150,8 +167,10 @@ mod tests {
                 start_s: f64::from(0.48_f32),
                 end_s: 0.1 + 0.78,
                 logprob: -0.01,
+                alternatives: Vec::new(),
                 after_space: true,
             }],
+            segments: None,
             tokens: Some(vec![TokenRecord { id: 32, logprob: -0.001 }, TokenRecord { id: 33, logprob: -1e-9 }]),
             stats: Stats {
                 total_ms: 12.3456,
@@ -174,6 +193,20 @@ mod tests {
             r#""positions":113,"passes":11,"tokens_per_pass":6.818,"rtf":0.001506,"peak_rss_mb":0.0,"device_mb":0.0}}"#,
         );
         assert_eq!(report().to_json().unwrap(), expected);
+    }
+
+    #[test]
+    fn alternatives_and_segments_are_where_they_were_asked_for() {
+        let mut asked = report();
+        let (instead_of, text) = ("our".to_owned(), "or".to_owned());
+        asked.words[0].alternatives = vec![Alternative { instead_of, text, logprob: -1.5 }];
+        asked.segments = Some(vec![Segment { start_s: 0.0, end_s: 1.38, text: "four".into() }]);
+        let json = asked.to_json().unwrap();
+        let expected = r#""logprob":-0.01,"alternatives":[{"instead_of":"our","text":"or","logprob":-1.5}]}],"segments":[{"start_s":0.0,"end_s":1.38,"text":"four"}],"tokens":"#;
+        assert!(json.contains(expected), "{json}");
+        assert_eq!(Report::read_all(&json).unwrap()[0].to_json().unwrap(), json);
+        let json = report().to_json().unwrap();
+        assert!(!json.contains("alternatives") && !json.contains("segments"), "{json}");
     }
 
     #[test]

@@ -67,7 +67,7 @@ proptest! {
             let start_ms = at_ms + 80 * (pause / 2);
             at_ms = start_ms + 80 * length;
             let (start_s, end_s) = (f64::from(start_ms) / 1000.0, f64::from(at_ms) / 1000.0);
-            Word { text, start_s, end_s, logprob: -0.1, after_space }
+            Word { text, start_s, end_s, logprob: -0.1, alternatives: Vec::new(), after_space }
         }).collect();
         let audio_ms = at_ms + 300;
         let audio_s = f64::from(audio_ms) / 1000.0;

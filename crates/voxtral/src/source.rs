@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use voxtral_audio::{AudioOptions, AudioSource, Error as AudioError, SAMPLE_RATE};
 use voxtral_engine::AudioIn;
+use voxtral_microphone::{Control, Device, Microphone};
 use voxtral_model::TOKEN_MS;
 
+use crate::Error;
 use crate::transcribe::Told;
 
 /// Samples of a token: what [`Source::spoken`] gives out at a time.
@@ -29,6 +31,7 @@ enum Audio {
     Decoded(Box<AudioSource>),
     Samples(Arc<[f32]>),
     Pieces(Box<dyn Iterator<Item = Vec<f32>> + Send>),
+    Microphone(Microphone),
 }
 
 impl Source {
@@ -78,6 +81,21 @@ impl Source {
         Self { audio: Audio::Pieces(Box::new(pieces.into_iter())), live: true, opened: Instant::now() }
     }
 
+    /// What a microphone hears. A [`Stop`](crate::Stop) ends the recording, and what was heard before it is transcribed.
+    pub fn microphone(microphone: Microphone) -> Self {
+        Self { audio: Audio::Microphone(microphone), live: true, opened: Instant::now() }
+    }
+
+    /// What it is recorded from, if a microphone is.
+    pub fn device(&self) -> Option<&Device> {
+        if let Audio::Microphone(microphone) = &self.audio { Some(microphone.device()) } else { None }
+    }
+
+    /// What ends it, where it can be ended at its beginning.
+    pub(crate) fn control(&self) -> Option<Control> {
+        if let Audio::Microphone(microphone) = &self.audio { Some(microphone.control()) } else { None }
+    }
+
     /// Live samples that are all there, but are given out no faster than they are spoken, 80 ms at a time: to measure with.
     pub fn spoken(samples: impl Into<Arc<[f32]>>) -> Self {
         let samples = samples.into();
@@ -108,36 +126,57 @@ impl Source {
             _ if self.live => None,
             Audio::Decoded(source) => Some((source.duration()?.as_secs_f64() * f64::from(SAMPLE_RATE)).ceil() as u64),
             Audio::Samples(samples) => Some(samples.len() as u64),
-            Audio::Pieces(_) => None,
+            Audio::Pieces(_) | Audio::Microphone(_) => None,
         }
     }
 
-    /// Pushes all of it into a session, and tells what is damaged or worth a line. Ends early, without an error, where the session
-    /// does: its last event says why.
-    pub(crate) fn feed(self, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), AudioError> {
+    /// Pushes all of it into a session, and tells what is damaged or worth a line, and what comes in live. Ends early, without an error,
+    /// where the session does: its last event says why.
+    pub(crate) fn feed(self, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), Error> {
+        let mut feed = Feed { session, tell, live: self.live, samples: 0, waiting_s: 0.0 };
         match self.audio {
-            Audio::Decoded(source) => feed_decoded(*source, session, tell),
-            Audio::Samples(samples) => {
-                let _ = session.push_samples(&samples);
-                Ok(())
-            }
-            Audio::Pieces(mut pieces) => {
-                let _ = pieces.try_for_each(|piece| session.push_samples(&piece));
-                Ok(())
-            }
+            Audio::Decoded(source) => feed.decoded(*source)?,
+            Audio::Samples(samples) => drop(feed.push(&samples)),
+            Audio::Pieces(mut pieces) => drop(pieces.all(|piece| feed.push(&piece))),
+            Audio::Microphone(microphone) => feed.microphone(microphone)?,
         }
+        Ok(())
     }
 }
 
-fn feed_decoded(mut source: AudioSource, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), AudioError> {
-    loop {
-        let block = source.next_block();
-        let more = matches!(&block, Ok(Some(block)) if session.push_samples(block).is_ok());
-        let end = block.map(drop);
-        source.take_notices().into_iter().map(Told::Notice).for_each(&mut *tell);
-        source.take_damage().into_iter().map(Told::Damage).for_each(&mut *tell);
-        if !more {
-            return end;
+/// The way of the samples into a session.
+pub(crate) struct Feed<'a> {
+    session: &'a AudioIn,
+    pub(crate) tell: &'a mut dyn FnMut(Told),
+    live: bool,
+    pub(crate) samples: u64,
+    /// Seconds that came in and wait behind those that are pushed.
+    pub(crate) waiting_s: f64,
+}
+
+impl Feed<'_> {
+    /// Whether the session takes more.
+    pub(crate) fn push(&mut self, samples: &[f32]) -> bool {
+        let more = self.session.push_samples(samples).is_ok();
+        self.samples += samples.len() as u64;
+        if self.live {
+            let power = samples.iter().map(|sample| sample * sample).sum::<f32>() / samples.len().max(1) as f32;
+            let audio_s = self.samples as f64 / f64::from(SAMPLE_RATE) + self.waiting_s;
+            (self.tell)(Told::Audio(audio_s, 10.0 * power.log10()));
+        }
+        more
+    }
+
+    fn decoded(&mut self, mut source: AudioSource) -> Result<(), AudioError> {
+        loop {
+            let block = source.next_block();
+            let more = matches!(&block, Ok(Some(block)) if self.push(block));
+            let end = block.map(drop);
+            source.take_notices().into_iter().map(Told::Notice).for_each(&mut *self.tell);
+            source.take_damage().into_iter().map(Told::Damage).for_each(&mut *self.tell);
+            if !more {
+                return end;
+            }
         }
     }
 }

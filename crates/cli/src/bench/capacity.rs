@@ -54,7 +54,11 @@ pub(super) fn backend(
         warm_start_ms: ms(warm_start),
         peak_rss_mb: decimals(voxtral::peak_rss_bytes() as f64 / 1e6),
         device_mb: decimals(voxtral.engine().peak_device_bytes() as f64 / 1e6),
-        memory: Memory { pass_mb: decimals(pass_bytes(voxtral.model(), info.backend) / 1e6), rate_gb_s: None },
+        memory: Memory {
+            pass_mb: decimals(pass_bytes(voxtral.model(), info.backend) / 1e6),
+            rate_gb_s: None,
+            rate_before_gb_s: None,
+        },
         backend: info.backend.to_owned(),
         device: info.device,
         recordings: Vec::new(),
@@ -231,7 +235,8 @@ fn read(events: Events, wanted: Range<usize>, tell: &mpsc::Sender<bool>) -> anyh
                     tell_once(true);
                 }
             }
-            Event::Text(_) | Event::Word(_) | Event::Flushed { .. } | Event::Done(_) => {}
+            Event::Text(_) | Event::Word(_) | Event::Alternatives(_) | Event::Endpoint { .. } => {}
+            Event::Flushed { .. } | Event::Done(_) => {}
         }
     }
     tell_once(false);

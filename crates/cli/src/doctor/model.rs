@@ -9,13 +9,14 @@ use serde_json::{Value, json};
 use voxtral::ModelRef;
 use voxtral_cpu::CpuBackend;
 use voxtral_cuda::CudaBackend;
-use voxtral_model::{Model, TensorData};
+use voxtral_model::{Model, Weight};
 
 use super::check::{Check, Status, size};
 use super::gpu::Gpu;
 use super::smoke::Device;
 use super::system::Host;
 use crate::args::{BackendChoice, Doctor};
+use crate::models;
 
 /// An opened model.
 pub(crate) struct Opened {
@@ -37,11 +38,11 @@ pub(crate) fn folder(args: &Doctor) -> Option<&Path> {
 /// Opens the model; says what is wrong with it, or where it fits.
 pub(crate) fn open(args: &Doctor, host: &Host, gpu: &Gpu) -> (Option<Opened>, Check) {
     let start = Instant::now();
-    let model = match args.model.clone().unwrap_or_default().open() {
+    let model = match models::open(args.model.as_ref().unwrap_or(&ModelRef::Digits)) {
         Ok(model) => model,
         Err(error) => {
             let remedy =
-                "copy the file that is named from where the model came from; README.md says which files a model has";
+                "`voxtral download` gets the model, or what is missing of it; README.md says which files a model has";
             return (None, Check::bad("model", Status::Failure, error.to_string(), remedy));
         }
     };
@@ -74,8 +75,7 @@ impl Fit {
 fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &mut Opened) -> Check {
     let config = &opened.model.config;
     let (parameters, types) = (config.parameters(), types(&opened.model));
-    let bytes_each = if types.contains(&"f32") { 4 } else { 2 };
-    let cpu_needs = (parameters * bytes_each, CpuBackend::stream_memory(config, usize::MAX));
+    let cpu_needs = (opened.model.weights.bytes(), CpuBackend::stream_memory(config, usize::MAX));
     let cpu_fit = host.memory.map_or(Fit::Whole, |memory| Fit::of(cpu_needs, memory.total));
     let gpu_needs = CudaBackend::needs(&opened.model, CudaBackend::LEAST_POSITIONS)
         .and_then(|least| Ok((least, CudaBackend::needs(&opened.model, usize::MAX)? - least)));
@@ -146,11 +146,7 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &mut Opened) -> Check {
 fn types(model: &Model) -> Vec<&'static str> {
     let weights = &model.weights;
     let large = [&weights.embedding, &weights.encoder[0].wq.weight, &weights.decoder[0].wq.weight];
-    let mut types = large.map(|tensor| match tensor.data() {
-        TensorData::Bf16(_) => "bf16",
-        TensorData::F16(_) => "f16",
-        TensorData::F32(_) => "f32",
-    });
+    let mut types = large.map(Weight::type_name);
     types.sort();
     let mut types = types.to_vec();
     types.dedup();

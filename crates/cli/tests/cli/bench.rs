@@ -185,7 +185,11 @@ fn a_backend_that_is_not_there_is_not_measured() {
     }
     for script in ["benchmark_backends.sh", "accuracy_regression.sh"] {
         let mut script = std::process::Command::new(root().join("scripts").join(script));
-        let run = script.env("VOXTRAL", Path::new(env!("CARGO_BIN_EXE_voxtral"))).env_remove("VOXTRAL_MODEL").output();
+        let run = script
+            .env("VOXTRAL", Path::new(env!("CARGO_BIN_EXE_voxtral")))
+            .env_remove("VOXTRAL_MODEL")
+            .env("HF_HUB_CACHE", NO_CACHE)
+            .output();
         assert_eq!(run.unwrap().status.code(), Some(3), "{script:?}");
     }
 }

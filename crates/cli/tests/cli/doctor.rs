@@ -114,7 +114,8 @@ fn little_memory_is_no_fault_and_ends_nothing() {
         let limited = |args: &[&str]| {
             let mut shell = std::process::Command::new("sh");
             shell.args(["-c", "ulimit -v $0; exec \"$@\"", kilobytes, env!("CARGO_BIN_EXE_voxtral")]).args(args);
-            let run = shell.current_dir(root()).env_remove("VOXTRAL_MODEL").output().unwrap();
+            let run =
+                shell.current_dir(root()).env_remove("VOXTRAL_MODEL").env("HF_HUB_CACHE", NO_CACHE).output().unwrap();
             (run.status.code(), String::from_utf8(run.stdout).unwrap(), String::from_utf8(run.stderr).unwrap())
         };
         let (code, out, said) = limited(&["doctor", "--backend", "cpu", "--json"]);

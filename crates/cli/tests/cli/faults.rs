@@ -246,7 +246,11 @@ fn a_file_is_replaced_where_anything_was_heard_and_only_there() {
 #[cfg(unix)]
 fn by_shell(line: &str, args: &[&str]) -> std::process::Output {
     let mut shell = std::process::Command::new("sh");
-    shell.current_dir(root()).env_remove("VOXTRAL_MODEL").env("CUDA_VISIBLE_DEVICES", "-1");
+    shell
+        .current_dir(root())
+        .env_remove("VOXTRAL_MODEL")
+        .env("HF_HUB_CACHE", NO_CACHE)
+        .env("CUDA_VISIBLE_DEVICES", "-1");
     shell.args(["-c", line, "sh", env!("CARGO_BIN_EXE_voxtral")]).args(args).output().unwrap()
 }
 

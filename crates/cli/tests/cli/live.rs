@@ -13,7 +13,7 @@ use crate::support::*;
 const HANGS: Duration = Duration::from_secs(60);
 
 /// The program at work, and what it has written so far.
-struct Running {
+pub struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Receiver<Vec<u8>>,
@@ -27,8 +27,12 @@ impl Running {
 
     fn start_with(args: &[&str], stdin: Stdio) -> Self {
         let mut command = program();
-        command.arg("--silent").args(args).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.arg("--silent").args(args).stdin(stdin);
+        Self::of(command)
+    }
+
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = child.stdout.take().unwrap();
         let (sender, stdout) = mpsc::channel();
         std::thread::spawn(move || {
@@ -49,20 +53,24 @@ impl Running {
     }
 
     /// Waits for this to be written.
-    fn wait_for(&mut self, text: &str) {
+    pub fn wait_for(&mut self, text: &str) {
         while !self.text.contains(text) {
             let more = self.stdout.recv_timeout(HANGS).unwrap_or_else(|e| panic!("{:?} and then {e}", self.text));
             self.text.push_str(str::from_utf8(&more).unwrap());
         }
     }
 
-    fn interrupt(&self) {
-        let kill = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+    pub fn interrupt(&self) {
+        self.signal("-INT");
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let kill = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(kill.success());
     }
 
     /// Waits for its end with standard input as it is: exit code, all of standard output, standard error.
-    fn end(mut self) -> (Option<i32>, String, String) {
+    pub fn end(mut self) -> (Option<i32>, String, String) {
         loop {
             match self.stdout.recv_timeout(HANGS) {
                 Ok(more) => self.text.push_str(str::from_utf8(&more).unwrap()),
@@ -117,6 +125,51 @@ fn subtitles_and_events_appear_while_the_pipe_is_open() {
     ] {
         let mut running = Running::start(&[&["--stdin"], flags].concat());
         running.write(&first_half());
+        running.wait_for(first);
+        running.stdin = None;
+        assert_eq!(running.end().0, Some(0), "{flags:?}");
+    }
+}
+
+/// What a terminal of 50 columns gets from the program, which is fed the sample in time.
+fn on_a_terminal(flags: &str) -> String {
+    let program = env!("CARGO_BIN_EXE_voxtral");
+    let feed = "for i in 0 1 2 3 4; do dd if=samples/digits.wav bs=30000 skip=$i count=1 status=none; sleep 0.2; done";
+    let command = format!("stty cols 50; ({feed}) | {program} --stdin {flags}");
+    let mut script = Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm").env_remove("VOXTRAL_MODEL").current_dir(root());
+    String::from_utf8(script.stdin(Stdio::null()).output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn a_status_is_below_the_words_on_a_terminal_and_goes_away() {
+    let seen = on_a_terminal("");
+    let status = "lag ";
+    assert!(seen.contains(status) && seen.contains("\x1b[1A\r"), "{seen:?}");
+    assert!(seen.contains("\x1b[Jfour") && seen.contains("\x1b[J seven"), "{seen:?}");
+    assert!(seen.ends_with("\x1b[J"), "{seen:?}");
+    // In a pipe there is none, unless it is asked for.
+    let piped = |flags: &[&str]| {
+        let run = voxtral().args(["--backend", "cpu", "-"]).args(flags).write_stdin(raw()).output().unwrap();
+        (String::from_utf8(run.stdout).unwrap(), String::from_utf8(run.stderr).unwrap().contains(status))
+    };
+    assert_eq!(piped(&[]), (format!("{DIGITS}\n"), false));
+    assert_eq!(piped(&["--monitor"]), (format!("{DIGITS}\n"), true));
+    for silent in ["--silent", "--format jsonl"] {
+        assert!(!on_a_terminal(silent).contains(status), "{silent}");
+    }
+    assert!(on_a_terminal("> /dev/null").contains(status));
+}
+
+#[test]
+fn a_pause_ends_a_line_while_the_pipe_is_open() {
+    for (flags, first) in
+        [(&[][..], "four seven\n"), (&["--format", "jsonl"], "\"text\":\"four seven\",\"cut_short\":false")]
+    {
+        let mut running = Running::start(&[&["--stdin", "--endpoint", "400"], flags].concat());
+        // Two words and 1.5 s of silence, and nothing after them.
+        running.write(&raw()[..62_400]);
+        running.write(&[0; 48_000]);
         running.wait_for(first);
         running.stdin = None;
         assert_eq!(running.end().0, Some(0), "{flags:?}");

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use voxtral_audio::Damage;
 
-use super::{End, Sink};
-use crate::{Audio, Report, Stats, TokenRecord, Word};
+use super::{End, Open, Sink};
+use crate::{Audio, Report, Segment, Stats, TokenRecord, Word};
 
 /// What a report says that is known before anything is heard.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,8 @@ pub struct About {
     pub delay_ms: u32,
     /// Time that loading the model took; none for inputs after the first.
     pub load: Duration,
+    /// Whether the text between pauses is listed.
+    pub segments: bool,
     /// Whether all tokens are listed.
     pub tokens: bool,
 }
@@ -34,6 +36,8 @@ pub struct Json<W> {
     to: W,
     about: About,
     words: Vec<Word>,
+    open: Open,
+    segments: Vec<Segment>,
     tokens: Vec<TokenRecord>,
     damage: Vec<Damage>,
 }
@@ -41,11 +45,12 @@ pub struct Json<W> {
 impl<W: Write> Json<W> {
     /// To be written there.
     pub fn new(to: W, about: About) -> Self {
-        Self { to, about, words: Vec::new(), tokens: Vec::new(), damage: Vec::new() }
+        let (words, segments, tokens, damage) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { to, about, words, open: Open::default(), segments, tokens, damage }
     }
 
     fn report(&mut self, end: &End<'_>) -> Report {
-        let About { model, backend, device, path, delay_ms, load, tokens } = std::mem::take(&mut self.about);
+        let About { model, backend, device, path, delay_ms, load, segments, tokens } = std::mem::take(&mut self.about);
         let (summary, stats) = (end.summary, &end.summary.stats);
         Report {
             model,
@@ -55,6 +60,7 @@ impl<W: Write> Json<W> {
             delay_ms,
             text: summary.text.clone(),
             words: std::mem::take(&mut self.words),
+            segments: segments.then(|| std::mem::take(&mut self.segments)),
             tokens: tokens.then(|| std::mem::take(&mut self.tokens)),
             stats: Stats {
                 load_ms: ms(load),
@@ -81,6 +87,18 @@ impl<W: Write> Sink for Json<W> {
         Ok(())
     }
 
+    fn text(&mut self, text: &str) -> io::Result<()> {
+        if self.about.segments {
+            self.open.text += text;
+        }
+        Ok(())
+    }
+
+    fn endpoint(&mut self, at_s: f64) -> io::Result<()> {
+        self.segments.push(self.open.end(at_s));
+        Ok(())
+    }
+
     fn word(&mut self, word: &Word) -> io::Result<()> {
         self.words.push(word.clone());
         Ok(())
@@ -99,6 +117,8 @@ impl<W: Write> Sink for Json<W> {
             }
             self.damage.push(Damage { at_s: end.summary.audio_s, lost_s: 0.0, what: why.to_owned() });
         }
+        let last = self.open.end(end.summary.audio_s);
+        self.segments.extend((!last.text.is_empty()).then_some(last));
         let line = self.report(end).to_json()? + "\n";
         self.to.write_all(line.as_bytes())?;
         self.to.flush()
@@ -120,7 +140,14 @@ mod tests {
         let mut json = Json::new(&mut out, about);
         json.token(&TokenRecord { id: 32, logprob: 0.0 })?;
         json.text("four")?;
-        json.word(&Word { text: "four".into(), start_s: 0.4, end_s: 0.88, logprob, after_space: false })?;
+        json.word(&Word {
+            text: "four".into(),
+            start_s: 0.4,
+            end_s: 0.88,
+            logprob,
+            alternatives: Vec::new(),
+            after_space: false,
+        })?;
         json.damage(&Damage { at_s: 1.5, lost_s: 0.25, what: "bad".into() })?;
         json.end(&testing::end(&testing::summary("four"), cut_short))?;
         Ok(String::from_utf8(out).unwrap())
@@ -143,6 +170,25 @@ mod tests {
     #[test]
     fn tokens_are_listed_where_they_were_asked_for() {
         assert!(!written(false, false, -0.5).unwrap().contains("tokens\":["));
+    }
+
+    #[test]
+    fn segments_are_what_was_said_between_pauses() {
+        let listed = |segments, pieces: &[&str]| {
+            let mut out = Vec::new();
+            let mut json = Json::new(&mut out, About { segments, ..About::default() });
+            for piece in pieces {
+                if *piece == "|" { json.endpoint(2.5).unwrap() } else { json.text(piece).unwrap() }
+            }
+            json.end(&testing::end(&testing::summary("not used"), false)).unwrap();
+            Report::read_all(str::from_utf8(&out).unwrap()).unwrap().remove(0).segments
+        };
+        let segment = |start_s, end_s, text: &str| Segment { start_s, end_s, text: text.into() };
+        let (first, second) = (segment(0.0, 2.5, "four seven"), segment(2.5, 8.195, "one"));
+        assert_eq!(listed(true, &["four", " seven", "|", " one"]), Some(vec![first.clone(), second]));
+        assert_eq!(listed(true, &["four", " seven", "|"]), Some(vec![first]));
+        assert_eq!(listed(true, &[]), Some(Vec::new()));
+        assert_eq!(listed(false, &["four", " seven"]), None);
     }
 
     #[test]
