@@ -25,7 +25,7 @@ impl Destination {
     /// inputs that have all their files are taken out.
     pub(crate) fn open(args: &Outputs, inputs: &mut Vec<Input>) -> anyhow::Result<Self> {
         let formats = formats(args);
-        let path = args.output.as_deref().filter(|path| *path != Path::new("-"));
+        let path = args.output.as_deref().filter(|path| !is_stdout(path));
         if let Some(folder) = path.filter(|path| names_folder(path)) {
             let mut files = files(folder, inputs, &formats);
             spare(inputs.iter().filter_map(Input::path), files.iter().flatten().map(|(_, path)| &**path));
@@ -101,6 +101,12 @@ fn formats(args: &Outputs) -> Vec<Format> {
 
 fn all_exist(files: &[(Format, PathBuf)]) -> bool {
     files.iter().all(|(_, path)| path.is_file())
+}
+
+/// Whether a path is a name of standard output. To open `/dev/stdout` would be another thing: where that is a file, it would be
+/// written from its beginning.
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-") || cfg!(unix) && path == Path::new("/dev/stdout")
 }
 
 /// Whether a path ends as those of folders do.

@@ -142,6 +142,21 @@ fn a_dash_is_standard_output() {
     assert!(files(dir.path()).is_empty());
 }
 
+/// Also where that is a file that others write too, such as a log.
+#[test]
+#[cfg(unix)]
+fn dev_stdout_is_standard_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    fs::write(&log, "before\n").unwrap();
+    let to_log = || fs::File::options().append(true).open(&log).unwrap();
+    for name in ["/dev/stdout", "/dev/fd/1"] {
+        assert!(program().args(["--silent", TALK, "-o", name]).stdout(to_log()).status().unwrap().success());
+    }
+    assert_eq!(fs::read_to_string(&log).unwrap(), format!("before\n{DIGITS}\n{DIGITS}\n"));
+    assert_eq!(output(&[TALK, "-o", "/dev/stdout"], ""), format!("{DIGITS}\n"));
+}
+
 #[test]
 fn one_bad_input_costs_only_itself() {
     let (dir, mut inputs) = recordings(3);
