@@ -139,6 +139,10 @@ fn a_dash_is_standard_output() {
     let mut command = voxtral();
     let run = command.current_dir(dir.path()).args(["--silent", "-o", "-"]).arg(talk).assert().success();
     run.stdout(format!("{DIGITS}\n"));
+    let mut command = voxtral();
+    let compare = ["compare", "--decodes", "sequential,parallel", "--backend", "cpu", "-o", "-"];
+    let run = command.current_dir(dir.path()).args(compare).assert().success();
+    run.stdout(predicate::str::contains("mismatch 0.0000"));
     assert!(files(dir.path()).is_empty());
 }
 
