@@ -1,167 +1,404 @@
-//! Bytes of any kind to mono samples at the rate they were made with.
+//! Bytes of any kind to samples with their times: what they are is recognised, opened and read, by what is built in or else
+//! through ffmpeg.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
-use crate::coded::CodedReader;
+use crate::aiff;
+use crate::caf;
+use crate::codec::{Decoder, Samples};
+use crate::damage::Notice;
 use crate::error::{Error, Result};
+use crate::ffmpeg::{self, Ffmpeg};
+use crate::flac::Flac;
 use crate::input::Input;
-use crate::mix::Mixer;
-use crate::pcm::{PcmReader, RawFormat};
+use crate::mkv::Mkv;
+use crate::mp4::Mp4;
+use crate::mpeg::FrameStream;
+use crate::ogg::Ogg;
+use crate::options::AudioOptions;
+use crate::packet::{Codec, Container, Event, Format, Span, Track, choose_track};
+use crate::pcm::{PcmReader, PcmStart};
 use crate::sniff::{Content, sniff};
-use crate::wav::find_samples;
+use crate::wav::{self, Wav};
 
-/// Mono samples of a file or a stream, block by block, at the source's own rate. Several channels become their mean.
-pub struct Decoder {
-    reader: Reader,
-    progress: Progress,
+/// So much that is missing before a packet is made up for, where the codec can: less is rounding, more is silence.
+const SHORTEST_LOSS_S: f64 = 0.0035;
+const LONGEST_LOSS_S: f64 = 0.065;
+
+/// An input that was recognised, and what reads it.
+pub(crate) struct Reader {
+    input: Input,
+    container: Box<dyn Container>,
+    decoder: Decoder,
+    packet: Vec<u8>,
+    ffmpeg: Option<(Ffmpeg, String)>,
+    notices: Vec<Notice>,
+    heard: bool,
+    /// The stream has changed to what is not built in.
+    undecodable: bool,
+    /// Where the last samples ended, in seconds of their packets' clock.
+    end: Option<f64>,
+    concealed: Vec<f32>,
 }
 
-#[derive(PartialEq)]
-enum Progress {
-    Fresh,
-    Running,
-    Ended,
+/// What reading gives.
+pub(crate) enum Piece {
+    /// Samples are in the buffer that was handed in.
+    Samples(Span),
+    /// A packet that cannot be decoded, and how long it is.
+    BadPacket(Span, f64),
+    /// Something is missing here: so many seconds, or what the time of the next samples tells.
+    Lost {
+        seconds: f64,
+        what: String,
+    },
+    End,
 }
 
-enum Reader {
-    Pcm(PcmReader),
-    Coded(CodedReader),
-}
-
-impl Decoder {
-    /// Opens a file in any known format, told by its content; its name does not matter. A pipe or device by name is read as
-    /// it comes.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where it cannot be opened; [`Error::Empty`], [`Error::UnknownFormat`] and others for what is in it.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        match Self::new(Input::file(File::open(path)?)?, None) {
-            // Symphonia looks at the end of what it can seek in, and gives up where an MP4 is cut off; reading on from the
-            // beginning gets all that is there.
-            Err(Error::Corrupt(_)) => Self::new(Input::stream(File::open(path)?), None),
-            outcome => outcome,
-        }
-    }
-
-    /// Reads a stream that cannot go back, standard input for one: any known format, told by its content, or else `raw`
-    /// samples, or else an error. Every byte looked at is read.
-    ///
-    /// WAV and raw samples are handed out as they arrive; other formats packet by packet. M4A must have its
-    /// index in front, and CAF must be a file.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn from_reader(reader: impl Read + Send + Sync + 'static, raw: Option<RawFormat>) -> Result<Self> {
-        Self::new(Input::stream(reader), raw)
-    }
-
-    /// Reads raw samples, whatever they look like.
-    ///
-    /// # Errors
-    /// [`Error::Rate`] and [`Error::Channels`] for a format that cannot be.
-    pub fn raw(reader: impl Read + Send + Sync + 'static, raw: RawFormat) -> Result<Self> {
-        Ok(Self::of(Reader::Pcm(PcmReader::new(Input::stream(reader), raw, None)?)))
-    }
-
-    fn new(mut input: Input, raw: Option<RawFormat>) -> Result<Self> {
+impl Reader {
+    /// Recognises and opens what `input` holds.
+    pub(crate) fn open(mut input: Input, options: &AudioOptions) -> Result<Self> {
         if input.peek(1)?.is_empty() {
             return Err(Error::Empty);
         }
         let content = sniff(&mut input)?;
-        if content == Content::Wav
-            && let Some(samples) = find_samples(&mut input)?
-        {
-            input.skip_peeked(samples.offset);
-            return Ok(Self::of(Reader::Pcm(PcmReader::new(input, samples.format, samples.count)?)));
-        }
-        match (content, raw) {
-            (Content::Unknown, Some(raw)) => Ok(Self::of(Reader::Pcm(PcmReader::new(input, raw, None)?))),
-            // An MPEG stream cut out of a broadcast begins in the middle of a frame; anything else is no audio.
-            (Content::Unknown, None) => match CodedReader::open(input) {
-                Ok(coded) if coded.damaged() == 0 => Ok(Self::of(Reader::Coded(coded))),
-                Err(Error::Io(e)) => Err(Error::Io(e)),
-                _ => Err(Error::UnknownFormat),
+        let format = match (content, options.raw) {
+            (Content::Foreign(what), _) => return Err(Error::Foreign(what)),
+            (Content::NotBuiltIn(what), _) => what.to_owned(),
+            (Content::Unknown, Some(raw)) => {
+                input.restart()?;
+                let mut reader = Self::new(input, Box::new(PcmReader::new(raw.into(), None)?), options)?;
+                reader.notices.push(Notice::TakenAsRaw(raw));
+                return Ok(reader);
+            }
+            (Content::Unknown, None) => {
+                // There are more formats than are known here, and ffmpeg knows most of them.
+                return Self::through_ffmpeg(input, options, "its format").map_err(|e| match e {
+                    Error::NeedsFfmpeg { .. } | Error::Ffmpeg { .. } | Error::NoSamples => Error::UnknownFormat,
+                    e => e,
+                });
+            }
+            _ => match open_track(content, &mut input, options) {
+                Ok((container, track, decoder)) => return Self::with(input, container, track, decoder),
+                Err(Error::NeedsFfmpeg { format }) => format,
+                // Perhaps ffmpeg makes something of it.
+                Err(error @ Error::Corrupt(what)) => {
+                    return Self::through_ffmpeg(input, options, what).map_err(|_| error);
+                }
+                Err(e) => return Err(e),
             },
-            _ => Ok(Self::of(Reader::Coded(CodedReader::open(input)?))),
+        };
+        Self::through_ffmpeg(input, options, &format)
+    }
+
+    /// Plain samples, whatever they look like.
+    pub(crate) fn raw(input: Input, options: &AudioOptions) -> Result<Self> {
+        let raw = options.raw.unwrap_or_default();
+        Self::new(input, Box::new(PcmReader::new(raw.into(), None)?), options)
+    }
+
+    fn new(input: Input, container: Box<dyn Container>, options: &AudioOptions) -> Result<Self> {
+        let (track, decoder) = choose_track(container.tracks(), options.track, Decoder::new)?;
+        Self::with(input, container, track, decoder)
+    }
+
+    fn with(input: Input, mut container: Box<dyn Container>, track: usize, decoder: Decoder) -> Result<Self> {
+        container.choose(track)?;
+        Ok(Self {
+            input,
+            container,
+            decoder,
+            packet: Vec::new(),
+            ffmpeg: None,
+            notices: Vec::new(),
+            heard: false,
+            undecodable: false,
+            end: None,
+            concealed: Vec::new(),
+        })
+    }
+
+    fn through_ffmpeg(input: Input, options: &AudioOptions, format: &str) -> Result<Self> {
+        let Some(program) = &options.ffmpeg else { return Err(Error::NeedsFfmpeg { format: format.to_owned() }) };
+        let (mut ffmpeg, mut output) = ffmpeg::start(program, input, options, format)?;
+        let failed = |ffmpeg: &mut Ffmpeg| {
+            let message = ffmpeg.outcome().unwrap_or_else(|| "it found no audio".to_owned());
+            Error::Ffmpeg { format: format.to_owned(), message }
+        };
+        if output.peek(1)?.is_empty() {
+            return Err(failed(&mut ffmpeg));
         }
+        let container = open_container(Content::Wav, &mut output)?;
+        // The track has been chosen already.
+        let mut reader = Self::new(output, container, &AudioOptions::default())?;
+        reader.notices.push(Notice::ThroughFfmpeg { format: format.to_owned() });
+        reader.ffmpeg = Some((ffmpeg, format.to_owned()));
+        Ok(reader)
     }
 
-    fn of(reader: Reader) -> Self {
-        Self { reader, progress: Progress::Fresh }
-    }
-
-    /// Samples a second.
-    pub fn sample_rate(&self) -> u32 {
-        match &self.reader {
-            Reader::Pcm(pcm) => pcm.format().rate,
-            Reader::Coded(coded) => coded.rate(),
-        }
-    }
-
-    /// Channels before they are mixed to one.
-    pub fn channels(&self) -> usize {
-        match &self.reader {
-            Reader::Pcm(pcm) => pcm.format().channels,
-            Reader::Coded(coded) => coded.channels(),
-        }
-    }
-
-    /// Samples per channel, where a header says so. It may lie.
-    pub fn promised_samples(&self) -> Option<u64> {
-        match &self.reader {
-            Reader::Pcm(pcm) => pcm.promised(),
-            Reader::Coded(coded) => coded.promised(),
-        }
-    }
-
-    /// Packets so far that were too damaged to decode; silence stands in for them. Worth a warning when it is not 0.
-    pub fn damaged_packets(&self) -> u64 {
-        match &self.reader {
-            Reader::Pcm(_) => 0,
-            Reader::Coded(coded) => coded.damaged(),
-        }
-    }
-
-    /// Samples so far, of all channels, that were not finite; silence stands in for them. Worth a warning when it is not 0.
-    pub fn not_finite(&self) -> u64 {
-        self.mixer().not_finite()
-    }
-
-    fn mixer(&self) -> &Mixer {
-        match &self.reader {
-            Reader::Pcm(pcm) => pcm.mixer(),
-            Reader::Coded(coded) => coded.mixer(),
-        }
-    }
-
-    /// The next samples, never none of them; `None` at the end.
+    /// Where not one packet could be decoded: begins anew through ffmpeg.
     ///
     /// # Errors
-    /// Damage, when all before it has been handed out; for an end with nothing before it [`Error::NoSamples`], and with no
-    /// number before it [`Error::NotFinite`]. Once; `None` from then on.
-    pub fn next_block(&mut self) -> Result<Option<&[f32]>> {
-        let before = std::mem::replace(&mut self.progress, Progress::Ended);
-        if before == Progress::Ended {
-            return Ok(None);
+    /// [`Error::Corrupt`] where ffmpeg has been tried, or where it is too late to begin anew.
+    pub(crate) fn or_through_ffmpeg(mut self, options: &AudioOptions) -> Result<Self> {
+        let corrupt = Error::Corrupt("no packet can be decoded");
+        if self.ffmpeg.is_some() || self.input.path().is_none() && !self.input.restart()? {
+            return Err(corrupt);
         }
-        let more = match &mut self.reader {
-            Reader::Pcm(pcm) => pcm.read_block()?,
-            Reader::Coded(coded) => coded.read_block()?,
+        let format = format!("such {} in {}", self.decoder.format().name(), self.container.name());
+        match Self::through_ffmpeg(self.input, options, &format) {
+            Err(Error::Ffmpeg { .. } | Error::NoSamples) => Err(corrupt),
+            outcome => outcome,
+        }
+    }
+
+    /// Seconds of the presentation, where a header says so.
+    pub(crate) fn seconds(&self) -> Option<f64> {
+        if self.ffmpeg.is_some() { None } else { self.container.seconds() }
+    }
+
+    /// What was noticed since this was last asked.
+    pub(crate) fn take_notices(&mut self) -> Vec<Notice> {
+        self.notices.extend(self.container.take_notice());
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Whether packets may be left out for silence, so that a gap is none.
+    pub(crate) fn may_leave_out(&self) -> bool {
+        self.decoder.format().codec == Codec::Opus || self.ffmpeg.is_some()
+    }
+
+    /// Forgets what the decoder keeps from packet to packet: what comes does not follow what was.
+    pub(crate) fn forget(&mut self) {
+        self.decoder.reset();
+        self.end = None;
+    }
+
+    /// Reads a packet and decodes it.
+    pub(crate) fn next(&mut self, samples: &mut Samples) -> Result<Piece> {
+        loop {
+            if let Some((ffmpeg, _)) = &mut self.ffmpeg
+                && let Some(complaint) = ffmpeg.complaint()
+            {
+                return Ok(Piece::Lost { seconds: 0.0, what: format!("ffmpeg: {complaint}") });
+            }
+            match self.container.next(&mut self.input, &mut self.packet)? {
+                Event::Packet { span, seconds } if self.undecodable => return Ok(Piece::BadPacket(span, seconds)),
+                Event::Packet { mut span, seconds } => {
+                    self.conceal(&mut span);
+                    return Ok(match self.decoder.decode(&self.packet, samples) {
+                        Ok(()) if samples.interleaved.is_empty() => continue,
+                        Ok(()) => {
+                            self.heard = true;
+                            self.input.settle();
+                            samples.interleaved.splice(..0, self.concealed.drain(..));
+                            self.end_of(&span, samples);
+                            Piece::Samples(span)
+                        }
+                        Err(_) => Piece::BadPacket(span, seconds),
+                    });
+                }
+                Event::Format(format) => {
+                    let decoder = Decoder::new(&format);
+                    self.undecodable = decoder.is_err();
+                    match decoder {
+                        Ok(decoder) => self.decoder = decoder,
+                        Err(Error::NeedsFfmpeg { format }) => {
+                            let what = format!("what follows is {format}, which is not built in");
+                            return Ok(Piece::Lost { seconds: 0.0, what });
+                        }
+                        Err(e) => return Ok(Piece::Lost { seconds: 0.0, what: e.to_string() }),
+                    }
+                }
+                Event::Lost { seconds, what } => return Ok(Piece::Lost { seconds, what: what.to_owned() }),
+                Event::End => return self.end(),
+            }
+        }
+    }
+
+    /// Makes up for a packet or two that are missing before this one, where the codec can.
+    fn conceal(&mut self, span: &mut Span) {
+        self.concealed.clear();
+        if let Some((start, end)) = span.start.zip(self.end)
+            && (SHORTEST_LOSS_S..=LONGEST_LOSS_S).contains(&(start - end))
+        {
+            self.decoder.conceal(start - end, &mut self.concealed);
+            if !self.concealed.is_empty() {
+                span.start = Some(end);
+            }
+        }
+    }
+
+    /// Keeps in mind where samples end.
+    fn end_of(&mut self, span: &Span, samples: &Samples) {
+        let count = samples.interleaved.len() / samples.channels.max(1);
+        let start = span.start.or(self.end);
+        self.end = start.map(|start| start + count as f64 / f64::from(samples.rate.max(1)));
+    }
+
+    fn end(&mut self) -> Result<Piece> {
+        if let Some((mut ffmpeg, format)) = self.ffmpeg.take()
+            && let Some(message) = ffmpeg.outcome()
+        {
+            if !self.heard {
+                return Err(Error::Ffmpeg { format, message });
+            }
+            return Ok(Piece::Lost { seconds: 0.0, what: format!("ffmpeg: {message}") });
+        }
+        Ok(Piece::End)
+    }
+
+    /// Whether a checksum of all that was decoded does not hold.
+    pub(crate) fn is_changed(&mut self) -> bool {
+        self.decoder.verified() == Some(false)
+    }
+}
+
+/// Opens a container that is built in, and a decoder for the track to read.
+fn open_track(
+    content: Content,
+    input: &mut Input,
+    options: &AudioOptions,
+) -> Result<(Box<dyn Container>, usize, Decoder)> {
+    let container = open_container(content, input)?;
+    let name = container.name();
+    let chosen = choose_track(container.tracks(), options.track, Decoder::new).map_err(|e| match e {
+        Error::NeedsFfmpeg { format } => Error::NeedsFfmpeg { format: format!("{format} in {name}") },
+        e => e,
+    });
+    chosen.map(|(track, decoder)| (container, track, decoder))
+}
+
+/// Opens a container that is built in.
+fn open_container(content: Content, input: &mut Input) -> Result<Box<dyn Container>> {
+    let not_built_in = |format: String, name| Err(Error::NeedsFfmpeg { format: format!("{format} in {name}") });
+    Ok(match content {
+        Content::Frames => Box::new(FrameStream::open(input, None)?),
+        Content::Flac => Box::new(Flac::open(input)?),
+        Content::Ogg => Box::new(Ogg::open(input)?),
+        Content::Mkv => Box::new(Mkv::open(input)?),
+        Content::Mp4 => Box::new(Mp4::open(input)?),
+        Content::Wav => match wav::read_header(input)? {
+            Wav::Pcm(start) => plain(input, start)?,
+            Wav::Blocks { format, offset, bytes, block } => {
+                input.skip(offset)?;
+                Box::new(Blocks::new(format, bytes, block))
+            }
+            Wav::Frames { offset, bytes } => {
+                input.skip(offset)?;
+                match FrameStream::open(input, bytes) {
+                    Ok(frames) => Box::new(frames),
+                    Err(Error::UnknownFormat) => Box::new(NotBuiltIn::new("WAV", "AAC without frames".to_owned())),
+                    Err(e) => return Err(e),
+                }
+            }
+            Wav::Other(codec) => Box::new(NotBuiltIn::new("WAV", codec)),
+        },
+        Content::Aiff => match aiff::read_aiff(input)? {
+            Ok(start) => plain(input, start)?,
+            Err(codec) => Box::new(NotBuiltIn::new("AIFF", codec)),
+        },
+        Content::Au => match aiff::read_au(input)? {
+            Ok(start) => plain(input, start)?,
+            Err(codec) => Box::new(NotBuiltIn::new("AU", codec)),
+        },
+        Content::Caf => match caf::open(input)? {
+            caf::Opened::Pcm(start) => plain(input, start)?,
+            caf::Opened::Packets(caf) => caf,
+        },
+        Content::NotBuiltIn(what) | Content::Foreign(what) => return not_built_in(what.to_owned(), what),
+        Content::Unknown => return Err(Error::UnknownFormat),
+    })
+}
+
+fn plain(input: &mut Input, start: PcmStart) -> Result<Box<dyn Container>> {
+    input.skip(start.offset)?;
+    Ok(Box::new(PcmReader::new(start.format, start.bytes)?))
+}
+
+/// A file whose codec is not built in.
+struct NotBuiltIn {
+    name: &'static str,
+    tracks: [Track; 1],
+}
+
+impl NotBuiltIn {
+    fn new(name: &'static str, codec: String) -> Self {
+        Self { name, tracks: [Track { format: Format::other(codec), default: true }] }
+    }
+}
+
+impl Container for NotBuiltIn {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn tracks(&self) -> &[Track] {
+        &self.tracks
+    }
+
+    fn choose(&mut self, _track: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn next(&mut self, _input: &mut Input, _packet: &mut Vec<u8>) -> Result<Event> {
+        Ok(Event::End)
+    }
+}
+
+/// Coded blocks of equal size, as WAV has them.
+struct Blocks {
+    tracks: [Track; 1],
+    block: usize,
+    seconds: f64,
+    total: Option<u64>,
+    left: Option<u64>,
+}
+
+impl Blocks {
+    fn new(format: Format, bytes: Option<u64>, block: usize) -> Self {
+        let samples = match format.codec {
+            Codec::ImaAdpcm(samples) | Codec::MsAdpcm(samples) => f64::from(samples),
+            _ => 0.0,
         };
-        if more {
-            self.progress = Progress::Running;
-            return Ok(Some(match &self.reader {
-                Reader::Pcm(pcm) => pcm.block(),
-                Reader::Coded(coded) => coded.block(),
-            }));
+        let seconds = samples / f64::from(format.rate.max(1));
+        Self { tracks: [Track { format, default: true }], block, seconds, total: bytes, left: bytes }
+    }
+}
+
+impl Container for Blocks {
+    fn name(&self) -> &'static str {
+        "WAV"
+    }
+
+    fn tracks(&self) -> &[Track] {
+        &self.tracks
+    }
+
+    fn choose(&mut self, _track: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn seconds(&self) -> Option<f64> {
+        self.total.map(|bytes| bytes as f64 / self.block as f64 * self.seconds)
+    }
+
+    fn next(&mut self, input: &mut Input, packet: &mut Vec<u8>) -> Result<Event> {
+        let block = self.block as u64;
+        if self.left.is_some_and(|left| left < block) {
+            return Ok(Event::End);
         }
-        if before == Progress::Fresh {
-            return Err(Error::NoSamples);
+        input.take(self.block, packet)?;
+        if packet.len() < self.block {
+            let seconds = self.left.take().map_or(0.0, |left| left as f64 / block as f64 * self.seconds);
+            // Once; what is missing of less than a block may be a header that is a little off.
+            self.left = Some(0);
+            let cut = seconds >= crate::pcm::SLACK_S;
+            return Ok(if cut {
+                Event::Lost { seconds, what: "cut off: the header promises more samples" }
+            } else {
+                Event::End
+            });
         }
-        let samples = self.mixer().samples();
-        if samples == self.not_finite() { Err(Error::NotFinite { samples }) } else { Ok(None) }
+        self.left = self.left.map(|left| left - block);
+        Ok(Event::Packet { span: Span::NEXT, seconds: self.seconds })
     }
 }

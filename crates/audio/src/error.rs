@@ -1,28 +1,56 @@
-//! Everything that can be wrong with audio. Which file it was is for the caller to add.
+//! Everything that keeps audio from being read at all. Which file it was is for the caller to add.
 
 use std::io;
 
 use crate::{MAX_CHANNELS, MAX_RATE, MIN_RATE};
 
-/// What was wrong with the audio, or with how it was asked for.
-///
-/// [`Truncated`](Error::Truncated), [`PartialFrame`](Error::PartialFrame), [`Corrupt`](Error::Corrupt),
-/// [`Checksum`](Error::Checksum) and [`NotFinite`](Error::NotFinite) may come in the middle or at the end of a stream. All samples before the damage have been
-/// handed out by then.
+/// Why there is no audio, or no more of it. Damage on the way is no error: see [`Damage`](crate::Damage).
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There was not one byte.
     #[error("the input is empty")]
     Empty,
     /// The bytes are of no container or codec that is known here.
-    #[error("this is not audio in any known format (WAV, FLAC, MP3, AAC, M4A, Ogg, Matroska, AIFF, CAF)")]
+    #[error("this is not audio in any known format (WAV, FLAC, MP3, AAC, M4A, Ogg, Opus, Matroska, AIFF, CAF, AU)")]
     UnknownFormat,
-    /// The container is known, what is in it is not.
-    #[error("unsupported audio: {0}")]
-    Unsupported(&'static str),
+    /// The bytes are something else.
+    #[error("this is {0}, not audio")]
+    Foreign(&'static str),
+    /// Known, not built in, and there is no ffmpeg.
+    #[error(
+        "{format} is not built in, and there is no ffmpeg on the PATH that could read it; install ffmpeg, or convert the file with it"
+    )]
+    NeedsFfmpeg {
+        /// The container, and the codec where it is known.
+        format: String,
+    },
+    /// ffmpeg was asked and could not.
+    #[error("{format} is not built in, and ffmpeg cannot read it: {message}")]
+    Ffmpeg {
+        /// The container, and the codec where it is known.
+        format: String,
+        /// What ffmpeg said last.
+        message: String,
+    },
     /// The container holds no audio track.
     #[error("there is no audio track")]
     NoTrack,
+    /// A track was asked for that is not there.
+    #[error("there is no audio track {asked}; there are {there}")]
+    NoSuchTrack {
+        /// Counted from 1.
+        asked: usize,
+        /// How many there are.
+        there: usize,
+    },
+    /// A channel was asked for that is not there.
+    #[error("there is no channel {asked}; there are {there}")]
+    NoSuchChannel {
+        /// Counted from 1.
+        asked: usize,
+        /// How many there are.
+        there: usize,
+    },
     /// The header is fine and nothing follows it.
     #[error("there is not a single sample")]
     NoSamples,
@@ -38,41 +66,14 @@ pub enum Error {
     /// No sample rate, or an absurd one.
     #[error("a sample rate of {0} Hz; {MIN_RATE} to {MAX_RATE} are supported")]
     Rate(u32),
-    /// The audio is shorter than its header says.
-    #[error("truncated: the header promises {expected} samples per channel, there are {got}")]
-    Truncated {
-        /// Samples per channel by the header.
-        expected: u64,
-        /// Samples per channel that were there, all of them delivered.
-        got: u64,
-    },
-    /// The bytes end inside a sample, or between the channels of one instant.
-    #[error("the last {extra} bytes are not a whole sample of {frame} bytes (all channels); wrong format or cut off?")]
-    PartialFrame {
-        /// Bytes left over.
-        extra: usize,
-        /// Bytes of one sample of every channel.
-        frame: usize,
-    },
-    /// The structure is damaged and decoding cannot go on.
+    /// The structure is damaged so early that nothing can be decoded.
     #[error("corrupt: {0}")]
     Corrupt(&'static str),
-    /// Everything was decoded, but it is not what the encoder was given: the checksum in the header differs.
-    #[error("corrupt: the checksum of the decoded audio is not the one in the header")]
-    Checksum,
-    /// Sample rate or channel count change in the middle.
-    #[error(
-        "the audio changes from {from_rate} Hz, {from_channels} channels to {to_rate} Hz, {to_channels} channels midway"
-    )]
-    FormatChange {
-        /// Sample rate so far.
-        from_rate: u32,
-        /// Channels so far.
-        from_channels: usize,
-        /// Sample rate from here on.
-        to_rate: u32,
-        /// Channels from here on.
-        to_channels: usize,
+    /// A pipe whose content can be read only when all of it is there has too much of it.
+    #[error("a pipe of this format has to be kept until its end, and is longer than {} MB; give the file itself", .limit / 1_000_000)]
+    TooLongToKeep {
+        /// Bytes that are kept.
+        limit: u64,
     },
     /// A front-end that cannot be: see [`MelConfig`](crate::MelConfig).
     #[error("a log-mel front-end with {field} = {value} cannot be")]

@@ -1,8 +1,9 @@
 //! Sound as it comes to what the model hears: any file, pipe or raw stream to 16 kHz mono, and that to log-mel frames.
 //!
 //! ```text
-//! bytes ─Decoder─ mono samples ─Resampler─ 16 kHz mono ─MelStream─ log-mel [frames, bins]
-//!       └──────────── AudioSource ──────────────────┘
+//! bytes ─ recognised, opened ─ packets with times ─ samples ─ mono ─ in their place, 16 kHz ─ MelStream ─ log-mel [frames, bins]
+//!           sniff    containers            decoders     Mixer     Timeline, Resampler
+//!       └──────────────────────────── AudioSource ─────────────────────────────────┘
 //! ```
 //! Every stage takes what there is, keeps what it cannot use yet and gives what is ready, so a file, a pipe and a microphone
 //! are the same to it, and an hour needs no more memory than a second. However the input is cut, the output has the same bits.
@@ -17,43 +18,67 @@
 //! let mut frames = Vec::new(); // [frames, 128], a frame every 10 ms
 //! while let Some(block) = source.next_block()? {
 //!     mel.push(block, &mut frames);
+//!     for damage in source.take_damage() {
+//!         eprintln!("{damage}");
+//!     }
 //! }
 //! mel.finish(&mut frames);
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! [`Pauses`] finds where speech has paused, beside [`MelStream`].
+//!
 //! # What can be read
-//! WAV (8 to 32 bit, float, A-law, µ-law, ADPCM; RF64), FLAC, MP3, AAC-LC, ALAC, Vorbis, in their own streams or in MP4,
-//! Ogg, Matroska, AIFF and CAF, at any rate from [`MIN_RATE`] to [`MAX_RATE`], and raw samples. No Opus, WMA or AMR:
-//! `ffmpeg -i FILE -f wav -` piped in serves for those.
+//! WAV (8 to 32 bit, float, A-law, µ-law, ADPCM; RIFX, RF64, BW64), AIFF, AU, CAF, FLAC, MP3, AAC-LC, ALAC, Vorbis and Opus, in
+//! their own streams or in MP4, MOV, Ogg and Matroska, at any rate from [`MIN_RATE`] to [`MAX_RATE`], and raw samples. The rest
+//! goes through an `ffmpeg` on the PATH. Documents and other files are named, and are never taken for samples.
 //!
 //! # What is wrong is said
-//! A file that is shorter than its header says, a last half sample, a broken structure or a checksum that does not hold: the
-//! samples up to there come first, then the error. Damaged packets inside a stream become silence and are counted:
-//! [`AudioSource::damaged_packets`]. So do samples that are no numbers: [`AudioSource::not_finite`].
+//! Missing and bad packets, pages and ends cost nothing but themselves: silence stands in for them, all else keeps its time, and
+//! [`AudioSource::take_damage`] tells of them as they come. [`AudioSource::take_notices`] tells what is worth a line and is no
+//! damage. An [`Error`] is that there is nothing to hear.
 
 #![forbid(unsafe_code)]
 
-mod coded;
+mod aiff;
+mod caf;
+mod codec;
+mod damage;
 mod decode;
 mod error;
+mod ffmpeg;
+mod flac;
+mod frames;
 mod input;
 mod mel;
 mod mix;
+mod mkv;
+mod mp4;
+mod mpeg;
+mod ogg;
+mod options;
+mod opus;
+mod packet;
+mod pauses;
 mod pcm;
 mod resample;
 mod sniff;
 mod source;
+mod timeline;
+mod vorbis;
 mod wait;
 mod wav;
 
-pub use coded::is_containing_panics;
-pub use decode::Decoder;
+pub use codec::is_containing_panics;
+pub use damage::{Damage, Notice};
 pub use error::{Error, Result};
 pub use mel::{MelConfig, MelStream};
+pub use options::{AudioOptions, Channel};
+pub use pauses::Pauses;
 pub use pcm::{RawFormat, SampleFormat};
 pub use resample::Resampler;
+pub use sniff::is_audio;
 pub use source::AudioSource;
 pub use wait::Waiting;
 

@@ -1,97 +1,327 @@
-//! What kind of audio some bytes are, told by the bytes alone.
+//! What some bytes are, told by the bytes alone.
 
 use std::io;
+use std::path::Path;
+use std::time::Duration;
 
+use crate::frames::{Stream, find_chain};
 use crate::input::Input;
+use crate::mp4::{Atom, is_top_level};
+use crate::mpeg::id3_len;
+
+/// Where a chain of frames is looked for in what may be raw samples…
+const REACH: usize = 64 << 10;
+/// …but no longer than this after the first byte came: a live stream is not to be kept waiting, and what comes in this
+/// time of a live stream of frames has a dozen of them.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// Text is told from samples by so much of it.
+const TEXT: usize = 64;
 
 /// What the first bytes say.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Content {
-    /// RIFF or RF64 with WAVE in it.
     Wav,
-    /// Another container or codec.
-    Coded,
-    /// Nothing that announces itself in the first bytes; raw samples look like this.
+    Aiff,
+    Au,
+    Caf,
+    Flac,
+    Ogg,
+    Mkv,
+    Mp4,
+    /// A chain of MPEG audio or ADTS frames.
+    Frames,
+    /// Sound that is not built in.
+    NotBuiltIn(&'static str),
+    /// Something else.
+    Foreign(&'static str),
+    /// Nothing that announces itself; raw samples look like this.
     Unknown,
 }
 
-/// Looks at the first bytes, at a few kB at most, and at more than 12 only where they may be an MPEG or AAC stream.
+/// Tells what `input` is, and reads over tags before it.
 pub(crate) fn sniff(input: &mut Input) -> io::Result<Content> {
-    let head = input.peek(12)?;
+    let mut tagged = false;
+    while let Some(len) = id3_len(input.peek_soon(10, PATIENCE)?) {
+        tagged = true;
+        input.skip(len)?;
+    }
+    let known = by_magic(input.peek_soon(16, PATIENCE)?);
+    if known != Content::Unknown {
+        return Ok(known);
+    }
+    // No more is waited for than it takes.
+    for look in [4 << 10, 16 << 10, REACH + (16 << 10)] {
+        input.peek_soon(look, PATIENCE)?;
+        let ended = input.has_ended();
+        let bytes = input.peek(0)?;
+        let content = by_look(bytes, ended);
+        if content != Content::Unknown {
+            return Ok(content);
+        }
+        if bytes.len() < look {
+            break;
+        }
+    }
+    // Where a tag was, MPEG audio is what it was for.
+    Ok(if tagged { Content::Frames } else { Content::Unknown })
+}
+
+/// Whether a file is sound, or a video: one of a known kind, be it built in or not.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn is_audio(path: impl AsRef<Path>) -> io::Result<bool> {
+    let content = sniff(&mut Input::open(path.as_ref())?)?;
+    Ok(!matches!(content, Content::Foreign(_) | Content::Unknown))
+}
+
+/// What is told by more than the first bytes.
+fn by_look(bytes: &[u8], ended: bool) -> Content {
+    if is_transport_stream(bytes) {
+        return Content::NotBuiltIn("MPEG-TS");
+    }
+    if bytes.get(257..262) == Some(b"ustar") {
+        return Content::Foreign("a tar archive");
+    }
+    if let Some(text) = text(bytes) {
+        return Content::Foreign(text);
+    }
+    match find_chain(bytes, REACH, ended) {
+        Some((_, frame)) => match frame.stream {
+            Stream::Mpeg(_) | Stream::Adts => Content::Frames,
+            Stream::Loas => Content::NotBuiltIn("AAC in LOAS"),
+            Stream::Ac3 => Content::NotBuiltIn("AC-3"),
+        },
+        None => single_frame(bytes, ended),
+    }
+}
+
+/// A whole input of one frame.
+fn single_frame(bytes: &[u8], ended: bool) -> Content {
+    let frame = crate::frames::Frame::at(bytes).filter(|frame| ended && frame.len == bytes.len());
+    if frame.is_some() { Content::Frames } else { Content::Unknown }
+}
+
+fn by_magic(head: &[u8]) -> Content {
+    use Content::{Aiff, Au, Caf, Flac, Foreign, Mkv, Mp4, NotBuiltIn, Ogg, Unknown, Wav};
     let at = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|h| h.starts_with(magic));
-    if (at(0, b"RIFF") || at(0, b"RF64")) && at(8, b"WAVE") {
-        return Ok(Content::Wav);
-    }
-    let announced = at(0, b"fLaC")
-        || at(0, b"OggS")
-        || at(0, b"ID3")
-        || at(0, b"\x1a\x45\xdf\xa3")
-        || at(0, b"caff")
-        || at(4, b"ftyp")
-        || (at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")));
-    let coded = announced || frames_follow(input, mpeg_frame_len)? || frames_follow(input, adts_frame_len)?;
-    Ok(if coded { Content::Coded } else { Content::Unknown })
-}
-
-/// MPEG and ADTS streams have no magic beyond 11 or 12 set bits, which raw samples near −1 have too: so three frames must
-/// follow one another, or fewer up to the very end.
-fn frames_follow(input: &mut Input, frame_len: fn(&[u8]) -> Option<usize>) -> io::Result<bool> {
-    let mut offset = 0;
-    for frame in 0..3 {
-        let head = input.peek(offset + 6)?;
-        if head.len() < offset + 6 {
-            return Ok(frame > 0 && head.len() == offset);
-        }
-        match frame_len(&head[offset..]) {
-            Some(len) => offset += len,
-            None => return Ok(false),
-        }
-    }
-    Ok(true)
-}
-
-/// Bytes of the MPEG-1, 2 or 2.5 layer I, II or III frame that begins here.
-fn mpeg_frame_len(head: &[u8]) -> Option<usize> {
-    // kbit/s by index 1 to 14: MPEG-1 layers I, II, III, MPEG-2 layer I, MPEG-2 layers II and III.
-    const KBIT: [[usize; 14]; 5] = [
-        [32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448],
-        [32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],
-        [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
-        [32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256],
-        [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
+    const MAGICS: &[(&[u8], Content)] = &[
+        (b"fLaC", Flac),
+        (b"OggS", Ogg),
+        (b"\x1a\x45\xdf\xa3", Mkv),
+        (b"caff\0", Caf),
+        (b".snd", Au),
+        (b"dns.", Au),
+        (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", NotBuiltIn("ASF/WMA")),
+        (b"riff\x2e\x91\xcf\x11", NotBuiltIn("Wave64")),
+        (b"FLV\x01", NotBuiltIn("FLV")),
+        (b"\0\0\x01\xba", NotBuiltIn("MPEG-PS")),
+        (b"\0\0\x01\xb3", NotBuiltIn("MPEG video")),
+        (b"\0\0\x01\xbb", NotBuiltIn("MPEG-PS")),
+        (b"\0\0\x01\xc0", NotBuiltIn("MPEG-PES")),
+        (b"\0\0\x01\xe0", NotBuiltIn("MPEG-PES")),
+        (b"#!AMR-WB\n", NotBuiltIn("AMR-WB")),
+        (b"#!AMR", NotBuiltIn("AMR")),
+        (b"#!SILK_V3", NotBuiltIn("SILK")),
+        (b"\x02#!SILK_V3", NotBuiltIn("SILK")),
+        (b"wvpk", NotBuiltIn("WavPack")),
+        (b"MAC ", NotBuiltIn("Monkey's Audio")),
+        (b"TTA1", NotBuiltIn("TTA")),
+        (b"TTA2", NotBuiltIn("TTA")),
+        (b"MPCK", NotBuiltIn("Musepack")),
+        (b"MP+", NotBuiltIn("Musepack")),
+        (b".RMF", NotBuiltIn("RealMedia")),
+        (b".ra\xfd", NotBuiltIn("RealAudio")),
+        (b"ajkg", NotBuiltIn("Shorten")),
+        (b"DSD ", NotBuiltIn("DSF")),
+        (b"FRM8", NotBuiltIn("DSDIFF")),
+        (b"Creative Voice File\x1a", NotBuiltIn("VOC")),
+        (b"NIST_1A", NotBuiltIn("NIST SPHERE")),
+        (b"\x7f\xfe\x80\x01", NotBuiltIn("DTS")),
+        (b"\xfe\x7f\x01\x80", NotBuiltIn("DTS")),
+        (b"\x06\x0e\x2b\x34\x02\x05\x01\x01", NotBuiltIn("MXF")),
+        (b"MThd", Foreign("MIDI")),
+        (b"\x89PNG", Foreign("PNG")),
+        (b"\xff\xd8\xff", Foreign("JPEG")),
+        (b"GIF8", Foreign("GIF")),
+        (b"II*\0", Foreign("TIFF")),
+        (b"MM\0*", Foreign("TIFF")),
+        (b"PK\x03\x04", Foreign("ZIP")),
+        (b"PK\x05\x06", Foreign("ZIP")),
+        (b"\x1f\x8b\x08", Foreign("gzip")),
+        (b"BZh", Foreign("bzip2")),
+        (b"\xfd7zXZ\0", Foreign("xz")),
+        (b"\x28\xb5\x2f\xfd", Foreign("zstd")),
+        (b"7z\xbc\xaf\x27\x1c", Foreign("7-Zip")),
+        (b"Rar!\x1a\x07", Foreign("RAR")),
+        (b"%PDF", Foreign("PDF")),
+        (b"%!PS", Foreign("PostScript")),
+        (b"{\\rtf", Foreign("RTF")),
+        (b"\x7fELF", Foreign("ELF")),
+        (b"\xcf\xfa\xed\xfe", Foreign("Mach-O")),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Foreign("an Office document")),
+        (b"SQLite format 3\0", Foreign("SQLite")),
+        (b"\0asm", Foreign("WebAssembly")),
+        (b"wOFF", Foreign("WOFF")),
+        (b"wOF2", Foreign("WOFF")),
+        (b"OTTO", Foreign("OpenType")),
+        (b"GGUF", Foreign("GGUF")),
     ];
-    if head[0] != 0xff || head[1] & 0xe0 != 0xe0 {
-        return None;
+    if at(0, b"RIFF") || at(0, b"RIFX") || at(0, b"RF64") || at(0, b"BW64") {
+        return match head.get(8..12) {
+            Some(b"WAVE") => Wav,
+            Some(b"AVI " | b"AVIX") => NotBuiltIn("AVI"),
+            Some(b"WEBP") => Foreign("WebP"),
+            Some(b"CDXA") => NotBuiltIn("Video CD"),
+            Some(b"RMID") => Foreign("MIDI"),
+            Some(kind) if kind.iter().all(u8::is_ascii_graphic) => NotBuiltIn("RIFF of an unknown kind"),
+            _ => Unknown,
+        };
     }
-    let (version, layer) = (head[1] >> 3 & 3, head[1] >> 1 & 3);
-    let (kbit_index, rate_index) = (head[2] >> 4, head[2] >> 2 & 3);
-    if version == 1 || layer == 0 || !(1..=14).contains(&kbit_index) || rate_index == 3 {
-        return None;
+    if at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")) {
+        return Aiff;
     }
-    let mpeg1 = version == 3;
-    let table = match (mpeg1, layer) {
-        (true, 3) => 0,
-        (true, 2) => 1,
-        (true, _) => 2,
-        (false, 3) => 3,
-        (false, _) => 4,
-    };
-    let bits = 1000 * KBIT[table][usize::from(kbit_index) - 1];
-    let halvings = [2, 0, 1, 0][usize::from(version)];
-    let rate = [44_100, 48_000, 32_000][usize::from(rate_index)] >> halvings;
-    let padding = usize::from(head[2] >> 1 & 1);
-    Some(match (layer, mpeg1) {
-        (3, _) => (12 * bits / rate + padding) * 4,
-        (1, false) => 72 * bits / rate + padding,
-        _ => 144 * bits / rate + padding,
+    if at(0, b"FORM") && at(8, b"8SVX") {
+        return NotBuiltIn("8SVX");
+    }
+    if let Some((_, content)) = MAGICS.iter().find(|(magic, _)| at(0, magic)) {
+        return *content;
+    }
+    if at(0, b"MZ") && head.get(2..4).is_some_and(|b| b[1] < 2) && at(4, b"\x03\0\0\0") {
+        return Foreign("a Windows program");
+    }
+    match Atom::read(head) {
+        Some(atom) if atom.kind == *b"ftyp" => Mp4,
+        // QuickTime before there was `ftyp`.
+        Some(atom) if is_top_level(&atom.kind) && atom.size != Some(0) => Mp4,
+        _ => Unknown,
+    }
+}
+
+/// MPEG-TS: a sync byte every 188, 192 or 204 bytes, near the beginning.
+fn is_transport_stream(bytes: &[u8]) -> bool {
+    /// Fewer may be chance.
+    const FEWEST: usize = 5;
+    const MOST: usize = 64;
+    // The sync byte, no error flag, and a payload or what stands for it.
+    let is_head = |packet: &[u8]| matches!(packet, &[0x47, a, _, b, ..] if a & 0x80 == 0 && b & 0x30 != 0);
+    [188, 192, 204].into_iter().any(|period| {
+        (0..period.min(bytes.len())).any(|first| {
+            let packets = bytes[first..].chunks_exact(period).take(MOST);
+            let (count, good) = (packets.len(), packets.clone().filter(|packet| is_head(packet)).count());
+            // One of ten may be damaged. The packets of a stream count up; samples of a period would all be alike.
+            let alike = || packets.clone().all(|packet| packet[..16] == bytes[first..first + 16]);
+            count >= FEWEST && is_head(&bytes[first..]) && good * 10 >= count * 9 && !alike()
+        })
     })
 }
 
-/// Bytes of the ADTS (AAC) frame that begins here.
-fn adts_frame_len(head: &[u8]) -> Option<usize> {
-    if head[0] != 0xff || head[1] & 0xf6 != 0xf0 || head[2] >> 2 & 15 > 12 {
+/// The kind of text that the bytes are; `None` for what is none.
+fn text(bytes: &[u8]) -> Option<&'static str> {
+    let bytes = &bytes[..bytes.len().min(4096)];
+    if let [first @ (0xff | 0xfe), second @ (0xff | 0xfe), rest @ ..] = bytes
+        && first != second
+        && rest.len() >= TEXT
+    {
+        // UTF-16: nearly all characters of most texts are below 256.
+        let high = usize::from(*first == 0xff);
+        let plain = rest.chunks_exact(2).filter(|unit| unit[high] == 0 && is_printable(unit[1 - high])).count();
+        return (plain * 10 >= rest.len() / 2 * 9).then_some("text (UTF-16)");
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let begin = bytes.iter().position(|b| !b.is_ascii_whitespace()).unwrap_or(0);
+    let start = &bytes[begin..];
+    let begins =
+        |prefix: &str| start.len() >= prefix.len() && start[..prefix.len()].eq_ignore_ascii_case(prefix.as_bytes());
+    if begins("<!doctype html") || begins("<html") || begins("<head") || begins("<body") {
+        return Some("HTML");
+    }
+    if begins("<?xml") || begins("<svg") || begins("<rss") {
+        return Some("XML");
+    }
+    // A character may be cut off at the end of what is looked at.
+    let valid = match std::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(e) if e.error_len().is_none() && bytes.len() > 8 => {
+            std::str::from_utf8(&bytes[..e.valid_up_to()]).unwrap_or("")
+        }
+        Err(_) => return None,
+    };
+    let printable = valid.bytes().all(|b| b >= 0x80 || is_printable(b));
+    let plain = valid.bytes().filter(|b| b.is_ascii_graphic()).count();
+    let short_json = (begins("{") || begins("[")) && valid.trim_end().ends_with(['}', ']']);
+    if !printable || plain == 0 || valid.len() < 8 && !short_json {
         return None;
     }
-    let len = usize::from(head[3] & 3) << 11 | usize::from(head[4]) << 3 | usize::from(head[5]) >> 5;
-    (len > 7).then_some(len)
+    let mut seen = [false; 256];
+    valid.bytes().for_each(|b| seen[usize::from(b)] = true);
+    let different = seen.iter().filter(|&&seen| seen).count();
+    // Samples that happen to be printable are of one or two values, or they have no words.
+    let words = valid.bytes().any(|b| matches!(b, b' ' | b'\n' | b',' | b':')) || valid.len() < TEXT;
+    if !(different >= 6 && words || short_json) {
+        return None;
+    }
+    Some(match start.first() {
+        Some(b'{' | b'[') => "JSON",
+        Some(b'<') => "HTML or XML",
+        _ if begins("#EXTM3U") => "a playlist",
+        _ if begins("WEBVTT") => "WebVTT",
+        _ => "text",
+    })
+}
+
+fn is_printable(byte: u8) -> bool {
+    byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0c | 0x1b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    fn content(bytes: &[u8]) -> Content {
+        sniff(&mut Input::stream(Cursor::new(bytes.to_vec())).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn documents_are_named() {
+        let page = b"\n <!DOCTYPE HTML><html><body>404 Not Found</body></html>";
+        assert_eq!(content(page), Content::Foreign("HTML"));
+        assert_eq!(content(b"{\"error\": \"no such file\"}"), Content::Foreign("JSON"));
+        assert_eq!(content(b"{}"), Content::Foreign("JSON"));
+        assert_eq!(content(b"<?xml version=\"1.0\"?><a/>"), Content::Foreign("XML"));
+        assert_eq!(content(b"404 page not found\n"), Content::Foreign("text"));
+        let wide: Vec<u8> = "\u{feff}It was a dark and stormy night, and it rained."
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        assert_eq!(content(&wide), Content::Foreign("text (UTF-16)"));
+        let mut tar = vec![0; 1024];
+        tar[257..262].copy_from_slice(b"ustar");
+        assert_eq!(content(&tar), Content::Foreign("a tar archive"));
+    }
+
+    #[test]
+    fn samples_are_no_documents() {
+        let repeated =
+            |values: &[i16]| values.iter().cycle().take(9000).flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        for values in [
+            &[0i16][..],
+            &[-1],
+            &[-1, 1, 0, -2],
+            &[0x2020],
+            &[0x4141, 0x2041],
+            &[i16::MAX, i16::MIN],
+            &[-5, -5, -112, 0x64],
+        ] {
+            assert_eq!(content(&repeated(values)), Content::Unknown, "{values:?}");
+        }
+        assert_eq!(content(&[0x55; 5000]), Content::Unknown);
+        // A tone whose period is that of a transport stream's packets, and of frames.
+        for (period, header) in [(188, &[0x47u8][..]), (72, &[0xff, 0xe3]), (417, &[0xff, 0xfb])] {
+            let mut wave: Vec<u8> = (0..period).map(|i| (i * 7) as u8 | 1).collect();
+            wave[..header.len()].copy_from_slice(header);
+            assert_eq!(content(&wave.repeat(100)), Content::Unknown, "{period}");
+        }
+    }
 }

@@ -1,14 +1,13 @@
 //! Where each transcript goes: all to one output, or each to files of its own.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf, is_separator};
+use std::{fs, iter};
 
 use anyhow::Context;
 use clap::error::ErrorKind;
 
-use crate::args::{Format, Transcribe, usage};
+use crate::args::{Format, Outputs, usage};
 use crate::input::{Input, spare};
 use crate::output::{Output, cannot_write, complain, escaped};
 use crate::turns::Turns;
@@ -22,17 +21,26 @@ pub(crate) enum Destination {
 }
 
 impl Destination {
-    /// What the flags say. It is tried before anything is computed, so that a wrong path is known at once.
-    pub(crate) fn open(args: &Transcribe, inputs: &[Input]) -> anyhow::Result<Self> {
+    /// What the flags say. It is tried before anything is computed, so that a wrong path is known at once. With --skip-existing,
+    /// inputs that have all their files are taken out.
+    pub(crate) fn open(args: &Outputs, inputs: &mut Vec<Input>) -> anyhow::Result<Self> {
         let formats = formats(args);
         let path = args.output.as_deref().filter(|path| *path != Path::new("-"));
         if let Some(folder) = path.filter(|path| names_folder(path)) {
-            let files = files(folder, inputs, &formats);
-            fs::create_dir_all(folder).with_context(|| cannot_write(folder))?;
+            let mut files = files(folder, inputs, &formats);
+            spare(inputs.iter().filter_map(Input::path), files.iter().flatten().map(|(_, path)| &**path));
+            if args.skip_existing {
+                (*inputs, files) = iter::zip(inputs.drain(..), files).filter(|(_, files)| !all_exist(files)).unzip();
+            }
             for (_, path) in files.iter().flatten() {
+                let folder = path.parent().unwrap_or(folder);
+                fs::create_dir_all(folder).with_context(|| cannot_write(folder))?;
                 Output::open(Some(path))?;
             }
             return Ok(Self::Folder(files));
+        }
+        if args.skip_existing {
+            usage(ErrorKind::ArgumentConflict, "--skip-existing looks for a file of each input, in a folder: -o DIR/");
         }
         let &[format] = &formats[..] else {
             usage(ErrorKind::ArgumentConflict, "several formats need a folder, for a file each: -o DIR/")
@@ -58,7 +66,7 @@ impl Destination {
 }
 
 /// The formats, each once, if the other flags go with them.
-fn formats(args: &Transcribe) -> Vec<Format> {
+fn formats(args: &Outputs) -> Vec<Format> {
     let mut formats = Vec::new();
     for &format in &args.format {
         if !formats.contains(&format) {
@@ -77,7 +85,22 @@ fn formats(args: &Transcribe) -> Vec<Format> {
             "--words is for --format text, srt, vtt and tsv: in JSON, words have their times anyway",
         );
     }
+    let shows_alternatives = |format: &Format| match format {
+        Format::Text => !args.words && !args.timestamps,
+        Format::Json | Format::Jsonl => true,
+        Format::Srt | Format::Vtt | Format::Tsv => false,
+    };
+    if args.alt.is_some() && !formats.iter().any(shows_alternatives) {
+        usage(
+            ErrorKind::ArgumentConflict,
+            "--alt is for --format text, without --timestamps or --words, and for json and jsonl: nothing else shows what it asks for",
+        );
+    }
     formats
+}
+
+fn all_exist(files: &[(Format, PathBuf)]) -> bool {
+    files.iter().all(|(_, path)| path.is_file())
 }
 
 /// Whether a path ends as those of folders do.
@@ -85,22 +108,28 @@ fn names_folder(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().last().is_some_and(|&byte| is_separator(byte.into()))
 }
 
-/// The files of each input, named after it; two that would have the same are refused.
+/// The files of each input, named after it: `talk.srt` for `talk.mp3`, and `talk.mp3.srt` where there is a `talk.wav` too.
 fn files(folder: &Path, inputs: &[Input], formats: &[Format]) -> Vec<Vec<(Format, PathBuf)>> {
+    let mut namesakes: HashMap<&Path, usize> = HashMap::new();
+    for input in inputs {
+        *namesakes.entry(input.place()).or_default() += 1;
+    }
     let mut owners = HashMap::new();
     let mut file = |input: &Input, format: Format| {
-        let mut name =
-            input.path().map_or(Some(OsStr::new("stdin")), |path| path.file_stem()).unwrap_or_default().to_owned();
+        let mut name = folder.join(input.place()).into_os_string();
+        if let Some(ending) = input.path().and_then(|path| path.extension()).filter(|_| namesakes[input.place()] > 1) {
+            name.push(".");
+            name.push(ending);
+        }
         name.push(".");
         name.push(format.extension());
-        let path = folder.join(name);
+        let path = PathBuf::from(name);
         if let Some(other) = owners.insert(path.clone(), input.name()) {
             let (one, path) = (input.name(), path.display());
             let message =
                 format!("{other} and {one} would both be written to {path}: transcribe them into two folders");
             usage(ErrorKind::ArgumentConflict, escaped(&message));
         }
-        spare(inputs.iter().filter_map(Input::path), Some(&path));
         (format, path)
     };
     inputs.iter().map(|input| formats.iter().map(|&format| file(input, format)).collect()).collect()

@@ -1,87 +1,133 @@
 //! Where audio comes from, as the command line names it.
 
-use std::fs;
-use std::io;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use voxtral::{RawFormat, Source};
+use voxtral::{AudioOptions, RawFormat, Source};
 use voxtral_audio::Waiting;
 
-use crate::args::{Transcribe, usage};
+use crate::args::{Inputs, usage};
 use crate::output::escaped;
+use crate::{folders, microphone};
 
 /// One thing to transcribe.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Input {
-    File(PathBuf),
+    File {
+        path: PathBuf,
+        /// Where its transcript goes in a folder of transcripts, but for the ending.
+        place: PathBuf,
+    },
     Stdin(RawFormat),
+    /// The default device if none is named.
+    Microphone(Option<String>),
 }
 
 impl Input {
     /// All that the command line names, in its order.
-    pub(crate) fn all(args: &Transcribe) -> Vec<Self> {
+    pub(crate) fn all(args: &Inputs) -> anyhow::Result<Vec<Self>> {
         let raw = RawFormat { sample: args.raw_format.into(), rate: args.raw_rate, channels: args.raw_channels.into() };
-        let one = |path: &PathBuf| if path == Path::new("-") { Self::Stdin(raw) } else { Self::File(path.clone()) };
-        let mut all: Vec<Self> = args.inputs.iter().chain(&args.files).map(one).collect();
+        let mut all = Vec::new();
+        for path in args.inputs.iter().chain(&args.files) {
+            if path == Path::new("-") {
+                all.push(Self::Stdin(raw));
+            } else {
+                all.extend(folders::expand(path, args.recursive)?);
+            }
+        }
         if args.stdin {
             all.push(Self::Stdin(raw));
         }
-        if all.iter().filter(|input| input.is_live()).count() > 1 {
+        all.extend(args.mic.clone().map(Self::Microphone));
+        if all.iter().filter(|input| matches!(input, Self::Stdin(_))).count() > 1 {
             usage(ErrorKind::ArgumentConflict, "standard input can be read only once");
         }
         if all.is_empty() {
-            usage(ErrorKind::MissingRequiredArgument, "nothing to transcribe: name a FILE, or --stdin");
+            usage(ErrorKind::MissingRequiredArgument, "nothing to transcribe: name a FILE, --stdin or --mic");
         }
-        all
+        Ok(all)
     }
 
-    /// Whether it goes on until it is interrupted.
-    pub(crate) fn is_live(&self) -> bool {
-        matches!(self, Self::Stdin(_))
+    /// A file that the command line names: its transcript is named after it.
+    pub(crate) fn file(path: &Path) -> Self {
+        let place = path.file_stem().map_or_else(|| path.to_owned(), PathBuf::from);
+        Self::File { path: path.to_owned(), place }
+    }
+
+    /// A file that was found in a folder: transcripts are in the same folders as their recordings.
+    pub(crate) fn in_folder(folder: &Path, path: PathBuf) -> Self {
+        let place = path.strip_prefix(folder).unwrap_or(&path).with_extension("");
+        Self::File { path, place }
+    }
+
+    /// Where its transcript goes in a folder of transcripts, but for the ending.
+    pub(crate) fn place(&self) -> &Path {
+        match self {
+            Self::File { place, .. } => place,
+            Self::Stdin(_) => Path::new("stdin"),
+            Self::Microphone(_) => Path::new(microphone::NAME),
+        }
     }
 
     /// The file that it is.
     pub(crate) fn path(&self) -> Option<&PathBuf> {
         match self {
-            Self::File(path) => Some(path),
-            Self::Stdin(_) => None,
+            Self::File { path, .. } => Some(path),
+            Self::Stdin(_) | Self::Microphone(_) => None,
         }
+    }
+
+    /// Its length, which says how much work it is; 0 for what is read as it comes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.path().and_then(|path| fs::metadata(path).ok()).filter(fs::Metadata::is_file).map_or(0, |file| file.len())
     }
 
     /// As the command line has it.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::File(path) => path.display().to_string(),
+            Self::File { path, .. } => path.display().to_string(),
             Self::Stdin(_) => "-".to_owned(),
+            Self::Microphone(_) => microphone::NAME.to_owned(),
         }
     }
 
     /// Opens it; waits for the first bytes of a pipe.
-    pub(crate) fn open(&self) -> anyhow::Result<Source> {
+    pub(crate) fn open(&self, options: &AudioOptions) -> anyhow::Result<Source> {
         let source = match self {
-            Self::File(path) => Source::file(path),
-            Self::Stdin(raw) => Source::stream(Waiting(io::stdin()), Some(*raw)),
+            Self::File { path, .. } => Source::file_with(path, options),
+            Self::Stdin(raw) => {
+                Source::stream(Waiting(io::stdin()), &AudioOptions { raw: Some(*raw), ..options.clone() })
+            }
+            Self::Microphone(device) => return Ok(Source::microphone(microphone::open(device.as_deref())?)),
         };
         source.with_context(|| self.name())
     }
 
     /// Opens it and closes it again, to see whether that works; not a pipe, whose first bytes would be lost.
-    pub(crate) fn try_to_open(&self) -> anyhow::Result<()> {
+    pub(crate) fn try_to_open(&self, options: &AudioOptions) -> anyhow::Result<()> {
         match self {
-            Self::File(path) if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) => Ok(()),
-            Self::File(_) => self.open().map(drop),
-            Self::Stdin(_) => Ok(()),
+            Self::File { path, .. } if !Source::is_pipe(path) => self.open(options).map(drop),
+            Self::Microphone(device) => microphone::open(device.as_deref()).map(drop),
+            Self::File { .. } | Self::Stdin(_) => Ok(()),
         }
     }
 }
 
-/// Refuses an output that would replace a recording.
-pub(crate) fn spare<'a>(recordings: impl IntoIterator<Item = &'a PathBuf>, output: Option<&Path>) {
+/// Refuses outputs that would replace a recording.
+pub(crate) fn spare<'a>(
+    recordings: impl IntoIterator<Item = &'a PathBuf>,
+    outputs: impl IntoIterator<Item = &'a Path>,
+) {
     let place = |path: &Path| path.canonicalize().ok().filter(|path| path.is_file());
-    let Some((output, replaced)) = output.and_then(|output| Some((output, place(output)?))) else { return };
-    if recordings.into_iter().any(|path| place(path).as_ref() == Some(&replaced)) {
+    let mut replaced = outputs.into_iter().filter_map(|output| Some((output, place(output)?))).peekable();
+    if replaced.peek().is_none() {
+        return;
+    }
+    let recordings: HashSet<PathBuf> = recordings.into_iter().filter_map(|path| place(path)).collect();
+    if let Some((output, _)) = replaced.find(|(_, place)| recordings.contains(place)) {
         let message = format!("{} is an input, and --output would replace it", escaped(&output.display().to_string()));
         usage(ErrorKind::ArgumentConflict, message);
     }

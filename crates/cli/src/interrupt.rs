@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use voxtral::Stop;
 
+use crate::screen;
+
 /// The exit code of a program that Ctrl-C ended.
 pub(crate) const INTERRUPTED: u8 = 130;
 
@@ -38,6 +40,7 @@ pub(crate) fn noted() -> anyhow::Result<Arc<AtomicBool>> {
 
 /// Ends the program as one that Ctrl-C ended.
 pub(crate) fn end() -> ! {
+    screen::leave();
     // Without the clean-up of other libraries, which may wait for the very thing that hangs: a driver's waits for its device.
     signal_hook::low_level::exit(INTERRUPTED.into())
 }

@@ -7,14 +7,21 @@ mod bench;
 mod compare;
 mod destination;
 mod doctor;
+mod download;
+mod folders;
 mod input;
 mod interrupt;
 mod machine;
+mod manual;
+mod microphone;
+mod models;
 mod open;
 mod output;
 mod progress;
 mod quantize;
 mod recording;
+mod screen;
+mod status;
 mod synth;
 mod transcribe;
 mod turns;
@@ -38,29 +45,30 @@ fn main() -> ExitCode {
             _ => return u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
         },
     };
-    let level = if cli.transcribe.verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
+    let level = if cli.transcribe.work.verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
     let ours = ["voxtral", "voxtral_cpu", "voxtral_cuda", "voxtral_engine"].map(|name| (name, level));
     let log = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| progress::Stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false);
-    if !cli.transcribe.silent {
+    if !cli.transcribe.work.silent {
         tracing_subscriber::registry().with(log.with_filter(Targets::new().with_targets(ours))).init();
     }
     quieten_contained_panics();
     let result = match &cli.command {
-        Some(Command::Bench(args)) => bench::run(args),
-        Some(Command::Compare(args)) => compare::run(args),
-        Some(Command::Doctor(args)) => doctor::run(args),
-        Some(Command::Quantize(args)) => quantize::run(args),
-        Some(Command::SynthModel(args)) => synth::run(args),
+        Some(Command::Bench(args)) => bench::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Compare(args)) => compare::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Doctor(args)) => doctor::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Download(args)) => download::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Quantize(args)) => quantize::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::SynthModel(args)) => synth::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Completions(args)) => manual::completions(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Man(args)) => manual::man(args).map(|()| ExitCode::SUCCESS),
+        None if cli.transcribe.inputs.list_devices => microphone::list().map(|()| ExitCode::SUCCESS),
         None => transcribe::run(&cli.transcribe),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
-    }
+    result.unwrap_or_else(|error| failed(&error))
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -6,13 +6,19 @@ use voxtral_cuda::CudaBackend;
 
 use crate::args::{BackendChoice, DecodeChoice, IsaChoice, PrecisionChoice, Setup, name};
 use crate::output::{Unmet, say};
-use crate::{progress, wsl};
+use crate::{models, progress, wsl};
 
-/// Tells of the built-in model, where nobody chose that.
-pub(crate) fn tell_of_demo(setup: &Setup) {
-    if setup.model.is_none() {
-        say("using the built-in demo model, which knows spoken English digits only; for everything else get \
-             mistralai/Voxtral-Mini-4B-Realtime-2602 and name its folder with -d or VOXTRAL_MODEL");
+/// Tells which model it is, where nobody chose one.
+pub(crate) fn tell_of_default(setup: &Setup) {
+    if setup.model.is_some() {
+        return;
+    }
+    match models::resolved(None) {
+        ModelRef::Digits => {
+            say("using the built-in demo model, which knows spoken English digits only; for everything else get the \
+                                 real one with `voxtral download`, or name a folder with -d or VOXTRAL_MODEL")
+        }
+        _ => say(&format!("using {}, which was downloaded; -d names another", models::FULL)),
     }
 }
 
@@ -33,7 +39,7 @@ pub(crate) fn open(
             drive.display()
         );
     }
-    let model = config.model.open()?;
+    let model = models::open(&config.model)?;
     let mut line = progress::Progress::new("loading", !silent);
     let opened = config.open_backend(&model, &mut |progress| {
         if let Progress::Loading { done, total } = progress {
@@ -78,7 +84,7 @@ impl Setup {
     /// What the flags come to.
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
         Ok(Config {
-            model: self.model.clone().unwrap_or_default(),
+            model: models::resolved(self.model.as_ref()),
             backend: self.backend.into(),
             device: self.device,
             precision: match self.precision {

@@ -8,6 +8,9 @@ use anyhow::Context;
 use voxtral_audio::Waiting;
 use voxtral_files::Writer;
 
+use crate::progress::Stderr;
+use crate::screen;
+
 /// Standard output, or a file that appears when all is written.
 pub(crate) enum Output {
     Stdout,
@@ -36,7 +39,9 @@ impl Output {
             to.flush()
         }
         match self {
-            Self::Stdout => all(Waiting(io::stdout().lock()), text).context("cannot write to standard output"),
+            Self::Stdout => screen::words(text)
+                .unwrap_or_else(|| all(Waiting(io::stdout().lock()), text))
+                .context("cannot write to standard output"),
             Self::Stream(path, writer) => all(writer, text).with_context(|| cannot_write(path)),
             Self::File(_, whole) => {
                 whole.push_str(text);
@@ -137,7 +142,7 @@ pub(crate) fn complain(error: &anyhow::Error) {
 
 /// Writes a line on standard error, one line whatever a name in it holds. If that is closed or full there is nobody to tell.
 pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "voxtral: {}", escaped(line));
+    let _ = Stderr.write_all(format!("voxtral: {}\n", escaped(line)).as_bytes());
 }
 
 /// A text that names a file, with what would break the line, or would make a terminal show something else, written as in Rust.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use voxtral::{AudioSource, Collect, Decoding, Options, Sink, Source, Summary, TokenRecord, Voxtral, Word};
+use voxtral::{AudioSource, Collect, Damage, Decoding, Options, Sink, Source, Summary, TokenRecord, Voxtral, Word};
+
+use crate::output::say;
 
 /// Somebody saying digits.
 pub(crate) const SAMPLE: &[u8] = include_bytes!("../../../samples/digits.wav");
@@ -18,6 +20,8 @@ pub(crate) struct Recording {
     pub name: String,
     /// 16 kHz, mono.
     pub samples: Arc<[f32]>,
+    /// What of them is missing or wrong.
+    pub damage: Vec<Damage>,
 }
 
 /// What was heard in it.
@@ -49,7 +53,10 @@ impl Recording {
         while let Some(block) = source.next_block()? {
             samples.extend_from_slice(block);
         }
-        Ok(Self { name, samples: samples.into() })
+        source.take_notices().iter().for_each(|notice| say(&format!("{name}: {notice}")));
+        let damage = source.take_damage();
+        damage.iter().for_each(|damage| say(&format!("{name}: {damage}")));
+        Ok(Self { name, samples: samples.into(), damage })
     }
 
     /// As a recording, or as fast as it is spoken.

@@ -23,6 +23,11 @@ impl Turns {
         Self(Mutex::new(State { output, number: 0, kept: BTreeMap::new() }))
     }
 
+    /// Whether it is standard output.
+    pub(crate) fn is_stdout(&self) -> bool {
+        matches!(self.lock().output, Output::Stdout)
+    }
+
     /// Where number `number` writes.
     pub(crate) fn turn(&self, number: usize) -> Turn<'_> {
         Turn { turns: self, number }

@@ -15,15 +15,16 @@ mod stack;
 mod stem;
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::ops::Range;
 
 use voxtral_model::{
     AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Ledger, MAX_DECODE_ROWS, Model,
-    ModelConfig, Prediction, Stage, StreamId, Weights, ada_scales, gelu,
+    ModelConfig, Prediction, RUNNERS_UP, RunnerUp, Stage, StreamId, Weights, ada_scales, gelu,
 };
 
 pub use kernels::Isa;
-use kernels::argmax_logprob;
+use kernels::{argmax_logprob, largest_but};
 use kv::KvCache;
 use linear::{Arithmetic, Linear};
 use parallel::Team;
@@ -326,11 +327,9 @@ impl Network {
         }
         self.decoder.forward(arithmetic, &mut x, &mut spans, scratch);
         self.head.apply(arithmetic, &mut scratch.normed, &mut last.logits);
-        let predictions = last.logits.chunks_exact(self.config.vocab).map(|logits| {
-            let (id, logprob) = argmax_logprob(arithmetic.isa, logits);
-            Prediction { id: id as u32, logprob }
-        });
-        out.extend(predictions);
+        let asks = batch.iter().flat_map(|span| iter::repeat_n(span.runners_up, span.ids.len()));
+        let rows = last.logits.chunks_exact(self.config.vocab).zip(asks);
+        out.extend(rows.map(|(logits, runners_up)| predict(arithmetic.isa, logits, runners_up)));
     }
 }
 
@@ -338,6 +337,20 @@ impl Stream {
     fn audio_mut(&mut self, token: usize, dim: usize) -> &mut [f32] {
         &mut self.audio[token % AUDIO_WINDOW * dim..][..dim]
     }
+}
+
+/// What a row of logits comes to, with runners-up from that id on where they are asked for.
+fn predict(isa: Isa, logits: &[f32], runners_up: Option<u32>) -> Prediction {
+    let (id, logprob) = argmax_logprob(isa, logits);
+    let mut prediction = Prediction { id: id as u32, logprob, runners_up: [None; RUNNERS_UP] };
+    let Some(from) = runners_up else { return prediction };
+    let mut taken = vec![id];
+    for runner_up in &mut prediction.runners_up {
+        let Some(other) = largest_but(logits, from as usize, &taken) else { break };
+        *runner_up = Some(RunnerUp { id: other as u32, logprob: logprob + (logits[other] - logits[id]) });
+        taken.push(other);
+    }
+    prediction
 }
 
 /// The CPU's name, as the system tells it.

@@ -64,7 +64,7 @@ fn logits(model: &Model, options: CpuOptions) -> Vec<u32> {
         (0..12 * model.config.frames_per_token() * model.config.audio.mel_bins).map(|i| (i as f32).sin()).collect();
     backend.encode(&[EncodeSpan { stream, mel: &mel }]).unwrap();
     let ids = [1, 32, 32, 1000, 33, 7];
-    backend.decode(&[DecodeSpan { stream, position: 0, ids: &ids }], &mut Vec::new()).unwrap();
+    backend.decode(&[DecodeSpan { stream, position: 0, ids: &ids, runners_up: None }], &mut Vec::new()).unwrap();
     backend.inspect(Stage::Logits).unwrap().iter().map(|v| v.to_bits()).collect()
 }
 

@@ -49,7 +49,7 @@ fn every_stage_equals_the_goldens() {
                 for (i, ids) in ids.chunks(MAX_DECODE_ROWS / 3).enumerate() {
                     // From the start again: what was decoded there before is overwritten.
                     let position = i * (MAX_DECODE_ROWS / 3);
-                    backend.decode(&[DecodeSpan { stream, position, ids }], &mut Vec::new()).unwrap();
+                    backend.decode(&[DecodeSpan { stream, position, ids, runners_up: None }], &mut Vec::new()).unwrap();
                     logits.extend(backend.inspect(Stage::Logits).unwrap());
                 }
                 let name = if what == "teacher" { "logits" } else { "random_logits" };
@@ -73,7 +73,9 @@ fn logits(model: &Model, case: &str, options: CpuOptions) -> Vec<f32> {
     let ids = ids(&format!("{case}_teacher_ids"));
     let mut logits = Vec::new();
     for (i, ids) in ids.chunks(MAX_DECODE_ROWS).enumerate() {
-        backend.decode(&[DecodeSpan { stream, position: i * MAX_DECODE_ROWS, ids }], &mut Vec::new()).unwrap();
+        backend
+            .decode(&[DecodeSpan { stream, position: i * MAX_DECODE_ROWS, ids, runners_up: None }], &mut Vec::new())
+            .unwrap();
         logits.extend(backend.inspect(Stage::Logits).unwrap());
     }
     logits

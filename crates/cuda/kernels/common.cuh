@@ -26,6 +26,8 @@ struct Row {
     u32 run;            // so many of them make a run of 256 keys
     u32 skip;           // so many fewer make the first run, whose first keys the row does not see
     u32 slot;           // position % ring
+    u32 runners_up;     // the lowest id that may be a runner-up, ~0 where none are asked for
+    u32 unused;
 };
 
 // Rows of one stream, consecutive positions, and the keys that they meet: what a block of attention works on at a time.

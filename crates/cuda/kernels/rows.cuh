@@ -202,3 +202,42 @@ KERNEL __launch_bounds__(256) best_of_row(const __grid_constant__ RowWork p) {
         ((float*)p.out)[2 * r + 1] = -logf(sum);
     }
 }
+
+// Runners-up of a row (RUNNERS_UP in the crate `model`).
+constexpr u32 RUNNERS_UP = 2;
+
+// out[r] = the best id of row r from rows[r].runners_up on but for the predicted one, then the next best, each with the logarithm of its
+// probability; ~0 where no id is left. Rows that do not ask are left as they are; at least one asks.
+// in f32 [rows, dim], logits; weight (u32, f32) [rows], the predictions; out (u32, f32) [rows, RUNNERS_UP]. One block of 512 a row.
+KERNEL __launch_bounds__(512) runners_up(const __grid_constant__ RowWork p) {
+    __shared__ float maxima[16];
+    __shared__ u32 ids[16];
+    let_next_start();
+    const u32 r = blockIdx.x, from = ((const Row*)p.rows)[r].runners_up;
+    if (from == ~0u) return;
+    wait_for_previous();
+    const float* in = (const float*)p.input + (u64)r * p.dim;
+    const u32 predicted = ((const u32*)p.weight)[2 * r];
+    const float logprob = ((const float*)p.weight)[2 * r + 1];
+    u32 before = predicted;
+    for (u32 n = 0; n < RUNNERS_UP; n++) {
+        float max = -INFINITY;
+        u32 id = ~0u;
+        for (u32 i = from + threadIdx.x; i < p.dim; i += 512)
+            if (i != predicted && i != before) better(max, id, in[i], i);
+        for (int d = 16; d; d >>= 1) better(max, id, __shfl_xor_sync(~0u, max, d), __shfl_xor_sync(~0u, id, d));
+        if (threadIdx.x % 32 == 0) {
+            maxima[threadIdx.x / 32] = max;
+            ids[threadIdx.x / 32] = id;
+        }
+        __syncthreads();
+        for (int i = 0; i < 16; i++) better(max, id, maxima[i], ids[i]);
+        if (threadIdx.x == 0) {
+            const u64 at = 2 * ((u64)r * RUNNERS_UP + n);
+            ((u32*)p.out)[at] = id;
+            ((float*)p.out)[at + 1] = logprob + (max - in[predicted]);
+        }
+        before = id;
+        __syncthreads();
+    }
+}

@@ -7,19 +7,19 @@ use std::time::Instant;
 
 use voxtral_model::{
     Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, LIVE_SPAN, Ledger, MAX_DECODE_ROWS, Model,
-    ModelConfig, Prediction, Stage, StreamId, TOKEN_MS, Weights, ada_scales,
+    ModelConfig, Prediction, RUNNERS_UP, RunnerUp, Stage, StreamId, TOKEN_MS, Weights, ada_scales,
 };
 
 use crate::device::{DeviceReport, copy_rate, device_error, open_device, out_of_memory, supported};
 use crate::driver::{Buffer, Device, Download, DriverError, Region, Stream, TYPICAL_GRANULARITY, Upload};
-use crate::images::Image;
+use crate::images::{IMAGES, Image};
 use crate::kernels::{Kernels, Mode};
-use crate::limits::{MAX_ENCODE_TOKENS, RESERVE};
+use crate::limits::{LOGIT_ROWS, MAX_ENCODE_TOKENS, RESERVE};
 use crate::passes::{Passes, Recorded};
 use crate::per_pass::PerPass;
 use crate::scratch::Scratch;
 use crate::streams::{Shape, State};
-use crate::table::Table;
+use crate::table::{Row, Table};
 use crate::weights::{DeviceWeights, Plan};
 
 /// How to run.
@@ -47,6 +47,7 @@ pub struct CudaBackend {
     uploads: PerPass<Upload>,
     mel: Upload,
     predictions: Download,
+    runners_up: Download,
     encoded: Vec<(StreamId, Range<usize>)>,
     decoded_rows: usize,
     scratch: Scratch,
@@ -80,6 +81,11 @@ fn fits(device: &str, needed: u64, free: u64) -> Result<(), BackendError> {
 }
 
 impl CudaBackend {
+    /// What the kernels in the program were compiled for: `sm_*` for a generation of GPUs, `compute_*` for what a driver compiles.
+    pub fn images() -> impl Iterator<Item = &'static str> {
+        IMAGES.iter().map(|image| image.name)
+    }
+
     /// Looks at a GPU without putting anything on it.
     ///
     /// # Errors
@@ -168,6 +174,7 @@ impl CudaBackend {
             uploads,
             mel: upload(mel_bytes)?,
             predictions: Download::new(device, MAX_DECODE_ROWS * 8)?,
+            runners_up: Download::new(device, MAX_DECODE_ROWS * RUNNERS_UP * 8)?,
             encoded: Vec::new(),
             decoded_rows: 0,
             scratch,
@@ -260,7 +267,11 @@ impl CudaBackend {
         self.decoded_rows = 0;
         for span in batch {
             let state = &self.streams[&span.stream];
-            let rows = (span.position..).zip(span.ids).map(|(p, &id)| state.decoder_row(p, id));
+            let row = |(position, &id)| Row {
+                runners_up: span.runners_up.unwrap_or(Row::UNASKED),
+                ..state.decoder_row(position, id)
+            };
+            let rows = (span.position..).zip(span.ids).map(row);
             self.table.push(rows, *cut);
         }
         let s = &self.scratch;
@@ -270,8 +281,34 @@ impl CudaBackend {
         unsafe { self.stream.replay(graph)? };
         let words = self.predictions.fetch(&self.stream, s.region(s.predictions, rows * 8))?;
         let words: &[[u32; 2]] = bytemuck::cast_slice(words);
-        out.extend(words.iter().map(|&[id, bits]| Prediction { id, logprob: f32::from_bits(bits) }));
+        let prediction =
+            |&[id, bits]: &[u32; 2]| Prediction { id, logprob: f32::from_bits(bits), runners_up: [None; RUNNERS_UP] };
+        out.extend(words.iter().map(prediction));
         self.decoded_rows = rows;
+        if batch.iter().any(|span| span.runners_up.is_some()) { self.find_runners_up(out) } else { Ok(()) }
+    }
+
+    /// Adds the runners-up of the last decode pass's rows to their predictions.
+    fn find_runners_up(&mut self, predictions: &mut [Prediction]) -> Result<(), DriverError> {
+        let asks = |row: &Row| row.runners_up != Row::UNASKED;
+        let passes = self.passes();
+        for (first, rows) in (0..).step_by(LOGIT_ROWS).zip(self.table.rows.chunks(LOGIT_ROWS)) {
+            if rows.iter().any(asks) {
+                // SAFETY: these are rows of the last table, whose pass is done: its predictions have been fetched. Weights and scratch
+                // memory live as long as the backend, which waits before it drops them.
+                unsafe { passes.runners_up(first, rows.len())? };
+            }
+        }
+        let s = &self.scratch;
+        let words = self.runners_up.fetch(&self.stream, s.region(s.runners_up, predictions.len() * RUNNERS_UP * 8))?;
+        let words: &[[[u32; 2]; RUNNERS_UP]] = bytemuck::cast_slice(words);
+        let found =
+            |[id, bits]: [u32; 2]| (id != Row::UNASKED).then_some(RunnerUp { id, logprob: f32::from_bits(bits) });
+        for ((prediction, row), words) in predictions.iter_mut().zip(&self.table.rows).zip(words) {
+            if asks(row) {
+                prediction.runners_up = words.map(found);
+            }
+        }
         Ok(())
     }
 

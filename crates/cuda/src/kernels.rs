@@ -15,7 +15,7 @@ use crate::limits::{
 type Result<T> = std::result::Result<T, DriverError>;
 
 /// Every kernel that this module launches.
-pub const KERNELS: [&str; 28] = [
+pub const KERNELS: [&str; 29] = [
     "product_8",
     "product_32",
     "product_tile",
@@ -44,6 +44,7 @@ pub const KERNELS: [&str; 28] = [
     "gather_mel",
     "gather_columns",
     "best_of_row",
+    "runners_up",
 ];
 
 /// What becomes of a product (kernels/epilogue.cuh).
@@ -193,6 +194,7 @@ pub struct Kernels {
     gather_mel: Function,
     gather_columns: Function,
     best_of_row: Function,
+    runners_up: Function,
     sms: u32,
     overlap: bool,
 }
@@ -233,6 +235,7 @@ impl Kernels {
             gather_mel: plain("gather_mel")?,
             gather_columns: plain("gather_columns")?,
             best_of_row: plain("best_of_row")?,
+            runners_up: plain("runners_up")?,
             sms: device.sms,
             overlap: overlap && image.can_overlap(),
         })
@@ -381,6 +384,15 @@ impl Kernels {
         // SAFETY: as above.
         unsafe { self.launch(stream, &self.best_of_row, (max_rows as u32, 1), 256, &p) }
     }
+
+    /// The runners-up of the rows that ask for them, at least one of exactly `rows`, from their logits and predictions.
+    ///
+    /// # Safety
+    /// As [`Kernels::add_rms_norm`]; the predictions are ids below `dim`.
+    pub unsafe fn runners_up(&self, stream: &Stream, p: RowWork, rows: usize) -> Result<()> {
+        // SAFETY: as above.
+        unsafe { self.launch(stream, &self.runners_up, (rows as u32, 1), 512, &p) }
+    }
 }
 
 #[cfg(test)]
@@ -490,7 +502,10 @@ mod tests {
                 k
             }
         );
-        twin!("common.cuh", Row { kv, audio, ada, ring, position, id, partial, partials, run, skip, slot });
+        twin!(
+            "common.cuh",
+            Row { kv, audio, ada, ring, position, id, partial, partials, run, skip, slot, runners_up, unused }
+        );
         twin!("common.cuh", Item { kv, row, rows, position, key0, key1, slot, ring, fresh, partial, partials });
         twin!("common.cuh", Span { mel_carry, column_carry, frame, frames });
         twin!("common.cuh", Counts { rows, items, frames, tokens });
@@ -502,6 +517,12 @@ mod tests {
             include_str!("../kernels/common.cuh").contains(&format!("SLOT_BLOCK = {};", crate::limits::SLOT_BLOCK))
         );
         assert!(include_str!("../kernels/attention.cuh").contains("CHUNK = 2 * SLOT_BLOCK;"));
+    }
+
+    #[test]
+    fn the_kernel_finds_as_many_runners_up_as_are_promised() {
+        let source = include_str!("../kernels/rows.cuh");
+        assert!(source.contains(&format!("RUNNERS_UP = {};", voxtral_model::RUNNERS_UP)));
     }
 
     #[test]

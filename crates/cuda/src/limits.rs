@@ -14,6 +14,9 @@ pub const STREAM_ROWS: [usize; 2] = [8, 32];
 /// Rows of a decode pass that share a recording.
 pub const DECODE_BUCKETS: [usize; 4] = [STREAM_ROWS[0], STREAM_ROWS[1], 64, MAX_DECODE_ROWS];
 
+/// Rows whose logits are kept at a time, for their runners-up: what the longest streaming product takes.
+pub const LOGIT_ROWS: usize = STREAM_ROWS[1];
+
 /// Tokens of an encode pass that share a recording.
 pub const ENCODE_BUCKETS: [usize; 7] = [2, 8, 16, 32, 64, 128, MAX_ENCODE_TOKENS];
 

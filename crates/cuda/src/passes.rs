@@ -1,15 +1,15 @@
 //! The two passes as sequences of launches, each recorded once for every row-count bucket. All that changes from pass to pass is in the
 //! table that the host uploads before.
 
-use voxtral_model::{ModelConfig, TransformerConfig};
+use voxtral_model::{ModelConfig, RUNNERS_UP, TransformerConfig};
 
 use crate::cut::Cut;
 use crate::driver::{Address, DriverError, Graph, Stream};
 use crate::kernels::{Attention, Kernels, Mode, Product, RowWork};
-use crate::limits::{DECODE_BUCKETS, ENCODE_BUCKETS, TILE_OUTPUTS};
+use crate::limits::{DECODE_BUCKETS, ENCODE_BUCKETS, LOGIT_ROWS, TILE_OUTPUTS};
 use crate::per_pass::PerPass;
 use crate::scratch::{Scratch, StackScratch};
-use crate::table::Counts;
+use crate::table::{Counts, Row};
 use crate::weights::{self, Matrix, Places};
 
 type Result<T> = std::result::Result<T, DriverError>;
@@ -171,6 +171,32 @@ impl Passes<'_> {
         let p = Product { x: s.decoder.normed, out, ldo, count, ..Product::default() };
         // SAFETY: as of a pass.
         unsafe { self.product(&self.weights.embedding, mode, p, max_rows) }
+    }
+
+    /// The runners-up of `rows` rows of the last decode pass from `first` on, of which at least one asks; their logits are computed again,
+    /// because a pass keeps none.
+    ///
+    /// # Safety
+    /// The last decode pass had these rows, and `first` is a multiple of [`LOGIT_ROWS`], which `rows` does not exceed; its work is done.
+    pub unsafe fn runners_up(&self, first: usize, rows: usize) -> Result<()> {
+        let s = self.scratch;
+        let vocab = self.weights.embedding.n;
+        let normed = s.decoder.normed + first * s.decoder.ld_dim as usize * size_of::<u16>();
+        // Rows beyond the last are computed from what an earlier pass has left there, and nobody looks at them.
+        let head = Product { x: normed, out: s.logits, ldo: vocab, count: s.logit_rows, ..Product::default() };
+        let find = RowWork {
+            input: s.logits,
+            weight: s.predictions + first * 8,
+            out: s.runners_up + first * RUNNERS_UP * 8,
+            rows: s.tables.decode + s.layouts.decode.rows + first * size_of::<Row>(),
+            dim: vocab,
+            ..RowWork::default()
+        };
+        // SAFETY: as of a pass; the scratch memory has LOGIT_ROWS rows from `first` on, and logits for as many.
+        unsafe {
+            self.product(&self.weights.embedding, Mode::Store, head, LOGIT_ROWS)?;
+            self.kernels.runners_up(self.stream, find, rows)
+        }
     }
 
     /// All layers of a stack; the first reads the residual stream from `input`. What is left to add to it and to normalise is returned.

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use voxtral_model::{MAX_DECODE_ROWS, ModelConfig, TransformerConfig};
+use voxtral_model::{MAX_DECODE_ROWS, ModelConfig, RUNNERS_UP, TransformerConfig};
 
 use crate::cut::Cut;
-use crate::driver::{Address, Buffer, Device, DriverError, Region, Stream};
-use crate::limits::{CHUNK, DECODE_BUCKETS, ENCODE_BUCKETS, MAX_ENCODE_TOKENS, MAX_SPLITS, TILE_OUTPUTS};
+use crate::driver::{Address, Buffer, Device, DriverError, Region, Stream, Upload};
+use crate::limits::{CHUNK, DECODE_BUCKETS, ENCODE_BUCKETS, LOGIT_ROWS, MAX_ENCODE_TOKENS, MAX_SPLITS, TILE_OUTPUTS};
 use crate::per_pass::PerPass;
 use crate::table::Layout;
 
@@ -65,6 +65,12 @@ pub struct Scratch {
     pub best: Address,
     /// (id, log-probability) of each row.
     pub predictions: Address,
+    /// f32 `[LOGIT_ROWS, vocab]`, for runners-up.
+    pub logits: Address,
+    /// u32, the number of their rows: always [`LOGIT_ROWS`].
+    pub logit_rows: Address,
+    /// (id, log-probability) of each row's runners-up.
+    pub runners_up: Address,
     /// The tables that are uploaded before a pass.
     pub tables: PerPass<Address>,
     /// How the tables lie.
@@ -139,6 +145,11 @@ impl Scratch {
         let norms = a.take((items.encode * enc.heads).max(items.decode * dec.heads) * 8);
         let best = a.take(rows * c.vocab.div_ceil(TILE_OUTPUTS) * 16);
         let predictions = a.take(rows * 8);
+        // Products read and write whole chunks of rows.
+        const { assert!(MAX_DECODE_ROWS.is_multiple_of(LOGIT_ROWS)) };
+        let logits = a.take(LOGIT_ROWS * c.vocab * 4);
+        let logit_rows = a.take(4);
+        let runners_up = a.take(rows * RUNNERS_UP * 8);
         let tables = PerPass { encode: a.take(layouts.encode.bytes), decode: a.take(layouts.decode.bytes) };
         let finish = move |buffer| Self {
             encoder,
@@ -153,6 +164,9 @@ impl Scratch {
             norms,
             best,
             predictions,
+            logits,
+            logit_rows,
+            runners_up,
             tables,
             layouts,
             buffer,
@@ -165,11 +179,17 @@ impl Scratch {
         Self::carve(config, Address::NONE).0.bytes
     }
 
-    /// Allocates it, filled with zeros.
+    /// Allocates it, filled with zeros but for `logit_rows`.
     pub fn new(config: &ModelConfig, device: &Arc<Device>, stream: &Stream) -> Result<Self, DriverError> {
         let buffer = Buffer::new(device, Self::bytes_for(config))?;
         stream.zero(buffer.all())?;
-        Ok(Self::carve(config, buffer.address()).1(buffer))
+        let scratch = Self::carve(config, buffer.address()).1(buffer);
+        let rows = (LOGIT_ROWS as u32).to_le_bytes();
+        let mut upload = Upload::new(device, rows.len())?;
+        upload.fill()?[..rows.len()].copy_from_slice(&rows);
+        upload.send(stream, scratch.region(scratch.logit_rows, rows.len()))?;
+        stream.wait()?;
+        Ok(scratch)
     }
 
     /// All of it.

@@ -32,13 +32,21 @@ pub struct Row {
     pub skip: u32,
     /// Slot of the position.
     pub slot: u32,
+    /// The lowest id that may be a runner-up, [`Row::UNASKED`] where none are asked for.
+    pub runners_up: u32,
+    /// Nothing.
+    pub unused: u32,
 }
 
 impl Row {
+    /// No id.
+    pub const UNASKED: u32 = u32::MAX;
+
     /// A position of the stream whose keys and values are in a ring at `kv`.
     pub fn new(kv: Address, ring: usize, position: usize) -> Self {
         let slot = (position % ring) as u32;
-        Self { kv, ring: ring as u32, position: position as u32, slot, ..Self::default() }
+        let runners_up = Self::UNASKED;
+        Self { kv, ring: ring as u32, position: position as u32, slot, runners_up, ..Self::default() }
     }
 }
 

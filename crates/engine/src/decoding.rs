@@ -161,10 +161,12 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use voxtral_model::RUNNERS_UP;
+
     use super::*;
 
     fn predicted(ids: &[u32]) -> Vec<Prediction> {
-        ids.iter().map(|&id| Prediction { id, logprob: 0.0 }).collect()
+        ids.iter().map(|&id| Prediction { id, logprob: 0.0, runners_up: [None; RUNNERS_UP] }).collect()
     }
 
     #[test]

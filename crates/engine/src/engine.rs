@@ -88,7 +88,7 @@ impl Engine {
 
         let delay = options.delay.unwrap_or(self.model.tokenizer.default_delay());
         let schedule = self.schedule(delay);
-        let (front, frames) = self.model.begin(schedule);
+        let (front, frames) = self.model.begin(schedule, options.endpoint);
         let (_, hop) = front.frame();
         let queued = QUEUED_AUDIO.as_secs() as usize * self.model.sample_rate;
         let frame_queue = queued.max(2 * self.encode_tokens * self.model.samples_per_token) / hop;

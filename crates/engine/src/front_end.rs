@@ -1,8 +1,9 @@
 //! From samples to log-mel frames, with the silence that the schedule asks for, on the thread that pushes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use voxtral_audio::{MelConfig, MelStream};
+use voxtral_audio::{MelConfig, MelStream, Pauses};
 use voxtral_model::{Model, Tokenizer};
 
 use crate::{EngineError, Schedule};
@@ -48,15 +49,16 @@ impl ModelParts {
         &self.left_frames[..schedule.constant_tokens() * self.token_values]
     }
 
-    /// A front-end for a recording, and the frames that come before it and are not constant.
-    pub(crate) fn begin(&self, schedule: Schedule) -> (FrontEnd, Vec<f32>) {
+    /// A front-end for a recording, which tells of pauses of at least `endpoint`, and the frames that come before it and are not constant.
+    pub(crate) fn begin(&self, schedule: Schedule, endpoint: Option<Duration>) -> (FrontEnd, Vec<f32>) {
         let values = schedule.constant_tokens() * self.token_values;
-        let front = FrontEnd { mel: self.begun.clone(), schedule, samples: 0, silence: 0, last: None };
+        let pauses = endpoint.map(Pauses::new);
+        let front = FrontEnd { mel: self.begun.clone(), schedule, pauses, samples: 0, silence: 0, last: None };
         (front, self.left_frames[values..].to_vec())
     }
 }
 
-/// A place in the audio up to which all that was said is to come out: the end, or a flush.
+/// A place in the audio up to which all that was said is to come out: the end, a flush, or a pause that has lasted long enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     /// Samples pushed before it.
@@ -72,6 +74,7 @@ pub(crate) struct Mark {
 pub(crate) struct FrontEnd {
     mel: MelStream,
     schedule: Schedule,
+    pauses: Option<Pauses>,
     /// Samples pushed.
     samples: u64,
     /// Samples of silence that flushes have inserted.
@@ -86,13 +89,25 @@ impl FrontEnd {
         (self.mel.config().mel_bins, self.mel.config().hop)
     }
 
-    /// Takes samples, and appends the frames that they complete to `frames`, `[frames, mel_bins]`.
-    pub(crate) fn push(&mut self, samples: &[f32], frames: &mut Vec<f32>) {
+    /// Takes samples, and appends the frames that they complete to `frames`, `[frames, mel_bins]`. Returns the pauses that have lasted long
+    /// enough with them.
+    pub(crate) fn push(&mut self, samples: &[f32], frames: &mut Vec<f32>) -> Vec<Mark> {
+        let mut found = Vec::new();
         if !samples.is_empty() {
             self.mel.push(samples, frames);
             self.samples += samples.len() as u64;
             self.last = None;
+            if let Some(pauses) = &mut self.pauses {
+                pauses.push(samples, &mut found);
+            }
         }
+        let mark = |samples| Mark {
+            samples,
+            silence_before: self.silence,
+            silence: 0,
+            positions: self.schedule.positions_of(samples + self.silence),
+        };
+        found.into_iter().map(mark).collect()
     }
 
     /// Appends the silence in which all words that have begun are written out. A second time in a row there is nothing to append.
@@ -163,7 +178,7 @@ mod tests {
     #[test]
     fn the_end_right_after_a_flush_adds_nothing() {
         let (parts, schedule) = parts();
-        let (mut front, mut frames) = parts.begin(schedule);
+        let (mut front, mut frames) = parts.begin(schedule, None);
         front.push(&[0.1; 3000], &mut frames);
         let flush = front.flush(&mut frames);
         assert_eq!(flush.positions, schedule.positions(3000));
@@ -178,7 +193,7 @@ mod tests {
     #[test]
     fn a_flush_is_taken_out_of_the_time() {
         let (parts, schedule) = parts();
-        let (mut front, mut frames) = parts.begin(schedule);
+        let (mut front, mut frames) = parts.begin(schedule, None);
         let mut timeline = Timeline::default();
         front.push(&[0.1; 16_000], &mut frames);
         let first = front.flush(&mut frames);

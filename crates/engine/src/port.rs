@@ -69,6 +69,7 @@ struct State {
     /// Not taken by the engine yet, `[frames, mel_bins]`.
     frames: Vec<f32>,
     flushes: VecDeque<Mark>,
+    pauses: Vec<Mark>,
     end: Option<Mark>,
     events: EventQueue,
     /// The last event is in the queue or was read, or nobody will read.
@@ -81,6 +82,7 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Heard {
     pub(crate) flushes: VecDeque<Mark>,
+    pub(crate) pauses: Vec<Mark>,
     pub(crate) end: Option<Mark>,
 }
 
@@ -98,6 +100,7 @@ impl Port {
         let state = State {
             frames,
             flushes: VecDeque::new(),
+            pauses: Vec::new(),
             end: None,
             events: EventQueue::new(),
             ended: false,
@@ -152,8 +155,8 @@ impl Port {
         let now = samples.len().min(room * self.hop).min(PIECE);
         let mut front = self.front.lock().unwrap_or_else(PoisonError::into_inner);
         let mut frames = Vec::new();
-        front.push(&samples[..now], &mut frames);
-        self.queue(frames, |_| {}).map(|()| now)
+        let pauses = front.push(&samples[..now], &mut frames);
+        self.queue(frames, |state| state.pauses.extend(pauses)).map(|()| now)
     }
 
     /// For the owner: all that was said so far is to come out. The audio may go on.
@@ -252,10 +255,11 @@ impl Port {
         self.meters.queued_frames.fetch_sub(frames as u64, Relaxed);
     }
 
-    /// For the engine: moves queued frames to `into`, and tells where new flushes are and, if it is known, where the end is.
+    /// For the engine: moves queued frames to `into`, and tells where new flushes and pauses are and, if it is known, where the end is.
     pub(crate) fn take(&self, into: &mut Vec<f32>) -> Heard {
         let mut state = self.lock();
-        let heard = Heard { flushes: std::mem::take(&mut state.flushes), end: state.end };
+        let (flushes, pauses) = (std::mem::take(&mut state.flushes), std::mem::take(&mut state.pauses));
+        let heard = Heard { flushes, pauses, end: state.end };
         if !state.frames.is_empty() {
             self.meters.queued_frames.fetch_sub((state.frames.len() / self.mel_bins) as u64, Relaxed);
             into.append(&mut state.frames);

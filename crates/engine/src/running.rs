@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use voxtral_model::{AUDIO_WINDOW, Kind, Prediction, StreamId, Tokenizer};
-use voxtral_transcript::{Event, Piece, SessionStats, Summary, TokenRecord, Transcript, Word};
+use voxtral_model::{AUDIO_WINDOW, Kind, Prediction, RunnerUp, StreamId, Tokenizer};
+use voxtral_transcript::{Alternative, Event, Piece, SessionStats, Summary, TokenRecord, Transcript, Word};
 
 use crate::decoding::{Decoding, Guesses};
 use crate::front_end::{Mark, ModelParts, Timeline};
@@ -33,6 +33,8 @@ pub(crate) struct Running {
     schedule: Schedule,
     sample_rate: usize,
     stop_at_eos: bool,
+    /// How much less probable than what was written a runner-up may be that is told of, 0 to 1.
+    alternatives: Option<f32>,
     decoding: Decoding,
     interval: usize,
     /// Tokens of frames beyond which frames are left in the queue.
@@ -44,6 +46,9 @@ pub(crate) struct Running {
     token_values: usize,
     /// Flushes that have not come out yet.
     flushes: VecDeque<Mark>,
+    /// Pauses that have not been reached yet, and bytes of text at the last endpoint.
+    pauses: VecDeque<Mark>,
+    told: usize,
     /// The end of the audio, once it is known.
     ended: Option<Mark>,
     timeline: Timeline,
@@ -91,12 +96,15 @@ impl Running {
             schedule,
             sample_rate: model.sample_rate,
             stop_at_eos: options.stop_at_eos,
+            alternatives: options.alternatives,
             decoding: options.decoding,
             interval: options.interval.min(span),
             frame_queue: 2 * encode_tokens,
             frames: Vec::new(),
             token_values: model.token_values,
             flushes: VecDeque::new(),
+            pauses: VecDeque::new(),
+            told: 0,
             ended: None,
             timeline: Timeline::default(),
             encoded: begun,
@@ -121,6 +129,7 @@ impl Running {
             self.timeline.insert(&flush, self.sample_rate);
             self.flushes.push_back(flush);
         }
+        self.pauses.extend(heard.pauses);
         if let Some(end) = heard.end {
             self.ended = Some(end);
             self.end = Some(end.positions);
@@ -203,6 +212,11 @@ impl Running {
         (self.position, &self.inputs)
     }
 
+    /// The lowest id that may be a runner-up, if the session tells of any: those of text.
+    pub(crate) fn runners_up(&self) -> Option<u32> {
+        self.alternatives.map(|_| self.tokenizer.num_special())
+    }
+
     /// Takes the predictions of the pass that `begin_pass` began.
     pub(crate) fn end_pass(&mut self, predictions: &[Prediction], time: Duration) -> Result<Accepted, EngineError> {
         self.stats.passes += 1;
@@ -232,9 +246,10 @@ impl Running {
     /// Hands out what certain predictions, of the positions from the next one on, bring.
     fn accept(&mut self, predictions: &[Prediction]) {
         let mut events = Vec::new();
-        for &Prediction { id, logprob } in predictions {
+        for prediction in predictions {
+            let &Prediction { id, logprob, .. } = prediction;
             let kind = self.tokenizer.kind(id);
-            let is_eos = kind == Kind::Eos;
+            let (is_eos, is_text) = (kind == Kind::Eos, matches!(kind, Kind::Text(_)));
             let piece = match kind {
                 Kind::Text(bytes) => Piece::Text(bytes),
                 Kind::WordStart => Piece::Word,
@@ -242,20 +257,42 @@ impl Running {
             };
             events.push(Event::Token(TokenRecord { id, logprob }));
             self.stats.tokens += 1;
+            let alternatives = self.alternatives_of(prediction);
+            self.transcript.nearly(alternatives.iter().cloned());
             if let Some(text) = written(self.transcript.push(piece, logprob)) {
                 self.stats.first_text.get_or_insert_with(|| self.opened.elapsed());
+                events.extend((!alternatives.is_empty()).then_some(Event::Alternatives(alternatives)));
                 events.push(text);
             }
             self.take_words(&mut events);
             self.input = id;
             self.position += 1;
             self.flush_at_position(&mut events);
+            // A word that is being written is written to its end.
+            if !is_text {
+                self.pause_at_position(&mut events);
+            }
             if self.stop_at_eos && is_eos {
                 self.end = Some(self.position);
                 break;
             }
         }
         self.seat.port.send(events);
+    }
+
+    /// The runners-up that are told of, where text was predicted.
+    fn alternatives_of(&self, prediction: &Prediction) -> Vec<Alternative> {
+        let text = |id| match self.tokenizer.kind(id) {
+            Kind::Text(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            _ => None,
+        };
+        let (Some(cutoff), Some(instead_of)) = (self.alternatives, text(prediction.id)) else { return Vec::new() };
+        let near = |other: &RunnerUp| 1.0 - (other.logprob - prediction.logprob).exp() <= cutoff;
+        let runners_up = prediction.runners_up.iter().flatten().filter(|other| near(other));
+        let alternative = |&RunnerUp { id, logprob }: &RunnerUp| {
+            Some(Alternative { instead_of: instead_of.clone(), text: text(id)?, logprob })
+        };
+        runners_up.filter_map(alternative).collect()
     }
 
     /// Moves the words that are complete to `events`.
@@ -273,6 +310,21 @@ impl Running {
             events.extend(written(self.transcript.flush()));
             self.take_words(events);
             events.push(Event::Flushed { audio_s: self.seconds(flush.samples) });
+        }
+    }
+
+    /// Ends what was said before the pauses that have been reached. Where nothing was said since the last one, there is nothing to tell.
+    fn pause_at_position(&mut self, events: &mut Vec<Event>) {
+        while let Some(&pause) = self.pauses.front().filter(|pause| self.position >= pause.positions) {
+            if !self.transcript.pause(self.heard_s(&pause)) {
+                return;
+            }
+            self.pauses.pop_front();
+            self.take_words(events);
+            let said = self.transcript.text().len();
+            if said > std::mem::replace(&mut self.told, said) {
+                events.push(Event::Endpoint { at_s: self.seconds(pause.samples) });
+            }
         }
     }
 

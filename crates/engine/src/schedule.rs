@@ -47,8 +47,12 @@ impl Schedule {
 
     /// Tokens of audio in all, for a recording of `samples`.
     pub fn tokens(&self, samples: u64) -> usize {
-        let token = self.samples_per_token as u64;
-        samples.div_ceil(token) as usize + self.left_pad + self.delay.tokens() + TAIL_TOKENS
+        self.positions_of(samples) + TAIL_TOKENS
+    }
+
+    /// Positions whose predictions refer to the first `samples` of a recording, and those before them.
+    pub fn positions_of(&self, samples: u64) -> usize {
+        samples.div_ceil(self.samples_per_token as u64) as usize + self.left_pad + self.delay.tokens()
     }
 
     /// Positions that are decoded: all but the last, whose prediction would lie beyond the audio.

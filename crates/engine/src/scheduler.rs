@@ -319,9 +319,9 @@ impl Scheduler {
         let mut batch = Vec::new();
         for (index, session) in self.running.iter_mut().enumerate() {
             if let Some(&(_, rows)) = next.next_if(|&&(chosen, _)| chosen == index) {
-                let stream = session.stream;
+                let (stream, runners_up) = (session.stream, session.runners_up());
                 let (position, ids) = session.begin_pass(rows);
-                batch.push(DecodeSpan { stream, position, ids });
+                batch.push(DecodeSpan { stream, position, ids, runners_up });
             }
         }
         self.calls += 1;

@@ -24,6 +24,11 @@ pub struct SessionOptions {
     /// Tokens of audio (80 ms each) that the encoder waits for: 1 for the least latency, many for the least work; more than one call of
     /// the backend takes counts as that many. The result is the same.
     pub interval: usize,
+    /// Tell what the model nearly wrote: the two most probable other texts of a token whose probability is at least so near to that of the
+    /// one written. 0 is as probable, 0.5 half as probable, 1 all. Asking costs a little time.
+    pub alternatives: Option<f32>,
+    /// Tell when speech has paused for so long, with [`Event::Endpoint`]. The model hears the pauses all the same.
+    pub endpoint: Option<Duration>,
     /// How many samples there will be, if that is known, else [`EngineOptions::expected`](crate::EngineOptions::expected): memory for
     /// so many is promised. If there are more after all, the session goes on as long as there is memory.
     pub samples: Option<u64>,
@@ -31,7 +36,16 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { delay: None, decoding: Decoding::Auto, stop_at_eos: false, live: true, interval: 1, samples: None }
+        Self {
+            delay: None,
+            decoding: Decoding::Auto,
+            stop_at_eos: false,
+            live: true,
+            interval: 1,
+            alternatives: None,
+            endpoint: None,
+            samples: None,
+        }
     }
 }
 

@@ -107,7 +107,7 @@ impl WarmUp {
             if position == 0 {
                 ids[0] = model.tokenizer.bos();
             }
-            backend.decode(&[DecodeSpan { stream, position, ids: &ids }], &mut Vec::new())?;
+            backend.decode(&[DecodeSpan { stream, position, ids: &ids, runners_up: None }], &mut Vec::new())?;
         }
         Ok((self.decoded == tokens).then_some(stream))
     }

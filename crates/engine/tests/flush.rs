@@ -38,6 +38,7 @@ fn up_to_flush(session: &mut Session) -> (Heard, f64) {
             Event::Text(text) => heard.text += &text,
             Event::Word(word) => heard.words.push(word),
             Event::Token(_) => heard.tokens += 1,
+            Event::Alternatives(_) | Event::Endpoint { .. } => panic!("nobody asked for that"),
             Event::Flushed { audio_s } => return (heard, audio_s),
             Event::Done(_) => panic!("the session has ended"),
         }
@@ -51,6 +52,7 @@ fn rest(mut session: Session) -> (Heard, Summary) {
             Event::Text(text) => heard.text += &text,
             Event::Word(word) => heard.words.push(word),
             Event::Token(_) => heard.tokens += 1,
+            Event::Alternatives(_) | Event::Endpoint { .. } => panic!("nobody asked for that"),
             Event::Flushed { .. } => panic!("a flush that nobody asked for"),
             Event::Done(summary) => return (heard, summary),
         }

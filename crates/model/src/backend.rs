@@ -5,6 +5,9 @@ use crate::Delay;
 /// Most rows (positions of all spans together) of one [`Backend::decode`] call.
 pub const MAX_DECODE_ROWS: usize = 128;
 
+/// Most runners-up of a prediction.
+pub const RUNNERS_UP: usize = 2;
+
 /// Audio embeddings that a stream keeps: the newest so many tokens can be decoded, older ones are overwritten.
 pub const AUDIO_WINDOW: usize = 512;
 
@@ -37,12 +40,27 @@ pub struct DecodeSpan<'a> {
     pub position: usize,
     /// Input ids, one a position. The audio of all these positions has been encoded and is among the newest [`AUDIO_WINDOW`].
     pub ids: &'a [u32],
+    /// The lowest id that may be a runner-up, below the vocabulary's size, where runners-up are wanted. Where they are not, they cost
+    /// nothing.
+    pub runners_up: Option<u32>,
 }
 
 /// What the model makes of one position.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction {
     /// The most probable id, the lowest of those that tie.
+    pub id: u32,
+    /// The natural logarithm of its probability.
+    pub logprob: f32,
+    /// The most probable of the other ids from [`DecodeSpan::runners_up`] on, the best first, the lower of those that tie first; none
+    /// where the span does not ask.
+    pub runners_up: [Option<RunnerUp>; RUNNERS_UP],
+}
+
+/// An id that the model gave less to than to the one that it predicted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RunnerUp {
+    /// The id.
     pub id: u32,
     /// The natural logarithm of its probability.
     pub logprob: f32,

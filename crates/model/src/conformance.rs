@@ -17,7 +17,7 @@ mod fake;
 mod refusals;
 
 use crate::{Backend, MAX_DECODE_ROWS, Model, ModelConfig, Stage};
-use bench::{Bench, Live, Script};
+use bench::{Bench, Live, Row, Script};
 
 pub use refusals::{closed_streams_are_refused, mistakes_are_refused, old_audio_is_refused};
 
@@ -45,6 +45,7 @@ pub fn run(make: Make<'_>, terms: &Terms) {
     spans_do_not_matter(make, terms);
     batch_does_not_matter(make, terms);
     delays_do_not_mix(make, terms);
+    runners_up_are_for_those_who_ask(make, terms);
     decoding_again_overwrites(make, terms);
     forks_are_equal_and_independent(make, terms);
     capacity_does_not_matter(make, terms);
@@ -173,6 +174,32 @@ pub fn delays_do_not_mix(make: Make<'_>, terms: &Terms) {
     });
 }
 
+/// Runners-up are the most probable ids of those that may be some, in the rows that ask for them and in no other; whether a row asks
+/// changes nothing else. All other properties hold for them too: every other stream of the suite asks.
+pub fn runners_up_are_for_those_who_ask(make: Make<'_>, terms: &Terms) {
+    on_each_model("runners-up are for those who ask", make, terms, |bench| {
+        let vocab = bench.model.config.vocab as u32;
+        let silent = Script { runners_up: None, ..Script::new(bench, 6, 80, 12) };
+        let expected = bench.reference(&silent);
+        // Every id; none of the special ones; one or none beside the prediction.
+        let asks = [None, Some(0), None, Some(1000), Some(vocab - 1)];
+        let mut lives = asks.map(|runners_up| bench.open(&Script { runners_up, ..silent.clone() }, usize::MAX));
+        let mut rows = asks.map(|_| Vec::new());
+        while lives[0].left() > 0 {
+            // Up to 70 rows in all: more than one tile of a device.
+            let count = [1, 14, 3][lives[0].decoded % 3].min(lives[0].left());
+            lives.iter_mut().for_each(|live| bench.hear(live, live.decoded + count));
+            let mut batch: Vec<_> = lives.iter_mut().map(|live| (live, count)).collect();
+            let got = bench.decode(&mut batch);
+            rows.iter_mut().zip(got).for_each(|(rows, got)| rows.extend(got));
+        }
+        for (asks, mut rows) in asks.into_iter().zip(rows) {
+            rows.iter_mut().for_each(Row::forget_runners_up);
+            bench.same(&format!("a stream that asks for {asks:?} beside others"), &expected, &rows);
+        }
+    });
+}
+
 /// A position decoded again with another id is as if it had never had the first, and so is what comes after it.
 pub fn decoding_again_overwrites(make: Make<'_>, terms: &Terms) {
     on_each_model("decoding again overwrites", make, terms, |bench| {
@@ -207,7 +234,7 @@ pub fn forks_are_equal_and_independent(make: Make<'_>, terms: &Terms) {
         let expected = bench.reference(&script);
         // Before anything, within the first window, after it wrapped; with audio ahead of the text and without.
         for (decoded, ahead) in [(0, 0), (0, 3), (10, 0), (31, 5), (101, 0)] {
-            let mut other = Script::new(bench, 3, 150, 6);
+            let mut other = Script::new(bench, 3, 150, 9);
             let heard = (decoded + ahead) * bench.token_len();
             other.mel[..heard].copy_from_slice(&script.mel[..heard]);
             other.ids[..decoded].copy_from_slice(&script.ids[..decoded]);

@@ -162,7 +162,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn check_decode(&self, &DecodeSpan { stream, position, ids }: &DecodeSpan<'_>) -> Result<()> {
+    fn check_decode(&self, &DecodeSpan { stream, position, ids, runners_up }: &DecodeSpan<'_>) -> Result<()> {
         let entry = self.get(stream)?;
         let (StreamId(id), end) = (stream, position.saturating_add(ids.len()));
         if ids.is_empty() || position > entry.decoded {
@@ -183,8 +183,12 @@ impl Ledger {
                 entry.furthest
             ));
         }
-        match ids.iter().find(|&&token| token as usize >= self.vocab) {
-            Some(token) => refuse(format!("stream {id}: id {token} of a vocabulary of {}", self.vocab)),
+        let unknown = |token: &u32| *token as usize >= self.vocab;
+        if let Some(token) = ids.iter().copied().find(unknown) {
+            return refuse(format!("stream {id}: id {token} of a vocabulary of {}", self.vocab));
+        }
+        match runners_up.filter(unknown) {
+            Some(from) => refuse(format!("stream {id}: runners-up from id {from} of a vocabulary of {}", self.vocab)),
             None => Ok(()),
         }
     }
@@ -249,7 +253,7 @@ mod tests {
         refused(ledger.fork(a, 4), "a call on stream 0 failed");
         ledger.begin_encode(&[span(b)]).unwrap();
         ledger.end_encode(&[span(b)]);
-        let decode = |stream| DecodeSpan { stream, position: 0, ids: &[1] };
+        let decode = |stream| DecodeSpan { stream, position: 0, ids: &[1], runners_up: None };
         refused(ledger.begin_decode(&[decode(a)]), "failed");
         ledger.begin_decode(&[decode(b)]).unwrap();
         refused(ledger.begin_decode(&[decode(b)]), "failed");

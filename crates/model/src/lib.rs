@@ -35,7 +35,7 @@ mod write;
 
 pub use backend::{
     AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, EncodeSpan, LIVE_SPAN, MAX_DECODE_ROWS, Prediction,
-    Stage, StreamId,
+    RUNNERS_UP, RunnerUp, Stage, StreamId,
 };
 pub use config::{AudioConfig, ConfigError, ModelConfig, TransformerConfig};
 pub use delay::{Delay, DelayError, TOKEN_MS};

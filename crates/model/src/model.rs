@@ -54,12 +54,29 @@ impl Model {
             return Err(files::broken(dir, "not a folder: a model is a folder of files"));
         }
         // Of "." and "/" the name is that of the folder it is.
-        let name = fs::canonicalize(dir).map_err(io)?.file_name().unwrap_or(dir.as_os_str()).display().to_string();
+        let name = name(&fs::canonicalize(dir).map_err(io)?);
         let checkpoint = Checkpoint::open(dir)?;
         let config = checkpoint.parse_config(&checkpoint.read_config()?)?;
         let tekken = dir.join(TEKKEN);
         let tokenizer = tokenizer(&tekken, &files::read(&tekken, files::MOST_TEKKEN_BYTES)?, &config)?;
         Ok(Self { name, weights: checkpoint.weights(&config)?, config, tokenizer })
+    }
+
+    /// The files that [`Model::open`] needs, by the names of all that a folder or a repository has: those of one layout, the native one
+    /// where both are there. None where something is missing.
+    pub fn files_among(names: &[String]) -> Vec<String> {
+        let all_of = |wanted: &[&str]| -> Option<Vec<String>> {
+            wanted.iter().map(|&name| names.iter().find(|there| *there == name).cloned()).collect()
+        };
+        let sharded = || {
+            let mut files = all_of(&["config.json", TEKKEN, "model.safetensors.index.json"])?;
+            let shards: Vec<&String> = names.iter().filter(|name| shards_with(name).is_some()).collect();
+            let complete = shards_with(shards.first()?) == Some(shards.len());
+            files.extend(shards.into_iter().cloned());
+            complete.then_some(files)
+        };
+        let native = all_of(&["params.json", TEKKEN, "consolidated.safetensors"]);
+        native.or_else(|| all_of(&["config.json", TEKKEN, "model.safetensors"])).or_else(sharded).unwrap_or_default()
     }
 
     /// Opens a model that is part of the program. Tensors are views of `files.weights` where those are aligned for their type.
@@ -91,6 +108,64 @@ impl Model {
     }
 }
 
+/// How many shards there are with one of this name: 3 with `model-00001-of-00003.safetensors`.
+fn shards_with(name: &str) -> Option<usize> {
+    let (_, count) = name.strip_prefix("model-")?.strip_suffix(".safetensors")?.split_once("-of-")?;
+    count.parse().ok()
+}
+
+/// What a model in a folder is called: as the folder, or, in Hugging Face's cache, where that is called after a commit
+/// (`models--OWNER--NAME/snapshots/COMMIT`), as its repository.
+fn name(dir: &Path) -> String {
+    let part = |dir: Option<&Path>| dir.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let repository = || {
+        let (snapshots, repository) = (dir.parent()?, dir.parent()?.parent());
+        let repository = part(repository).filter(|_| snapshots.ends_with("snapshots"))?;
+        repository.strip_prefix("models--")?.rsplit_once("--").map(|(_, name)| name.to_owned())
+    };
+    repository().or_else(|| part(Some(dir))).unwrap_or_else(|| dir.display().to_string())
+}
+
 pub(crate) fn tokenizer(path: &Path, json: &[u8], config: &ModelConfig) -> Result<Tokenizer, ModelError> {
     Tokenizer::for_model(json, config).map_err(|source| ModelError::Tokenizer { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_download_is_called_as_its_repository() {
+        let names = [
+            ("/models/mini", "mini"),
+            ("/", "/"),
+            ("/hub/models--mistralai--Voxtral-Mini/snapshots/0123", "Voxtral-Mini"),
+            ("/hub/models--mistralai--Voxtral-Mini/blobs/0123", "0123"),
+            ("/hub/snapshots/0123", "0123"),
+        ];
+        for (dir, expected) in names {
+            assert_eq!(name(Path::new(dir)), expected);
+        }
+    }
+
+    #[test]
+    fn the_files_of_one_layout_are_chosen_if_all_are_there() {
+        let files = |names: &[&str]| Model::files_among(&names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+        let native = ["params.json", "tekken.json", "consolidated.safetensors"];
+        let hf = ["config.json", "tekken.json", "model.safetensors"];
+        let shards = ["config.json", "tekken.json", "model.safetensors.index.json"];
+        let pair = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+        assert_eq!(files(&[&native[..], &hf, &["README.md"]].concat()), native);
+        assert_eq!(files(&[&["README.md"], &hf[..]].concat()), hf);
+        assert_eq!(files(&[&pair[..], &shards].concat()), [&shards[..], &pair].concat());
+        for missing in 0..3 {
+            for layout in [native, hf] {
+                let mut some = layout.to_vec();
+                some.remove(missing);
+                assert!(files(&some).is_empty(), "{some:?}");
+            }
+        }
+        assert!(files(&[&shards[..], &pair[..1]].concat()).is_empty());
+        assert!(files(&shards).is_empty());
+    }
 }

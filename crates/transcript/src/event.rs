@@ -2,17 +2,25 @@
 
 use std::time::Duration;
 
-use crate::{TokenRecord, Word};
+use crate::{Alternative, TokenRecord, Word};
 
 /// What happens in a session, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The model wrote a token, one for each 80 ms of audio.
     Token(TokenRecord),
+    /// What the model nearly wrote instead of the text that follows in the next event; only where that was asked for.
+    Alternatives(Vec<Alternative>),
     /// Text became certain: the transcript goes on with it.
     Text(String),
     /// A word is complete.
     Word(Word),
+    /// A pause in the speech has lasted as long as was asked for, and all that was said before it has come out. There was some since the
+    /// last endpoint.
+    Endpoint {
+        /// Where it had lasted so long, in seconds of audio.
+        at_s: f64,
+    },
     /// All that was said before a flush has come out.
     Flushed {
         /// Seconds of audio up to the flush.
@@ -31,25 +39,6 @@ pub struct Summary {
     pub audio_s: f64,
     /// What it took.
     pub stats: SessionStats,
-}
-
-/// Some of the audio is not what was recorded; silence stands in for it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Damage {
-    /// Where it was noticed, in seconds of audio.
-    pub at_s: f64,
-    /// What is lost there.
-    pub lost: Lost,
-}
-
-/// What silence stands in for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Lost {
-    /// So many packets that could not be decoded.
-    Packets(u64),
-    /// So many samples that were not finite numbers.
-    NotFinite(u64),
 }
 
 /// What a session took. Passes that it shared with others count whole.

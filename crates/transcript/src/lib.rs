@@ -28,6 +28,6 @@ pub mod score;
 mod similarity;
 mod transcript;
 
-pub use event::{Damage, Event, Lost, SessionStats, Summary};
-pub use report::{Audio, Report, Stats, TokenRecord};
-pub use transcript::{Piece, Transcript, Word};
+pub use event::{Event, SessionStats, Summary};
+pub use report::{Audio, Report, Segment, Stats, TokenRecord};
+pub use transcript::{Alternative, Piece, Transcript, Word};

@@ -4,8 +4,10 @@
 //! microseconds, log-probabilities and the real-time factor to six decimals. JSON has no NaN and no infinity, and
 //! serde_json would write `null` for them: here they are an error instead, for no sound run produces one.
 
-use crate::Word;
 use serde::{Deserialize, Serialize, Serializer, ser::Error};
+use voxtral_audio::Damage;
+
+use crate::Word;
 
 /// Everything there is to say about one transcribed input.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -24,6 +26,9 @@ pub struct Report {
     pub text: String,
     /// [`Transcript::words`](crate::Transcript::words).
     pub words: Vec<Word>,
+    /// The text between pauses; `None`, where pauses were not asked for, leaves the field out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Vec<Segment>>,
     /// The generated tokens from the first after the prompt; `None`, when they were not asked for, leaves the field out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Vec<TokenRecord>>,
@@ -57,6 +62,22 @@ pub struct Audio {
     /// Length in seconds, without the padding that the model is given.
     #[serde(serialize_with = "decimals3")]
     pub duration_s: f64,
+    /// What of it is missing or wrong, in the order of its times.
+    #[serde(default)]
+    pub damage: Vec<Damage>,
+}
+
+/// What was said between two pauses.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Segment {
+    /// Seconds of audio where the segment before ended.
+    #[serde(serialize_with = "decimals3")]
+    pub start_s: f64,
+    /// Seconds of audio where the pause after it had lasted long enough, or where the audio ended.
+    #[serde(serialize_with = "decimals3")]
+    pub end_s: f64,
+    /// Without white space around it.
+    pub text: String,
 }
 
 /// One generated token.
@@ -131,13 +152,14 @@ fn rounded<E: Error>(value: f64, unit: f64) -> Result<f64, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Alternative;
 
     fn report() -> Report {
         Report {
             model: "digits".into(),
             backend: "cpu".into(),
             device: "a \"CPU\"".into(),
-            audio: Audio { path: "a.wav".into(), duration_s: 8.195 },
+            audio: Audio { path: "a.wav".into(), duration_s: 8.195, damage: Vec::new() },
             delay_ms: 480,
             text: "four".into(),
             words: vec![Word {
@@ -145,8 +167,10 @@ mod tests {
                 start_s: f64::from(0.48_f32),
                 end_s: 0.1 + 0.78,
                 logprob: -0.01,
+                alternatives: Vec::new(),
                 after_space: true,
             }],
+            segments: None,
             tokens: Some(vec![TokenRecord { id: 32, logprob: -0.001 }, TokenRecord { id: 33, logprob: -1e-9 }]),
             stats: Stats {
                 total_ms: 12.3456,
@@ -162,13 +186,27 @@ mod tests {
     #[test]
     fn the_json_is_the_documented_one_on_one_line() {
         let expected = concat!(
-            r#"{"model":"digits","backend":"cpu","device":"a \"CPU\"","audio":{"path":"a.wav","duration_s":8.195},"#,
+            r#"{"model":"digits","backend":"cpu","device":"a \"CPU\"","audio":{"path":"a.wav","duration_s":8.195,"damage":[]},"#,
             r#""delay_ms":480,"text":"four","words":[{"text":"four","start_s":0.48,"end_s":0.88,"logprob":-0.01}],"#,
             r#""tokens":[{"id":32,"logprob":-0.001},{"id":33,"logprob":0.0}],"#,
             r#""stats":{"load_ms":0.0,"encode_ms":0.0,"decode_ms":0.0,"total_ms":12.346,"first_text_ms":null,"#,
             r#""positions":113,"passes":11,"tokens_per_pass":6.818,"rtf":0.001506,"peak_rss_mb":0.0,"device_mb":0.0}}"#,
         );
         assert_eq!(report().to_json().unwrap(), expected);
+    }
+
+    #[test]
+    fn alternatives_and_segments_are_where_they_were_asked_for() {
+        let mut asked = report();
+        let (instead_of, text) = ("our".to_owned(), "or".to_owned());
+        asked.words[0].alternatives = vec![Alternative { instead_of, text, logprob: -1.5 }];
+        asked.segments = Some(vec![Segment { start_s: 0.0, end_s: 1.38, text: "four".into() }]);
+        let json = asked.to_json().unwrap();
+        let expected = r#""logprob":-0.01,"alternatives":[{"instead_of":"our","text":"or","logprob":-1.5}]}],"segments":[{"start_s":0.0,"end_s":1.38,"text":"four"}],"tokens":"#;
+        assert!(json.contains(expected), "{json}");
+        assert_eq!(Report::read_all(&json).unwrap()[0].to_json().unwrap(), json);
+        let json = report().to_json().unwrap();
+        assert!(!json.contains("alternatives") && !json.contains("segments"), "{json}");
     }
 
     #[test]

@@ -25,6 +25,18 @@ pub enum Piece<'a> {
     Special,
 }
 
+/// What the model nearly wrote instead of a token.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Alternative {
+    /// What it wrote: the token's text, part of a word or all of it, with the space before it if there is one.
+    pub instead_of: String,
+    /// What it nearly wrote.
+    pub text: String,
+    /// Natural logarithm of the probability that the model gave it.
+    #[serde(serialize_with = "decimals6")]
+    pub logprob: f32,
+}
+
 /// A word and where it was spoken.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Word {
@@ -39,6 +51,9 @@ pub struct Word {
     /// Mean natural log-probability of the word's tokens. A space goes with the word after it.
     #[serde(serialize_with = "decimals6")]
     pub logprob: f32,
+    /// What the model nearly wrote instead of the word's tokens, in their order, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<Alternative>,
     /// Whether white space separates this word from the one before; false for the first. Not in the JSON, and false when read.
     #[serde(skip)]
     pub after_space: bool,
@@ -65,7 +80,7 @@ pub struct Transcript {
     /// The marker that the text to come belongs to.
     marker: Option<u64>,
     /// Tokens that have not shown a visible character yet: a space, the first bytes of a character.
-    unseen: Mean,
+    unseen: Written,
     last_end_ms: u64,
     /// The length of the audio, once it is known.
     audio_ms: Option<u64>,
@@ -75,6 +90,11 @@ impl Transcript {
     /// An empty transcript, at token 0.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Says what the model nearly wrote instead of the token that is pushed next. It goes with that token's word.
+    pub fn nearly(&mut self, alternatives: impl IntoIterator<Item = Alternative>) {
+        self.unseen.alternatives.extend(alternatives);
     }
 
     /// Takes the next generated token and returns the text that became certain with it, often none.
@@ -132,6 +152,18 @@ impl Transcript {
         &self.text[before..]
     }
 
+    /// Ends the open word at a pause in the speech, which lasts until `until_s` at least: no later word starts before that. In the middle
+    /// of a character it does nothing and returns false.
+    pub fn pause(&mut self, until_s: f64) -> bool {
+        if self.tail.is_empty() {
+            self.close_group();
+            // A word that comes later ends with a later token.
+            let until_ms = ((until_s * 1000.0).round() as u64).min(self.next_token * TOKEN_MS);
+            self.last_end_ms = self.last_end_ms.max(until_ms);
+        }
+        self.tail.is_empty()
+    }
+
     /// All the text so far, without white space at its ends.
     pub fn text(&self) -> &str {
         self.text.trim_end()
@@ -176,7 +208,7 @@ impl Transcript {
     fn show(&mut self, c: char, k: u64) {
         let mut word = self.open.take().unwrap_or_else(|| self.begin_word(k));
         word.text.push(c);
-        word.logprob.merge(std::mem::take(&mut self.unseen));
+        word.written.merge(std::mem::take(&mut self.unseen));
         self.open = Some(word);
         self.text.push(c);
     }
@@ -188,7 +220,7 @@ impl Transcript {
             self.close_group();
         }
         let after_space = self.text.ends_with(char::is_whitespace);
-        Draft { text: String::new(), logprob: Mean::default(), end_token, after_space }
+        Draft { text: String::new(), written: Written::default(), end_token, after_space }
     }
 
     /// Completes the words that wait: fixes the end of their common span, estimates its start, shares it out.
@@ -208,7 +240,8 @@ impl Transcript {
             self.words.push(Word {
                 start_s: seconds(start_ms + span_ms * begun_ms / usual_ms),
                 end_s: seconds(start_ms + span_ms * done_ms / usual_ms),
-                logprob: word.logprob.value(),
+                logprob: word.written.mean_logprob(),
+                alternatives: word.written.alternatives,
                 after_space: word.after_space,
                 text: word.text,
             });
@@ -225,7 +258,7 @@ fn seconds(ms: u64) -> f64 {
 #[derive(Debug)]
 struct Draft {
     text: String,
-    logprob: Mean,
+    written: Written,
     /// The number of tokens before the word's end.
     end_token: u64,
     after_space: bool,
@@ -238,23 +271,28 @@ impl Draft {
     }
 }
 
+/// What the model made of some tokens.
 #[derive(Debug, Default)]
-struct Mean {
+struct Written {
+    /// Of log-probabilities.
     sum: f64,
     count: u32,
+    alternatives: Vec<Alternative>,
 }
 
-impl Mean {
-    fn add(&mut self, value: f32) {
-        self.merge(Mean { sum: value.into(), count: 1 });
+impl Written {
+    fn add(&mut self, logprob: f32) {
+        self.sum += f64::from(logprob);
+        self.count += 1;
     }
 
-    fn merge(&mut self, other: Mean) {
+    fn merge(&mut self, other: Written) {
         self.sum += other.sum;
         self.count += other.count;
+        self.alternatives.extend(other.alternatives);
     }
 
-    fn value(&self) -> f32 {
+    fn mean_logprob(&self) -> f32 {
         (self.sum / f64::from(self.count)) as f32
     }
 }

@@ -12,7 +12,7 @@ fn written(format: CueFormat, words: &[Word], audio_s: f64) -> String {
     words.iter().for_each(|word| sink.word(word).unwrap());
     let summary = Summary { text: String::new(), audio_s, stats: SessionStats::default() };
     let (total, peak_rss_bytes, peak_device_bytes) = (std::time::Duration::ZERO, 0, 0);
-    sink.end(&End { summary: &summary, cut_short: false, total, peak_rss_bytes, peak_device_bytes }).unwrap();
+    sink.end(&End { summary: &summary, cut_short: None, total, peak_rss_bytes, peak_device_bytes }).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -67,7 +67,7 @@ proptest! {
             let start_ms = at_ms + 80 * (pause / 2);
             at_ms = start_ms + 80 * length;
             let (start_s, end_s) = (f64::from(start_ms) / 1000.0, f64::from(at_ms) / 1000.0);
-            Word { text, start_s, end_s, logprob: -0.1, after_space }
+            Word { text, start_s, end_s, logprob: -0.1, alternatives: Vec::new(), after_space }
         }).collect();
         let audio_ms = at_ms + 300;
         let audio_s = f64::from(audio_ms) / 1000.0;

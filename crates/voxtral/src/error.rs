@@ -4,6 +4,7 @@ use std::io;
 
 use voxtral_audio::Error as AudioError;
 use voxtral_engine::EngineError;
+use voxtral_microphone::Error as MicrophoneError;
 use voxtral_model::{BackendError, ModelError};
 
 /// Why nothing was opened, or a transcription ended before its audio did. What it was about, such as a file of audio, is for the
@@ -23,6 +24,9 @@ pub enum Error {
     /// The audio. It may come after a part of it was transcribed: [`Voxtral::transcribe`](crate::Voxtral::transcribe).
     #[error(transparent)]
     Audio(#[from] AudioError),
+    /// The microphone. What it heard before was transcribed.
+    #[error(transparent)]
+    Microphone(#[from] MicrophoneError),
     /// The thread that reads the audio could not be started.
     #[error("cannot start a thread that reads the audio")]
     Thread(#[source] io::Error),

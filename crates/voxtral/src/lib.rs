@@ -85,8 +85,10 @@
 //! * **cancel**: a [`Stop`] in the [`Options`] ends the audio from any thread, as if the source had ended there. To have no more text
 //!   either, return an error from the sink: the session ends at once, and that error is the transcription's.
 //! * **flush**: [`Session::flush`] brings out all that was said so far, and [`Event::Flushed`] follows it. The session goes on.
-//! * **have damaged audio**: what can be read is transcribed and the sink is told its end; then the error is returned. Lost packets in
-//!   the middle are silence, and the sink is told of the [`Damage`].
+//! * **wait for a pause**: with [`Options::endpoint`], [`Sink::endpoint`] is called (or [`Event::Endpoint`] comes) when speech has paused for
+//!   so long, after all that was said before. The session goes on.
+//! * **have damaged audio**: what can be read is transcribed. Silence stands in for what is missing, so that all else keeps its time,
+//!   and the sink is told of each [`Damage`]. Only where reading itself fails an error is returned, after the sink is told the end.
 //! * **fall behind**: nothing is lost. A session holds ten seconds of audio and a minute of events. Beyond that, whoever pushes waits,
 //!   and a session whose events nobody takes pauses; the others go on.
 //! * **drop** the [`Voxtral`]: its sessions end with [`EngineError::Stopped`]. Dropping a [`Session`] ends it and frees its memory.
@@ -96,6 +98,7 @@
 mod config;
 mod error;
 mod memory;
+pub mod microphone;
 mod source;
 mod stop;
 mod transcribe;
@@ -107,14 +110,16 @@ pub use source::Source;
 pub use stop::Stop;
 pub use transcribe::Options;
 
-pub use voxtral_audio::{AudioSource, Error as AudioError, RawFormat, SAMPLE_RATE, SampleFormat};
+pub use voxtral_audio::{
+    AudioOptions, AudioSource, Channel, Damage, Error as AudioError, Notice, RawFormat, SAMPLE_RATE, SampleFormat,
+};
 pub use voxtral_cpu::{Isa, Precision};
 pub use voxtral_engine::{
     AudioIn, Decoding, Engine, EngineError, EngineOptions, Event, Events, Session, SessionOptions, Stopper, Summary,
 };
 pub use voxtral_model::{Backend, BackendError, BackendInfo, Delay, Model, ModelError};
 pub use voxtral_transcript::render::{About, Collect, CueFormat, End, Json, JsonLines, Sink, Subtitles, Text};
-pub use voxtral_transcript::{Damage, Lost, TokenRecord, Word};
+pub use voxtral_transcript::{Alternative, TokenRecord, Word};
 
 use std::time::Duration;
 
@@ -197,6 +202,7 @@ impl Voxtral {
             path,
             delay_ms: options.delay.unwrap_or(self.delay).ms(),
             load,
+            segments: options.endpoint.is_some(),
             tokens: false,
         }
     }

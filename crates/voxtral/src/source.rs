@@ -5,10 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use voxtral_audio::{AudioSource, Error as AudioError, RawFormat, SAMPLE_RATE};
+use voxtral_audio::{AudioOptions, AudioSource, Error as AudioError, SAMPLE_RATE};
 use voxtral_engine::AudioIn;
+use voxtral_microphone::{Control, Device, Microphone};
 use voxtral_model::TOKEN_MS;
-use voxtral_transcript::{Damage, Lost};
+
+use crate::Error;
+use crate::transcribe::Told;
 
 /// Samples of a token: what [`Source::spoken`] gives out at a time.
 const PIECE: usize = (SAMPLE_RATE * TOKEN_MS / 1000) as usize;
@@ -28,25 +31,40 @@ enum Audio {
     Decoded(Box<AudioSource>),
     Samples(Arc<[f32]>),
     Pieces(Box<dyn Iterator<Item = Vec<f32>> + Send>),
+    Microphone(Microphone),
 }
 
 impl Source {
-    /// A recording: a file in any format that [`AudioSource`] knows, told by its content.
+    /// A recording: a file in any format that [`AudioSource`] knows, told by its content. A pipe by name is live.
     ///
     /// # Errors
     /// When it cannot be read or holds no audio.
     pub fn file(path: impl AsRef<Path>) -> Result<Self, AudioError> {
-        let opened = Instant::now();
-        Ok(Self { opened, ..AudioSource::open(path)?.into() })
+        Self::file_with(path, &AudioOptions::default())
     }
 
-    /// A live stream of bytes, such as standard input: any known format, or else `raw` samples. Waits for the first bytes.
+    /// As [`file`](Self::file), with a choice of track, channel and second decoder.
+    ///
+    /// # Errors
+    /// As [`file`](Self::file), and where there is no such track or channel.
+    pub fn file_with(path: impl AsRef<Path>, options: &AudioOptions) -> Result<Self, AudioError> {
+        let (opened, live) = (Instant::now(), Self::is_pipe(&path));
+        Ok(Self { opened, live, ..AudioSource::open_with(path, options)?.into() })
+    }
+
+    /// A live stream of bytes, such as standard input: any known format, or else the raw samples that the options name. Waits for
+    /// the first bytes.
     ///
     /// # Errors
     /// When it cannot be read or holds no audio.
-    pub fn stream(reader: impl Read + Send + Sync + 'static, raw: Option<RawFormat>) -> Result<Self, AudioError> {
+    pub fn stream(reader: impl Read + Send + 'static, options: &AudioOptions) -> Result<Self, AudioError> {
         let opened = Instant::now();
-        Ok(Self { opened, live: true, ..AudioSource::from_reader(reader, raw)?.into() })
+        Ok(Self { opened, live: true, ..AudioSource::from_reader_with(reader, options)?.into() })
+    }
+
+    /// Whether this names something that is read as it comes: a pipe or a device, and no file or folder.
+    pub fn is_pipe(path: impl AsRef<Path>) -> bool {
+        std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
     }
 
     /// A recording in memory, 16 kHz mono.
@@ -61,6 +79,21 @@ impl Source {
         Pieces::IntoIter: Send + 'static,
     {
         Self { audio: Audio::Pieces(Box::new(pieces.into_iter())), live: true, opened: Instant::now() }
+    }
+
+    /// What a microphone hears. A [`Stop`](crate::Stop) ends the recording, and what was heard before it is transcribed.
+    pub fn microphone(microphone: Microphone) -> Self {
+        Self { audio: Audio::Microphone(microphone), live: true, opened: Instant::now() }
+    }
+
+    /// What it is recorded from, if a microphone is.
+    pub fn device(&self) -> Option<&Device> {
+        if let Audio::Microphone(microphone) = &self.audio { Some(microphone.device()) } else { None }
+    }
+
+    /// What ends it, where it can be ended at its beginning.
+    pub(crate) fn control(&self) -> Option<Control> {
+        if let Audio::Microphone(microphone) = &self.audio { Some(microphone.control()) } else { None }
     }
 
     /// Live samples that are all there, but are given out no faster than they are spoken, 80 ms at a time: to measure with.
@@ -93,50 +126,57 @@ impl Source {
             _ if self.live => None,
             Audio::Decoded(source) => Some((source.duration()?.as_secs_f64() * f64::from(SAMPLE_RATE)).ceil() as u64),
             Audio::Samples(samples) => Some(samples.len() as u64),
-            Audio::Pieces(_) => None,
+            Audio::Pieces(_) | Audio::Microphone(_) => None,
         }
     }
 
-    /// Pushes all of it into a session, and tells what is damaged. Ends early, without an error, where the session does: its last event
-    /// says why.
-    pub(crate) fn feed(self, session: &AudioIn, told: &mut dyn FnMut(Damage)) -> Result<(), AudioError> {
+    /// Pushes all of it into a session, and tells what is damaged or worth a line, and what comes in live. Ends early, without an error,
+    /// where the session does: its last event says why.
+    pub(crate) fn feed(self, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), Error> {
+        let mut feed = Feed { session, tell, live: self.live, samples: 0, waiting_s: 0.0 };
         match self.audio {
-            Audio::Decoded(source) => feed_decoded(*source, session, told),
-            Audio::Samples(samples) => {
-                let _ = session.push_samples(&samples);
-                Ok(())
-            }
-            Audio::Pieces(mut pieces) => {
-                let _ = pieces.try_for_each(|piece| session.push_samples(&piece));
-                Ok(())
-            }
+            Audio::Decoded(source) => feed.decoded(*source)?,
+            Audio::Samples(samples) => drop(feed.push(&samples)),
+            Audio::Pieces(mut pieces) => drop(pieces.all(|piece| feed.push(&piece))),
+            Audio::Microphone(microphone) => feed.microphone(microphone)?,
         }
+        Ok(())
     }
 }
 
-fn feed_decoded(mut source: AudioSource, session: &AudioIn, told: &mut dyn FnMut(Damage)) -> Result<(), AudioError> {
-    let (mut samples, mut packets, mut not_finite) = (0, 0, 0);
-    loop {
-        let block = source.next_block();
-        let more = match &block {
-            Ok(Some(block)) => {
-                samples += block.len();
-                session.push_samples(block).is_ok()
+/// The way of the samples into a session.
+pub(crate) struct Feed<'a> {
+    session: &'a AudioIn,
+    pub(crate) tell: &'a mut dyn FnMut(Told),
+    live: bool,
+    pub(crate) samples: u64,
+    /// Seconds that came in and wait behind those that are pushed.
+    pub(crate) waiting_s: f64,
+}
+
+impl Feed<'_> {
+    /// Whether the session takes more.
+    pub(crate) fn push(&mut self, samples: &[f32]) -> bool {
+        let more = self.session.push_samples(samples).is_ok();
+        self.samples += samples.len() as u64;
+        if self.live {
+            let power = samples.iter().map(|sample| sample * sample).sum::<f32>() / samples.len().max(1) as f32;
+            let audio_s = self.samples as f64 / f64::from(SAMPLE_RATE) + self.waiting_s;
+            (self.tell)(Told::Audio(audio_s, 10.0 * power.log10()));
+        }
+        more
+    }
+
+    fn decoded(&mut self, mut source: AudioSource) -> Result<(), AudioError> {
+        loop {
+            let block = source.next_block();
+            let more = matches!(&block, Ok(Some(block)) if self.push(block));
+            let end = block.map(drop);
+            source.take_notices().into_iter().map(Told::Notice).for_each(&mut *self.tell);
+            source.take_damage().into_iter().map(Told::Damage).for_each(&mut *self.tell);
+            if !more {
+                return end;
             }
-            Ok(None) | Err(_) => false,
-        };
-        let end = block.map(drop);
-        let at_s = samples as f64 / f64::from(SAMPLE_RATE);
-        let mut count = |before: &mut u64, now: u64, lost: fn(u64) -> Lost| {
-            let more = now - std::mem::replace(before, now);
-            if more > 0 {
-                told(Damage { at_s, lost: lost(more) });
-            }
-        };
-        count(&mut packets, source.damaged_packets(), Lost::Packets);
-        count(&mut not_finite, source.not_finite(), Lost::NotFinite);
-        if !more {
-            return end;
         }
     }
 }

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use voxtral_engine::Stopper;
-
 /// Ends the audio of transcriptions, as Ctrl-C does, also of those whose source waits for more. What was heard is transcribed to its
 /// end, and that is a result like any other.
 ///
@@ -16,8 +14,8 @@ pub struct Stop(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     stopped: bool,
-    /// Sessions that hear audio, by the order in which they began.
-    sessions: BTreeMap<u64, Stopper>,
+    /// What ends the audio of each session that hears some, by the order in which they began.
+    sessions: BTreeMap<u64, Box<dyn Fn() + Send>>,
     begun: u64,
 }
 
@@ -37,7 +35,7 @@ impl Stop {
     pub fn stop(&self) -> usize {
         let mut state = self.lock();
         state.stopped = true;
-        state.sessions.values().for_each(Stopper::stop);
+        state.sessions.values().for_each(|end| end());
         state.sessions.len()
     }
 
@@ -50,15 +48,15 @@ impl Stop {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A stop ends this session, also one that came already, as long as what is returned lives.
-    pub(crate) fn covers(&self, session: Stopper) -> Covered<'_> {
+    /// A stop ends the audio of a session, also one that came already, as long as what is returned lives.
+    pub(crate) fn covers(&self, end: impl Fn() + Send + 'static) -> Covered<'_> {
         let mut state = self.lock();
         if state.stopped {
-            session.stop();
+            end();
         }
         state.begun += 1;
         let number = state.begun;
-        state.sessions.insert(number, session);
+        state.sessions.insert(number, Box::new(end));
         Covered { stop: self, number }
     }
 }

@@ -3,10 +3,9 @@
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Duration;
 
-use voxtral_audio::{Error as AudioError, SAMPLE_RATE};
+use voxtral_audio::{Damage, Notice, SAMPLE_RATE};
 use voxtral_engine::{AudioIn, Decoding, EngineError, Event, Events, SessionOptions, Summary};
 use voxtral_model::{Delay, TOKEN_MS};
-use voxtral_transcript::Damage;
 use voxtral_transcript::render::{End, Sink};
 
 use crate::memory::peak_rss_bytes;
@@ -23,6 +22,10 @@ pub struct Options {
     pub stop_at_eos: bool,
     /// Tokens of live audio (80 ms each) that are encoded at once; 1 if none. More is less work, and later text.
     pub interval: Option<usize>,
+    /// Tell what the model nearly wrote, as [`SessionOptions::alternatives`](crate::SessionOptions::alternatives) says.
+    pub alternatives: Option<f32>,
+    /// Tell when speech has paused for so long. The model hears the pauses all the same.
+    pub endpoint: Option<Duration>,
     /// How long the audio is expected to be where nobody knows: memory for so much is promised. What the [`Config`](crate::Config)
     /// says if none.
     pub expected: Option<Duration>,
@@ -37,21 +40,25 @@ impl Voxtral {
     /// behind until it gets some.
     ///
     /// # Errors
-    /// Where the audio cannot be read to its end, what came before is transcribed first, [`Sink::end`] included. Where the engine fails
+    /// Where reading the audio fails, what came before is transcribed first, [`Sink::end`] included. Where the engine fails
     /// or the sink does, the session ends there.
     pub fn transcribe(&self, source: Source, options: &Options, sink: &mut dyn Sink) -> Result<Summary, Error> {
         let opened = source.opened;
         let expected = source.expected();
         let session = self.session_options(source.is_live(), expected, options);
         let (audio, events) = self.engine.session(session)?.split();
-        let covered = options.stop.as_ref().map(|stop| stop.covers(audio.stopper()));
+        let covered = options.stop.as_ref().map(|stop| {
+            let (stopper, control) = (audio.stopper(), source.control());
+            stop.covers(move || control.as_ref().map_or_else(|| stopper.stop(), |control| control.stop()))
+        });
         let mut reading = Reading::start(source, audio)?;
         let summary = follow(events, &mut reading, expected, sink)?;
         drop(covered);
 
+        let why = reading.failed.as_ref().map(ToString::to_string);
         let end = End {
             summary: &summary,
-            cut_short: reading.failed.is_some(),
+            cut_short: why.as_deref(),
             total: opened.elapsed(),
             peak_rss_bytes: peak_rss_bytes(),
             peak_device_bytes: self.engine.peak_device_bytes(),
@@ -67,6 +74,8 @@ impl Voxtral {
             stop_at_eos: options.stop_at_eos,
             live,
             interval: if live { options.interval.unwrap_or(1) } else { usize::MAX },
+            alternatives: options.alternatives,
+            endpoint: options.endpoint,
             samples: samples.or_else(|| Some((options.expected?.as_secs_f64() * f64::from(SAMPLE_RATE)) as u64)),
         }
     }
@@ -85,7 +94,9 @@ fn follow(events: Events, reading: &mut Reading, expected: Option<u64>, sink: &m
                 let done_s = f64::from(tokens * TOKEN_MS) / 1e3;
                 sink.token(&token).and_then(|()| sink.progress(done_s.min(total_s.unwrap_or(done_s)), total_s))
             }
+            Event::Alternatives(alternatives) => sink.alternatives(&alternatives),
             Event::Text(text) => sink.text(&text),
+            Event::Endpoint { at_s } => sink.endpoint(at_s),
             // Nobody asked for that.
             Event::Flushed { .. } => Ok(()),
             Event::Word(word) => sink.word(&word),
@@ -97,10 +108,13 @@ fn follow(events: Events, reading: &mut Reading, expected: Option<u64>, sink: &m
 }
 
 /// What is told of a source while it is read.
-enum Told {
+pub(crate) enum Told {
     Damage(Damage),
+    Notice(Notice),
+    /// Seconds of live audio that came in, and the level of the newest.
+    Audio(f64, f32),
     /// It was read to its end, or why not. Nothing follows.
-    Ended(Result<(), AudioError>),
+    Ended(Result<(), Error>),
 }
 
 /// A source that is being read, on a thread of its own.
@@ -118,7 +132,7 @@ impl Reading {
             // However this ends, all is told and the channel is closed before the audio ends: when the session has ended, it is known.
             let (audio, tell) = (audio, tell);
             // Where nobody listens any more, the transcription has ended.
-            let outcome = source.feed(&audio, &mut |damage| drop(tell.send(Told::Damage(damage))));
+            let outcome = source.feed(&audio, &mut |told| drop(tell.send(told)));
             let _ = tell.send(Told::Ended(outcome));
         };
         std::thread::Builder::new().name("voxtral-audio".into()).spawn(read).map_err(Error::Thread)?;
@@ -130,7 +144,9 @@ impl Reading {
         while !self.ended {
             match self.told.try_recv() {
                 Ok(Told::Damage(damage)) => sink.damage(&damage).map_err(Error::Sink)?,
-                Ok(Told::Ended(outcome)) => (self.ended, self.failed) = (true, outcome.err().map(Error::Audio)),
+                Ok(Told::Notice(notice)) => sink.notice(&notice).map_err(Error::Sink)?,
+                Ok(Told::Audio(audio_s, level_db)) => sink.audio(audio_s, level_db).map_err(Error::Sink)?,
+                Ok(Told::Ended(outcome)) => (self.ended, self.failed) = (true, outcome.err()),
                 Err(TryRecvError::Disconnected) => (self.ended, self.failed) = (true, Some(Error::BrokeOff)),
                 // The session may end before its audio.
                 Err(TryRecvError::Empty) => break,

@@ -1,11 +1,11 @@
 //! One input from its first sample to its last word, whatever it is and however it ends.
 
-use std::io;
+use std::io::{self, Read};
 use std::sync::mpsc;
 
 use voxtral::{
-    AudioError, AudioSource, BackendChoice, Collect, Config, Damage, End, EngineError, Error, Lost, Options, Sink,
-    Source, Stop, TokenRecord, Voxtral, Word,
+    AudioError, AudioOptions, AudioSource, BackendChoice, Collect, Config, Damage, End, EngineError, Error, Options,
+    Sink, Source, Stop, TokenRecord, Voxtral, Word,
 };
 
 const DIGITS: &str = "four seven one one nine zero two six three five eight";
@@ -59,7 +59,7 @@ impl Sink for Heard {
     }
 
     fn damage(&mut self, damage: &Damage) -> io::Result<()> {
-        self.damage.push(*damage);
+        self.damage.push(damage.clone());
         Ok(())
     }
 
@@ -69,7 +69,7 @@ impl Sink for Heard {
     }
 
     fn end(&mut self, end: &End<'_>) -> io::Result<()> {
-        self.ends.push((end.summary.text.clone(), end.cut_short));
+        self.ends.push((end.summary.text.clone(), end.cut_short.is_some()));
         Ok(())
     }
 }
@@ -88,7 +88,7 @@ fn every_source_gives_the_same() {
     let sources = [
         ("file", Source::file(path).unwrap(), false),
         ("decoded", decoded(SAMPLE).into(), false),
-        ("stream", Source::stream(SAMPLE, None).unwrap(), true),
+        ("stream", Source::stream(SAMPLE, &AudioOptions::default()).unwrap(), true),
         ("samples", Source::samples(samples()), false),
         ("pieces", Source::live(pieces), true),
     ];
@@ -114,16 +114,35 @@ fn progress_reaches_the_end_of_a_recording() {
 }
 
 #[test]
-fn what_came_before_the_damage_is_told_before_the_error() {
-    let cut = Box::leak(Box::<[u8]>::from(&SAMPLE[..80_000]));
-    let (heard, outcome) = hear(&voxtral(), decoded(cut).into(), &Options::default());
-    let error = outcome.unwrap_err();
-    assert!(matches!(error, Error::Audio(AudioError::Truncated { .. })), "{error}");
-    assert_eq!(heard.ends, [("four seven one".to_owned(), true)]);
+fn a_recording_that_is_cut_off_is_heard_to_the_cut() {
+    let (heard, outcome) = hear(&voxtral(), decoded(&SAMPLE[..80_000]).into(), &Options::default());
+    assert_eq!(outcome.unwrap(), "four seven one");
+    assert_eq!(heard.ends, [("four seven one".to_owned(), false)]);
+    let [damage] = &heard.damage[..] else { panic!("{:?}", heard.damage) };
+    assert_eq!((damage.at_s, damage.lost_s), (2.499, 5.696), "{damage:?}");
 }
 
 #[test]
-fn packets_that_are_lost_are_told_with_their_place() {
+fn what_came_before_a_failure_of_reading_is_told_before_the_error() {
+    let failing = SAMPLE[..80_000].chain(Failing);
+    let (heard, outcome) =
+        hear(&voxtral(), AudioSource::from_reader(failing, None).unwrap().into(), &Options::default());
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, Error::Audio(AudioError::Io(_))), "{error}");
+    assert_eq!(heard.ends, [("four seven one".to_owned(), true)]);
+}
+
+/// A disk that can be read no further.
+struct Failing;
+
+impl Read for Failing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other("broken on purpose"))
+    }
+}
+
+#[test]
+fn damage_is_told_with_its_place() {
     let voxtral = voxtral();
     let mut told = 0;
     for at in (1000..2600).step_by(50) {
@@ -133,11 +152,7 @@ fn packets_that_are_lost_are_told_with_their_place() {
         let mut source = decoded(bytes);
         while let Ok(Some(_)) = source.next_block() {}
         let (heard, _) = hear(&voxtral, decoded(bytes).into(), &Options::default());
-        let lost = heard.damage.iter().map(|damage| match damage.lost {
-            Lost::Packets(packets) => packets,
-            other => panic!("{other:?}"),
-        });
-        assert_eq!(lost.sum::<u64>(), source.damaged_packets(), "damage at {at}");
+        assert_eq!(heard.damage, source.take_damage(), "damage at {at}");
         assert!(heard.damage.iter().all(|damage| (0.0..0.6).contains(&damage.at_s)), "{:?}", heard.damage);
         told += heard.damage.len();
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use voxtral_audio::{AudioSource, Decoder, Error};
+use voxtral_audio::{AudioOptions, AudioSource, Error, RawFormat};
 
 #[path = "../../src/testing.rs"]
 pub mod testing;
@@ -21,11 +21,30 @@ pub fn bytes_of(name: &str) -> Vec<u8> {
     std::fs::read(data(name)).unwrap()
 }
 
+/// What is built in, whatever is on the PATH.
+pub fn built_in() -> AudioOptions {
+    AudioOptions { ffmpeg: None, ..AudioOptions::default() }
+}
+
+pub fn open(path: impl AsRef<Path>) -> Result<AudioSource, Error> {
+    AudioSource::open_with(path, &built_in())
+}
+
+pub fn from_reader(reader: impl Read + Send + 'static, raw: Option<RawFormat>) -> Result<AudioSource, Error> {
+    AudioSource::from_reader_with(reader, &AudioOptions { raw, ..built_in() })
+}
+
+/// Somebody saying digits, at 16 kHz.
+pub fn digits() -> Vec<f32> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/digits.wav");
+    all(&mut open(path).unwrap()).0
+}
+
 /// All samples, and the error that ended them.
-pub fn all(decoder: &mut Decoder) -> (Vec<f32>, Option<Error>) {
+pub fn all(source: &mut AudioSource) -> (Vec<f32>, Option<Error>) {
     let mut heard = Vec::new();
     loop {
-        match decoder.next_block() {
+        match source.next_block() {
             Ok(Some(block)) => heard.extend_from_slice(block),
             Ok(None) => return (heard, None),
             Err(e) => return (heard, Some(e)),
@@ -35,7 +54,7 @@ pub fn all(decoder: &mut Decoder) -> (Vec<f32>, Option<Error>) {
 
 /// What is wrong with a stream, on opening it or later.
 pub fn error_of(bytes: &[u8]) -> Error {
-    let mut source = match AudioSource::from_reader(Cursor::new(bytes.to_vec()), None) {
+    let mut source = match from_reader(Cursor::new(bytes.to_vec()), None) {
         Ok(source) => source,
         Err(e) => return e,
     };

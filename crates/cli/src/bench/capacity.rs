@@ -235,7 +235,8 @@ fn read(events: Events, wanted: Range<usize>, tell: &mpsc::Sender<bool>) -> anyh
                     tell_once(true);
                 }
             }
-            Event::Text(_) | Event::Word(_) | Event::Flushed { .. } | Event::Done(_) => {}
+            Event::Text(_) | Event::Word(_) | Event::Alternatives(_) | Event::Endpoint { .. } => {}
+            Event::Flushed { .. } | Event::Done(_) => {}
         }
     }
     tell_once(false);
@@ -322,7 +323,8 @@ mod tests {
 
     #[test]
     fn a_recording_is_repeated_without_a_gap() {
-        let recording = Recording { name: "r".into(), samples: (0..1000u16).map(f32::from).collect() };
+        let samples = (0..1000u16).map(f32::from).collect();
+        let recording = Recording { name: "r".into(), samples, damage: Vec::new() };
         let mut repeated = Repeated::new(&recording, 990);
         let heard: Vec<f32> = [repeated.next(1).to_vec(), repeated.next(2).to_vec()].concat();
         assert_eq!(heard.len(), 3 * 1280);

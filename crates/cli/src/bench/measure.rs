@@ -186,7 +186,7 @@ fn sum_up(recording: &Recording, runs: &[Run], live: bool, pass_bytes: f64) -> F
     let first_texts: Vec<f64> = runs.iter().filter_map(|run| run.first_text.map(ms)).collect();
     let words: Vec<WordLatency> = runs.iter().flat_map(|run| run.words.iter().cloned()).collect();
     Figures {
-        audio: Audio { path: recording.name.clone(), duration_s: decimals(audio_s) },
+        audio: Audio { path: recording.name.clone(), duration_s: decimals(audio_s), damage: recording.damage.clone() },
         total_ms,
         rtf: if audio_s > 0.0 { (total_ms / audio_s * 1e3).round() / 1e6 } else { 0.0 },
         first_text_ms: (!first_texts.is_empty()).then(|| Percentiles::of(first_texts).p50),
@@ -223,7 +223,14 @@ mod tests {
 
     #[test]
     fn a_word_is_out_with_its_last_letter() {
-        let word = |text: &str, end_s| Word { text: text.into(), start_s: 0.0, end_s, logprob: 0.0, after_space: true };
+        let word = |text: &str, end_s| Word {
+            text: text.into(),
+            start_s: 0.0,
+            end_s,
+            logprob: 0.0,
+            alternatives: Vec::new(),
+            after_space: true,
+        };
         let at = |ms| Duration::from_millis(ms);
         let shown = [(3, at(900)), (4, at(980)), (7, at(1500))];
         let found = latencies(&[word("four", 0.4), word("one", 0.9)], &shown);

@@ -193,6 +193,7 @@ mod tests {
             start_s: f64::from(i) * 0.5,
             end_s: f64::from(i + 1) * 0.5,
             logprob: -0.5,
+            alternatives: Vec::new(),
             after_space: i > 0,
         };
         let words: Vec<Word> = text.split_whitespace().zip(0..).map(word).collect();

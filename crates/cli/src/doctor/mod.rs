@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Doctor, name};
 use crate::input::spare;
+use crate::models;
 use crate::output::{Output, Unmet, unless_closed};
 use crate::recording::Recording;
 use check::{Check, Status};
@@ -23,6 +24,7 @@ use smoke::Device;
 use system::Host;
 
 pub(crate) fn run(args: &Doctor) -> anyhow::Result<()> {
+    let args = &Doctor { model: Some(models::resolved(args.model.as_ref())), ..args.clone() };
     spare(&args.file, args.output.as_deref());
     let file = args.output.as_deref().map(|path| Output::open(Some(path))).transpose()?;
     let recording = match &args.file {

@@ -16,6 +16,7 @@ use super::gpu::Gpu;
 use super::smoke::Device;
 use super::system::Host;
 use crate::args::{BackendChoice, Doctor};
+use crate::models;
 
 /// An opened model.
 pub(crate) struct Opened {
@@ -37,11 +38,11 @@ pub(crate) fn folder(args: &Doctor) -> Option<&Path> {
 /// Opens the model; says what is wrong with it, or where it fits.
 pub(crate) fn open(args: &Doctor, host: &Host, gpu: &Gpu) -> (Option<Opened>, Check) {
     let start = Instant::now();
-    let model = match args.model.clone().unwrap_or_default().open() {
+    let model = match models::open(args.model.as_ref().unwrap_or(&ModelRef::Digits)) {
         Ok(model) => model,
         Err(error) => {
             let remedy =
-                "copy the file that is named from where the model came from; README.md says which files a model has";
+                "`voxtral download` gets the model, or what is missing of it; README.md says which files a model has";
             return (None, Check::bad("model", Status::Failure, error.to_string(), remedy));
         }
     };

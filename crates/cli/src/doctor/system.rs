@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use sysinfo::{DiskRefreshKind, Disks, System};
+use voxtral::microphone;
 use voxtral_cpu::{CpuBackend, Isa};
 use voxtral_model::ModelConfig;
 
@@ -154,38 +155,30 @@ pub(crate) fn disk(host: &Host, model: Option<&Path>) -> Check {
     check.with(facts)
 }
 
-/// What a microphone could be piped in with.
+/// What can be recorded from.
 pub(crate) fn audio() -> Check {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let is_there = |tool: &&str| env::split_paths(&path).any(|dir| dir.join(tool).is_file());
-    let tools: Vec<&str> = ["parec", "arecord", "ffmpeg"].into_iter().filter(is_there).collect();
-    let socket = pulse_sockets(env::var("PULSE_SERVER").ok(), env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
-    let socket = socket.into_iter().find(|path| path.exists());
-    let facts = json!({ "tools": tools, "pulse_socket": socket });
-    let server = match &socket {
-        Some(socket) => format!("PulseAudio at {}", socket.display()),
-        None => "no PulseAudio socket".to_owned(),
-    };
-    let check = match tools.first() {
-        Some(_) => {
-            let found = format!("to pipe a microphone into `voxtral --stdin` there is {}; {server}", tools.join(", "));
-            Check::ok("audio", found)
+    let devices = match microphone::devices() {
+        Ok(devices) => devices,
+        Err(error) => {
+            let remedy = "recordings need none; for a microphone, start the session's PulseAudio or PipeWire";
+            return Check::bad("audio", Status::Warning, format!("no microphone: {error}"), remedy);
         }
-        None => Check::bad(
+    };
+    let names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
+    let default = devices.iter().find(|device| device.is_default);
+    let facts = json!({ "devices": names, "default": default.map(|device| device.name.as_str()) });
+    let check = match default {
+        Some(device) if !device.is_monitor => {
+            Check::ok("audio", format!("`--mic` records from {}", device.description))
+        }
+        _ => Check::bad(
             "audio",
             Status::Warning,
-            format!("nothing to pipe a microphone in with (parec, arecord, ffmpeg); {server}"),
-            "for live audio install pulseaudio-utils, alsa-utils or ffmpeg; recordings need nothing",
+            format!("{} devices to record from, and the default is no microphone", devices.len()),
+            "recordings need none; plug one in, or choose one of `voxtral --list-devices` with --mic DEVICE",
         ),
     };
     check.with(facts)
-}
-
-/// Where PulseAudio listens, if it does: where it is said to, in the session, under WSLg.
-fn pulse_sockets(server: Option<String>, runtime: Option<PathBuf>) -> Vec<PathBuf> {
-    let named = server.as_deref().and_then(|server| server.strip_prefix("unix:")).map(PathBuf::from);
-    let session = runtime.map(|dir| dir.join("pulse/native"));
-    named.into_iter().chain(session).chain([PathBuf::from("/mnt/wslg/PulseServer")]).collect()
 }
 
 #[cfg(test)]
@@ -209,12 +202,5 @@ mod tests {
         assert!(remedy(Some(Wsl::V2), 8_000_000_000).contains("set memory=13GB"));
         assert!(remedy(None, 8_000_000_000).contains("more memory"));
         assert_eq!(remedy(Some(Wsl::V2), 16_000_000_000), "close other programs");
-    }
-
-    #[test]
-    fn pulse_audio_is_looked_for_where_it_is_said_to_be() {
-        let sockets = pulse_sockets(Some("unix:/tmp/p".into()), Some("/run/user/1".into()));
-        assert_eq!(sockets, ["/tmp/p", "/run/user/1/pulse/native", "/mnt/wslg/PulseServer"].map(PathBuf::from));
-        assert_eq!(pulse_sockets(Some("tcp:host".into()), None), [PathBuf::from("/mnt/wslg/PulseServer")]);
     }
 }

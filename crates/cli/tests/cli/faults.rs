@@ -1,6 +1,6 @@
 //! What is wrong with audio, models, outputs and flags: one line that names file and fault, and an exit code.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,160 +8,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::*;
-
-/// Runs the program in little memory; it must fail with one line that has all of `says`, and write nothing else.
-#[track_caller]
-fn fails(label: &str, args: &[impl AsRef<OsStr>], stdin: &[u8], says: &[&str]) {
-    let mut command = assert_cmd::Command::new("sh");
-    command.current_dir(root()).env_remove("VOXTRAL_MODEL").timeout(std::time::Duration::from_secs(60));
-    command.args(["-c", "ulimit -v 4000000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_voxtral"), "--silent"]);
-    let run = command.args(["--format", "json"]).args(args).write_stdin(stdin).output().unwrap();
-    let line = String::from_utf8(run.stderr).unwrap();
-    assert_eq!(run.status.code(), Some(1), "{label}: {:?}, {line}", run.status);
-    assert_eq!(String::from_utf8_lossy(&run.stdout), "", "{label}: {line}");
-    assert!(line.starts_with("voxtral: ") && line.lines().count() == 1 && line.ends_with('\n'), "{label}: {line}");
-    for says in says {
-        assert!(line.contains(says), "{label}: {line:?} does not say {says:?}");
-    }
-    let repeats = line.trim_end().rsplit_once(": ").is_some_and(|(before, last)| before.ends_with(last));
-    assert!(!repeats, "{label}: {line}");
-}
-
-/// A file of these bytes, and what transcribing it says.
-#[track_caller]
-fn audio_fails(label: &str, bytes: &[u8], says: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("talk.wav");
-    fs::write(&path, bytes).unwrap();
-    fails(label, &[&path], b"", &[path.to_str().unwrap(), says]);
-}
-
-fn noise(seed: u32, count: usize) -> Vec<u8> {
-    let next = |state: &mut u32| {
-        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        Some((*state >> 24) as u8)
-    };
-    std::iter::successors(Some(seed), |s| Some(*s)).scan(seed, |state, _| next(state)).take(count).collect()
-}
-
-#[test]
-fn audio_that_is_none() {
-    fails("missing", &["nowhere/talk.wav"], b"", &["nowhere/talk.wav: No such file"]);
-    fails("folder", &["samples"], b"", &["samples: ", "directory"]);
-    let png = [&b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"[..], &noise(1, 3000)].concat();
-    let text = include_bytes!("faults.rs");
-    let cases: [(&str, &[u8], &str); 9] = [
-        ("empty", b"", "the input is empty"),
-        ("one byte", b"R", "not audio in any known format"),
-        ("text", text, "not audio in any known format"),
-        ("JSON", b"{\"error\":\"not found\"}", "not audio in any known format"),
-        ("PNG", &png, "not audio in any known format"),
-        ("noise", &noise(2, 20_000), "not audio in any known format"),
-        ("zeros", &[0; 5000], "not audio in any known format"),
-        ("RIFF of a picture", b"RIFF\x24\0\0\0WEBPVP8 \x18\0\0\0aaaaaaaaaaaaaaaa", ""),
-        ("WAV without samples", &digits_wav()[..44], "truncated"),
-    ];
-    for (label, bytes, says) in cases {
-        audio_fails(label, bytes, says);
-    }
-}
-
-#[test]
-fn audio_that_is_cut_off() {
-    let files = [
-        ("digits.wav", digits_wav()),
-        ("tone.flac", tone("tone.flac")),
-        ("tone.m4a", tone("tone.m4a")),
-        ("tone.ogg", tone("tone.ogg")),
-        ("tone.mp3", tone("tone.mp3")),
-    ];
-    for (name, whole) in files {
-        for length in [1, 4, 12, 30, 43, 100, whole.len() / 4, whole.len() / 2, whole.len() * 3 / 4] {
-            audio_fails(&format!("{name}, {length} bytes"), &whole[..length], "");
-        }
-    }
-    // What there was is printed as text, for it was printed when the end was not known.
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("cut.wav");
-    fs::write(&path, &digits_wav()[..80_000]).unwrap();
-    let run = voxtral().args(["--silent".as_ref(), path.as_os_str()]).assert().code(1).stdout("four seven one\n");
-    let promised = "truncated: the header promises 131120 samples per channel, there are 39978";
-    run.stderr(format!("voxtral: {}: {promised}\n", path.display()));
-}
-
-#[test]
-fn headers_that_lie() {
-    let changed = |at: usize, with: &[u8]| {
-        let mut wav = digits_wav();
-        wav[at..at + with.len()].copy_from_slice(with);
-        wav
-    };
-    audio_fails("no channels", &changed(22, &[0, 0]), "0 channels");
-    audio_fails("65535 channels", &changed(22, &[0xff, 0xff]), "65535 channels");
-    audio_fails("0 Hz", &changed(24, &[0; 4]), "0 Hz");
-    audio_fails("4 GHz", &changed(24, &[0xff; 4]), "4294967295 Hz");
-    audio_fails("unknown coding", &changed(20, &[0x99, 0x99]), "");
-    audio_fails("2 GB promised", &changed(40, &[0, 0, 0, 0x70]), "truncated: the header promises 939524096 samples");
-    audio_fails("format of 4 GB", &changed(16, &[0xff; 4]), "");
-    audio_fails("chunk sizes of 0", &changed(16, &[0; 4]), "");
-    let rf64 = |samples: u64| {
-        let ds64 =
-            [&b"RF64\xff\xff\xff\xffWAVEds64\x1c\0\0\0"[..], &samples.to_le_bytes(), &samples.to_le_bytes(), &[0; 12]];
-        [&ds64.concat()[..], &digits_wav()[12..40], &[0xff; 4], &digits_wav()[44..2000]].concat()
-    };
-    audio_fails("terabytes", &rf64(1 << 45), "truncated: the header promises 17592186044416 samples");
-    let mut flac = tone("tone.flac");
-    flac[21] |= 0x0f;
-    flac[22..26].fill(0xff);
-    audio_fails("FLAC of 68 billion samples", &flac, "truncated: the header promises 68719476735 samples");
-    // A length that nobody knew yet is no lie.
-    for unknown in [[0xff; 4], [0, 0, 0, 0], [0, 0xf0, 0xff, 0x7f]] {
-        let text = output(&["--stdin"], changed(40, &unknown));
-        assert_eq!(text, format!("{DIGITS}\n"), "length {unknown:?}");
-    }
-}
-
-#[test]
-fn standard_input_that_is_wrong() {
-    let raw = raw();
-    let cases: [(&str, &[&str], &[u8], &str); 6] = [
-        ("empty", &["--stdin"], b"", "-: the input is empty"),
-        ("one byte", &["--stdin"], b"x", "-: the last 1 bytes are not a whole sample of 2"),
-        ("odd", &["--stdin"], &raw[..50_001], "-: the last 1 bytes are not a whole sample of 2"),
-        (
-            "odd f32",
-            &["--stdin", "--raw-format", "f32le"],
-            &raw[..50_003],
-            "-: the last 3 bytes are not a whole sample of 4",
-        ),
-        (
-            "odd stereo",
-            &["-", "--raw-channels", "2"],
-            &raw[..50_002],
-            "-: the last 2 bytes are not a whole sample of 4",
-        ),
-        ("WAV header alone", &["-"], &digits_wav()[..44], "-: truncated"),
-    ];
-    for (label, args, stdin, says) in cases {
-        fails(label, args, stdin, &[says]);
-    }
-    let nan = f32::NAN.to_le_bytes().repeat(8000);
-    fails("no numbers", &["-", "--raw-format", "f32le"], &nan, &["-: not one of the 8000 samples is a finite number"]);
-    let flac = tone("tone.flac");
-    fails("cut FLAC", &["-"], &flac[..flac.len() / 2], &["-: truncated"]);
-    fails("M4A with its index behind", &["-"], &tone("tone.m4a"), &["-: ", "index"]);
-}
-
-#[test]
-fn samples_that_are_no_numbers_are_silence_and_told() {
-    let mut samples: Vec<f32> = samples().into_iter().map(|sample| f32::from(sample) / 32768.0).collect();
-    samples[100] = f32::NAN;
-    samples[2000] = f32::INFINITY;
-    let bytes: Vec<u8> = samples.into_iter().flat_map(f32::to_le_bytes).collect();
-    let run = voxtral().args(["--backend", "cpu", "--raw-format", "f32le", "-"]).write_stdin(bytes).assert().code(0);
-    let run = run.stdout(format!("{DIGITS}\n"));
-    run.stderr(predicates::str::contains("-: 2 samples are not finite numbers: taken as silence\n"));
-}
 
 #[test]
 fn an_empty_variable_is_as_good_as_none() {
@@ -400,7 +246,11 @@ fn a_file_is_replaced_where_anything_was_heard_and_only_there() {
 #[cfg(unix)]
 fn by_shell(line: &str, args: &[&str]) -> std::process::Output {
     let mut shell = std::process::Command::new("sh");
-    shell.current_dir(root()).env_remove("VOXTRAL_MODEL").env("CUDA_VISIBLE_DEVICES", "-1");
+    shell
+        .current_dir(root())
+        .env_remove("VOXTRAL_MODEL")
+        .env("HF_HUB_CACHE", NO_CACHE)
+        .env("CUDA_VISIBLE_DEVICES", "-1");
     shell.args(["-c", line, "sh", env!("CARGO_BIN_EXE_voxtral")]).args(args).output().unwrap()
 }
 

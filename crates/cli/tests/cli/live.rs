@@ -13,7 +13,7 @@ use crate::support::*;
 const HANGS: Duration = Duration::from_secs(60);
 
 /// The program at work, and what it has written so far.
-struct Running {
+pub struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Receiver<Vec<u8>>,
@@ -27,8 +27,12 @@ impl Running {
 
     fn start_with(args: &[&str], stdin: Stdio) -> Self {
         let mut command = program();
-        command.arg("--silent").args(args).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.arg("--silent").args(args).stdin(stdin);
+        Self::of(command)
+    }
+
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = child.stdout.take().unwrap();
         let (sender, stdout) = mpsc::channel();
         std::thread::spawn(move || {
@@ -49,20 +53,24 @@ impl Running {
     }
 
     /// Waits for this to be written.
-    fn wait_for(&mut self, text: &str) {
+    pub fn wait_for(&mut self, text: &str) {
         while !self.text.contains(text) {
             let more = self.stdout.recv_timeout(HANGS).unwrap_or_else(|e| panic!("{:?} and then {e}", self.text));
             self.text.push_str(str::from_utf8(&more).unwrap());
         }
     }
 
-    fn interrupt(&self) {
-        let kill = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+    pub fn interrupt(&self) {
+        self.signal("-INT");
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let kill = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(kill.success());
     }
 
     /// Waits for its end with standard input as it is: exit code, all of standard output, standard error.
-    fn end(mut self) -> (Option<i32>, String, String) {
+    pub fn end(mut self) -> (Option<i32>, String, String) {
         loop {
             match self.stdout.recv_timeout(HANGS) {
                 Ok(more) => self.text.push_str(str::from_utf8(&more).unwrap()),
@@ -117,6 +125,51 @@ fn subtitles_and_events_appear_while_the_pipe_is_open() {
     ] {
         let mut running = Running::start(&[&["--stdin"], flags].concat());
         running.write(&first_half());
+        running.wait_for(first);
+        running.stdin = None;
+        assert_eq!(running.end().0, Some(0), "{flags:?}");
+    }
+}
+
+/// What a terminal of 50 columns gets from the program, which is fed the sample in time.
+fn on_a_terminal(flags: &str) -> String {
+    let program = env!("CARGO_BIN_EXE_voxtral");
+    let feed = "for i in 0 1 2 3 4; do dd if=samples/digits.wav bs=30000 skip=$i count=1 status=none; sleep 0.2; done";
+    let command = format!("stty cols 50; ({feed}) | {program} --stdin {flags}");
+    let mut script = Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm").env_remove("VOXTRAL_MODEL").current_dir(root());
+    String::from_utf8(script.stdin(Stdio::null()).output().unwrap().stdout).unwrap()
+}
+
+#[test]
+fn a_status_is_below_the_words_on_a_terminal_and_goes_away() {
+    let seen = on_a_terminal("");
+    let status = "lag ";
+    assert!(seen.contains(status) && seen.contains("\x1b[1A\r"), "{seen:?}");
+    assert!(seen.contains("\x1b[Jfour") && seen.contains("\x1b[J seven"), "{seen:?}");
+    assert!(seen.ends_with("\x1b[J"), "{seen:?}");
+    // In a pipe there is none, unless it is asked for.
+    let piped = |flags: &[&str]| {
+        let run = voxtral().args(["--backend", "cpu", "-"]).args(flags).write_stdin(raw()).output().unwrap();
+        (String::from_utf8(run.stdout).unwrap(), String::from_utf8(run.stderr).unwrap().contains(status))
+    };
+    assert_eq!(piped(&[]), (format!("{DIGITS}\n"), false));
+    assert_eq!(piped(&["--monitor"]), (format!("{DIGITS}\n"), true));
+    for silent in ["--silent", "--format jsonl"] {
+        assert!(!on_a_terminal(silent).contains(status), "{silent}");
+    }
+    assert!(on_a_terminal("> /dev/null").contains(status));
+}
+
+#[test]
+fn a_pause_ends_a_line_while_the_pipe_is_open() {
+    for (flags, first) in
+        [(&[][..], "four seven\n"), (&["--format", "jsonl"], "\"text\":\"four seven\",\"cut_short\":false")]
+    {
+        let mut running = Running::start(&[&["--stdin", "--endpoint", "400"], flags].concat());
+        // Two words and 1.5 s of silence, and nothing after them.
+        running.write(&raw()[..62_400]);
+        running.write(&[0; 48_000]);
         running.wait_for(first);
         running.stdin = None;
         assert_eq!(running.end().0, Some(0), "{flags:?}");
@@ -187,12 +240,47 @@ fn an_interrupt_ends_a_live_stream_with_whole_json() {
 }
 
 #[test]
+fn a_wav_through_a_fifo_is_as_live_as_standard_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("talk.wav");
+    make_fifo(&fifo);
+    let out = dir.path().join("out.json");
+    std::fs::write(&out, "kept").unwrap();
+    let fifo = fifo.to_str().unwrap();
+    let mut running = Running::start(&[fifo]);
+    let writer = begin_recording(fifo.as_ref());
+    running.wait_for("eight");
+    running.interrupt();
+    assert_eq!(running.end().0, Some(0));
+    drop(writer);
+    for args in [&[fifo][..], &[fifo, "-o", out.to_str().unwrap()]] {
+        let running = Running::start(&[&["--format", "json"], args].concat());
+        let _writer = begin_recording(fifo.as_ref());
+        running.interrupt();
+        let (code, mut text, errors) = running.end();
+        assert_eq!((code, errors), (Some(0), String::new()), "{text}");
+        if args.len() > 1 {
+            assert_eq!(text, "");
+            text = std::fs::read_to_string(&out).unwrap();
+        }
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(json["text"].as_str().unwrap().starts_with("four"), "{text}");
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left in the folder");
+}
+
+/// A recording of a quarter of an hour.
+fn long_recording(dir: &Path) -> String {
+    let path = dir.join("long.wav");
+    write_wav(&path, 16_000, 1, &samples().repeat(100));
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
 fn an_interrupted_recording_is_printed_as_far_as_it_was_heard_and_fails() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("long.wav");
-    write_wav(&path, 16_000, 1, &samples().repeat(100));
-    let path = path.to_str().unwrap();
-    let mut running = Running::start(&["--jobs", "1", path, "samples/digits.wav"]);
+    let path = long_recording(dir.path());
+    let mut running = Running::start(&["--jobs", "1", &path, "samples/digits.wav"]);
     running.wait_for("four");
     running.interrupt();
     let (code, text, errors) = running.end();
@@ -204,44 +292,29 @@ fn an_interrupted_recording_is_printed_as_far_as_it_was_heard_and_fails() {
 }
 
 #[test]
-fn an_interrupted_recording_is_whole_json_on_output_and_in_a_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let fifo = dir.path().join("recording.wav");
-    make_fifo(&fifo);
-    let out = dir.path().join("out.json");
-    std::fs::write(&out, "kept").unwrap();
-    let fifo_name = fifo.to_str().unwrap();
-    for args in [&[fifo_name][..], &[fifo_name, "-o", out.to_str().unwrap()]] {
-        let running = Running::start(&[&["--format", "json"], args].concat());
-        let _writer = begin_recording(&fifo);
-        running.interrupt();
-        let (code, mut text, errors) = running.end();
-        assert_eq!((code, errors), (Some(130), format!("voxtral: {fifo_name}: interrupted\n")), "{text}");
-        if args.len() > 1 {
-            assert_eq!(text, "");
-            text = std::fs::read_to_string(&out).unwrap();
-        }
-        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert!(json["text"].as_str().unwrap().starts_with("four"), "{text}");
-    }
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing else is left in the folder");
-}
-
-#[test]
 fn an_interrupt_leaves_files_of_all_that_was_heard() {
     let dir = tempfile::tempdir().unwrap();
-    let fifo = dir.path().join("cut.wav");
+    let path = long_recording(dir.path());
+    let out = dir.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    // What is written into this one is seen at once.
+    let fifo = out.join("long.txt");
     make_fifo(&fifo);
-    let out = format!("{}/out/", dir.path().display());
-    let args = ["--jobs", "1", "--format", "text,srt", "-o", &out, "samples/digits.wav", fifo.to_str().unwrap()];
+    let folder = format!("{}/", out.display());
+    let args = ["--jobs", "1", "--format", "text,json,srt", "-o", &folder, "samples/digits.wav", &path];
     let running = Running::start(&args);
-    // That waits until it is the second one's turn.
-    let _writer = begin_recording(&fifo);
+    // It stays open between the attempt whether it can be written and the writing.
+    let mut text = File::options().read(true).write(true).open(&fifo).unwrap();
+    let mut four = [0; 4];
+    text.read_exact(&mut four).unwrap();
     running.interrupt();
-    assert_eq!(running.end().0, Some(130));
-    let read = |name: &str| std::fs::read_to_string(format!("{out}{name}")).unwrap();
+    let (code, _, errors) = running.end();
+    assert_eq!((code, &four), (Some(130), b"four"), "{errors}");
+    let read = |name: &str| std::fs::read_to_string(out.join(name)).unwrap();
     assert_eq!(read("digits.txt"), format!("{DIGITS}\n"));
-    assert!(read("cut.srt").starts_with("1\n") && read("cut.txt").starts_with("four"));
+    let json: serde_json::Value = serde_json::from_str(&read("long.json")).unwrap();
+    assert!(json["text"].as_str().unwrap().starts_with("four") && read("long.srt").starts_with("1\n"));
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 6, "nothing else is left in the folder");
 }
 
 #[test]

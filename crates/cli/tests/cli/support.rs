@@ -16,17 +16,24 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
 
+/// Not the cache of whoever runs the tests: a model that is downloaded there would be the default.
+pub const NO_CACHE: &str = "/no/such/cache";
+
 /// The program in the sources' folder, with no settings from outside.
 pub fn program() -> std::process::Command {
     let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_voxtral"));
     program.current_dir(root()).env_remove("VOXTRAL_MODEL");
+    for variable in ["HF_HOME", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_SYMLINKS"] {
+        program.env_remove(variable);
+    }
+    program.env("HF_HUB_CACHE", NO_CACHE);
     program
 }
 
-/// The same, and it must end within a minute.
+/// The same, and it must end within minutes, however busy the machine is.
 pub fn voxtral() -> Command {
     let mut command = Command::from_std(program());
-    command.timeout(std::time::Duration::from_secs(60));
+    command.timeout(std::time::Duration::from_secs(300));
     command
 }
 
@@ -142,4 +149,34 @@ impl Weights {
 /// The bf16 nearest below in magnitude.
 pub fn bf16(value: f32) -> [u8; 2] {
     ((value.to_bits() >> 16) as u16).to_le_bytes()
+}
+
+/// Runs the program in little memory; it must fail with one line that has all of `says`, and write nothing else.
+#[track_caller]
+pub fn fails(label: &str, args: &[impl AsRef<OsStr>], stdin: &[u8], says: &[&str]) {
+    let mut command = assert_cmd::Command::new("sh");
+    command
+        .current_dir(root())
+        .env_remove("VOXTRAL_MODEL")
+        .env("HF_HUB_CACHE", NO_CACHE)
+        .timeout(std::time::Duration::from_secs(60));
+    command.args(["-c", "ulimit -v 4000000; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_voxtral"), "--silent"]);
+    let run = command.args(["--format", "json"]).args(args).write_stdin(stdin).output().unwrap();
+    let line = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(1), "{label}: {:?}, {line}", run.status);
+    assert_eq!(String::from_utf8_lossy(&run.stdout), "", "{label}: {line}");
+    assert!(line.starts_with("voxtral: ") && line.lines().count() == 1 && line.ends_with('\n'), "{label}: {line}");
+    for says in says {
+        assert!(line.contains(says), "{label}: {line:?} does not say {says:?}");
+    }
+    let repeats = line.trim_end().rsplit_once(": ").is_some_and(|(before, last)| before.ends_with(last));
+    assert!(!repeats, "{label}: {line}");
+}
+
+pub fn noise(seed: u32, count: usize) -> Vec<u8> {
+    let next = |state: &mut u32| {
+        *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        Some((*state >> 24) as u8)
+    };
+    std::iter::successors(Some(seed), |s| Some(*s)).scan(seed, |state, _| next(state)).take(count).collect()
 }

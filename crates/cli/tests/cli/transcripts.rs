@@ -7,6 +7,9 @@ use predicates::prelude::*;
 use voxtral_model::testing::{array, golden, ids as golden_ids};
 use voxtral_transcript::score::{Errors, word_errors};
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
 use crate::support::*;
 
 const NUMBER: &str = r"-?\d+(\.\d+)?(e-?\d+)?";
@@ -28,7 +31,7 @@ fn json_is_as_it_is_documented() {
     let times = ["load_ms", "encode_ms", "decode_ms", "total_ms", "first_text_ms"];
     let times: String = times.iter().map(|field| format!(r#""{field}":{NUMBER},"#)).collect();
     let line = |tokens: &str| {
-        let head = r#""model":"digits","backend":"cpu","device":"[^"]+","audio":\{"path":"samples/digits.wav","duration_s":8.195\}"#;
+        let head = r#""model":"digits","backend":"cpu","device":"[^"]+","audio":\{"path":"samples/digits.wav","duration_s":8.195,"damage":\[\]\}"#;
         let rest = format!(
             r#""stats":\{{{times}"positions":\d+,"passes":\d+,"tokens_per_pass":{NUMBER},"rtf":{NUMBER},"peak_rss_mb":{NUMBER},"device_mb":{NUMBER}\}}"#
         );
@@ -321,5 +324,51 @@ fn recordings_of_several_speakers_are_understood() {
         println!("delay {delay} ms: word error rate {:.2} % of {} words", errors.rate() * 100.0, errors.reference);
         assert_eq!(sequential.len(), refs.len());
         assert!(errors.rate() <= most, "delay {delay}: {errors:?}");
+    }
+}
+
+/// Where the words of the sample begin and end, in hundredths of a second, by its energy.
+const SPOKEN: [(usize, usize); 11] = [
+    (50, 87),
+    (125, 172),
+    (207, 249),
+    (283, 326),
+    (365, 407),
+    (436, 476),
+    (508, 538),
+    (575, 614),
+    (641, 685),
+    (702, 745),
+    (766, 796),
+];
+
+#[test]
+fn words_end_where_they_were_spoken() {
+    let (sample, names) = (samples(), DIGITS.split(' ').collect::<Vec<_>>());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("spoken.wav");
+    for seed in 0..8 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let (mut audio, mut truth) = (sample[..4800].to_vec(), Vec::new());
+        for _ in 0..20 {
+            let word = rng.random_range(0..SPOKEN.len());
+            let (from, to) = SPOKEN[word];
+            audio.extend(&sample[from * 160 - 800..to * 160]);
+            truth.push((names[word], audio.len() as f64 / 16e3));
+            // Its last echo, and a pause in which nothing is said.
+            audio.extend(&sample[to * 160..to * 160 + 800]);
+            for _ in 0..rng.random_range(1..6) {
+                audio.extend(&sample[..3200]);
+            }
+        }
+        write_wav(&path, 16_000, 1, &audio);
+        let json = json_of(&[&path], "");
+        let words = json["words"].as_array().unwrap();
+        let heard: Vec<_> = words.iter().map(|word| word["text"].as_str().unwrap()).collect();
+        assert_eq!(heard, truth.iter().map(|(name, _)| *name).collect::<Vec<_>>(), "seed {seed}");
+        for (word, (name, end_s)) in words.iter().zip(&truth) {
+            let off_s = word["end_s"].as_f64().unwrap() - end_s;
+            assert!(off_s.abs() <= 0.12, "seed {seed}: {name} is {off_s:.3} s off at {end_s:.3} s");
+        }
     }
 }

@@ -100,6 +100,11 @@ unsafe fn argmax_logprob_row<V: Vector>(logits: &[f32]) -> (usize, f32) {
     (logits.iter().position(|&v| v == max).unwrap_or(0), -sum.ln())
 }
 
+/// The largest of `logits` from index `from` on whose index is not in `but`, the first of those that tie.
+pub(crate) fn largest_but(logits: &[f32], from: usize, but: &[usize]) -> Option<usize> {
+    (from..logits.len()).filter(|i| !but.contains(i)).reduce(|a, b| if logits[b] > logits[a] { b } else { a })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -148,6 +153,22 @@ mod tests {
         let mut logits = vec![1.0; 40];
         logits[17] = f32::NAN;
         assert!(argmax_logprob(Isa::detect(), &logits).1.is_nan());
+    }
+
+    #[test]
+    fn the_largest_of_the_rest_is_the_first_of_those_that_tie() {
+        let logits = [3.0, 9.0, 2.0, f32::NEG_INFINITY, 5.0, 5.0];
+        let cases: [(usize, &[usize], Option<usize>); 6] = [
+            (0, &[], Some(1)),
+            (0, &[1], Some(4)),
+            (0, &[1, 4], Some(5)),
+            (5, &[], Some(5)),
+            (5, &[5], None),
+            (3, &[4, 5], Some(3)),
+        ];
+        for (from, but, expected) in cases {
+            assert_eq!(largest_but(&logits, from, but), expected, "from {from} but {but:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod rounded;
 mod vector;
 
 pub(crate) use attention::{BLOCK, Head, Heads, Query, attend};
-pub(crate) use elementwise::{argmax_logprob, rms_norm, rotate_pairs, silu_mul};
+pub(crate) use elementwise::{argmax_logprob, largest_but, rms_norm, rotate_pairs, silu_mul};
 pub(crate) use product::{Activations, Output, Weights, product_columns};
 pub(crate) use rounded::{Quantised, Rounded};
 pub(crate) use vector::Element;

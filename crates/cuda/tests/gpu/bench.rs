@@ -204,7 +204,9 @@ fn passes(_: &Gpu) {
                 backend.encode(&[EncodeSpan { stream, mel }]).expect("encoded");
                 encoded += 64;
             }
-            backend.decode(&[DecodeSpan { stream, position: *position, ids: &[32; 128] }], &mut out).expect("decoded");
+            backend
+                .decode(&[DecodeSpan { stream, position: *position, ids: &[32; 128], runners_up: None }], &mut out)
+                .expect("decoded");
             *position += 128;
         }
     };
@@ -217,7 +219,10 @@ fn passes(_: &Gpu) {
             let once = |_| {
                 let begun = Instant::now();
                 backend
-                    .decode(&[DecodeSpan { stream, position: first, ids: &[32; 128][..rows] }], &mut out)
+                    .decode(
+                        &[DecodeSpan { stream, position: first, ids: &[32; 128][..rows], runners_up: None }],
+                        &mut out,
+                    )
                     .expect("decoded");
                 begun.elapsed().as_secs_f64() * 1e3
             };
@@ -242,7 +247,7 @@ fn passes(_: &Gpu) {
         backend.grow(stream, position + 1).expect("memory");
         backend.encode(&[EncodeSpan { stream, mel: &mel[..len] }]).expect("encoded");
         let encoded = begun.elapsed().as_secs_f64() * 1e3;
-        backend.decode(&[DecodeSpan { stream, position, ids: &[32] }], &mut out).expect("decoded");
+        backend.decode(&[DecodeSpan { stream, position, ids: &[32], runners_up: None }], &mut out).expect("decoded");
         live.push((begun.elapsed().as_secs_f64() * 1e3, encoded));
     }
     live.sort_by(|a, b| a.0.total_cmp(&b.0));

@@ -40,7 +40,7 @@ fn check(model: &Model, layout: &str, case: &str) -> Result<(), String> {
     for (i, ids) in ids(&format!("{case}_teacher_ids")).chunks(MAX_DECODE_ROWS / 4).enumerate() {
         let position = i * (MAX_DECODE_ROWS / 4);
         let mut predictions = Vec::new();
-        backend.decode(&[DecodeSpan { stream, position, ids }], &mut predictions).map_err(words)?;
+        backend.decode(&[DecodeSpan { stream, position, ids, runners_up: None }], &mut predictions).map_err(words)?;
         logits.extend(backend.inspect(Stage::Logits).map_err(words)?);
         got.extend(predictions);
     }

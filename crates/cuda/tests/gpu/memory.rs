@@ -5,7 +5,9 @@ use std::ops::Range;
 use voxtral_cpu::{CpuBackend, CpuOptions, Precision};
 use voxtral_cuda::driver::{Buffer, DriverError, Growable};
 use voxtral_cuda::{CudaBackend, CudaOptions};
-use voxtral_model::{Backend, BackendError, DecodeSpan, EncodeSpan, Model, ModelConfig, Prediction, Stage, StreamId};
+use voxtral_model::{
+    Backend, BackendError, DecodeSpan, EncodeSpan, Model, ModelConfig, Prediction, RUNNERS_UP, Stage, StreamId,
+};
 
 use crate::Check;
 use crate::gpu::{Gpu, rng};
@@ -152,7 +154,7 @@ impl Script {
             }
             backend.encode(&[EncodeSpan { stream, mel: &self.mel[first * self.token..last * self.token] }])?;
             outcome.embeddings.extend(backend.inspect(Stage::Adapter)?.into_iter().map(f32::to_bits));
-            let span = DecodeSpan { stream, position: first, ids: &self.ids[first..last] };
+            let span = DecodeSpan { stream, position: first, ids: &self.ids[first..last], runners_up: None };
             backend.decode(&[span], &mut predictions)?;
             outcome.predictions.extend(bits(&predictions));
         }
@@ -206,7 +208,7 @@ fn wrapping(_: &Gpu) -> Result<(), String> {
         let again = TOKENS - 128;
         let decode = |cuda: &mut CudaBackend, stream| -> Result<Vec<(u32, u32)>, String> {
             let mut predictions = Vec::new();
-            let span = DecodeSpan { stream, position: again, ids: &script.ids[again..] };
+            let span = DecodeSpan { stream, position: again, ids: &script.ids[again..], runners_up: None };
             cuda.decode(&[span], &mut predictions).map_err(words)?;
             Ok(bits(&predictions).collect())
         };
@@ -230,12 +232,12 @@ fn wrapping(_: &Gpu) -> Result<(), String> {
         let mel = &script.mel[first * script.token..][..50 * script.token];
         cpu.encode(&[EncodeSpan { stream, mel }]).map_err(words)?;
         adapter.extend(cpu.inspect(Stage::Adapter).map_err(words)?);
-        let span = DecodeSpan { stream, position: first, ids: &script.ids[first..][..50] };
+        let span = DecodeSpan { stream, position: first, ids: &script.ids[first..][..50], runners_up: None };
         cpu.decode(&[span], &mut predictions).map_err(words)?;
         logits.extend(cpu.inspect(Stage::Logits).map_err(words)?);
     }
     let embeddings: Vec<f32> = want.embeddings.iter().map(|&b| f32::from_bits(b)).collect();
-    let told = |&(id, b): &(u32, u32)| Prediction { id, logprob: f32::from_bits(b) };
+    let told = |&(id, b): &(u32, u32)| Prediction { id, logprob: f32::from_bits(b), runners_up: [None; RUNNERS_UP] };
     let predictions: Vec<Prediction> = want.predictions.iter().map(told).collect();
     let logprobs = logprobs(&predictions, logits.chunks_exact(model.config.vocab));
     worst("adapter", &embeddings, &[adapter], 0.2)?;
@@ -308,7 +310,9 @@ fn no_leak(gpu: &Gpu) -> Result<(), String> {
         let stream = open(backend, 4 + i % 3, 4).map_err(words)?;
         backend.encode(&[EncodeSpan { stream, mel: &mel }]).map_err(words)?;
         backend.grow(stream, 10 + i % 7 * 100).map_err(words)?;
-        backend.decode(&[DecodeSpan { stream, position: 0, ids: &[1, 32, 32] }], &mut predictions).map_err(words)?;
+        backend
+            .decode(&[DecodeSpan { stream, position: 0, ids: &[1, 32, 32], runners_up: None }], &mut predictions)
+            .map_err(words)?;
         let fork = backend.fork(stream, 4).map_err(words)?;
         backend.grow(fork, 600).map_err(words)?;
         backend.close(stream);

@@ -102,7 +102,7 @@ fn parity(model: &Model, tokens: usize, allowed: f32) -> Result<(), String> {
         if ids.is_empty() {
             break;
         }
-        backend.decode(&[DecodeSpan { stream, position, ids }], &mut predictions).map_err(words)?;
+        backend.decode(&[DecodeSpan { stream, position, ids, runners_up: None }], &mut predictions).map_err(words)?;
         logits.extend(backend.inspect(Stage::Logits).map_err(words)?);
         all.append(&mut predictions);
     }
@@ -156,7 +156,10 @@ fn released_widths(_: &Gpu) -> Result<(), String> {
         }
         let (mut all, mut predictions) = (Vec::new(), Vec::new());
         for (position, count) in [(0, 7), (7, 1), (8, 32), (40, 100)] {
-            backend.decode(&[DecodeSpan { stream, position, ids: &ids[position..][..count] }], &mut predictions)?;
+            backend.decode(
+                &[DecodeSpan { stream, position, ids: &ids[position..][..count], runners_up: None }],
+                &mut predictions,
+            )?;
             logits.extend(backend.inspect(Stage::Logits)?);
             all.append(&mut predictions);
         }
@@ -188,7 +191,9 @@ fn again(_: &Gpu) -> Result<(), String> {
             for (mel, ids) in mel.chunks(most * len).zip(ids.chunks(most)) {
                 backend.encode(&[EncodeSpan { stream, mel }]).map_err(words)?;
                 embeddings.extend(backend.inspect(Stage::Adapter).map_err(words)?.into_iter().map(f32::to_bits));
-                backend.decode(&[DecodeSpan { stream, position: all.len(), ids }], &mut predictions).map_err(words)?;
+                backend
+                    .decode(&[DecodeSpan { stream, position: all.len(), ids, runners_up: None }], &mut predictions)
+                    .map_err(words)?;
                 all.extend(predictions.iter().map(|p| (p.id, p.logprob.to_bits())));
             }
             backend.close(stream);

@@ -5,7 +5,7 @@ use voxtral_cuda::cut::{slices, splits};
 use voxtral_cuda::driver::{Address, Buffer};
 use voxtral_cuda::kernels::{Kernels, Mode, Product, RowWork};
 use voxtral_cuda::table::{Counts, Row, Span};
-use voxtral_model::{Rope, gelu};
+use voxtral_model::{RUNNERS_UP, Rope, gelu};
 
 use crate::Check;
 use crate::gpu::{Gpu, close, fragments, pad, random, rng, same, slot_at};
@@ -248,6 +248,66 @@ fn qkv(gpu: &Gpu) -> Result<(), String> {
     Ok(())
 }
 
+/// From which id on a row's runners-up may come: rows that do not ask, any id, some, and the last alone.
+fn asked(row: usize, ids: usize) -> u32 {
+    [Row::UNASKED, 0, ids as u32 / 2, ids as u32 - 1][row % 4]
+}
+
+type RunnersUp = [[u32; 2]; RUNNERS_UP];
+
+/// What the kernel finds; rows that do not ask keep the poison.
+fn runners_up(
+    gpu: &Gpu,
+    logits: &Buffer,
+    predictions: &Buffer,
+    ids: usize,
+    rows: usize,
+) -> Result<Vec<RunnersUp>, String> {
+    let table: Vec<Row> = (0..rows).map(|r| Row { runners_up: asked(r, ids), ..Row::default() }).collect();
+    let (table, out) = (gpu.put(&table), gpu.poison(rows * size_of::<RunnersUp>()));
+    let p = RowWork {
+        input: logits.address(),
+        weight: predictions.address(),
+        out: out.address(),
+        rows: table.address(),
+        dim: ids as u32,
+        ..RowWork::default()
+    };
+    // With one row, nobody asks, and the kernel is not to be called.
+    if rows > 1 {
+        gpu.row_kernel(Kernels::runners_up, p, rows)?;
+    }
+    Ok(gpu.get(&out, rows).iter().map(|&[a, b, c, d]: &[u32; 4]| [[a, b], [c, d]]).collect())
+}
+
+/// The twin: the largest logits of those that are left, the lower id of those that tie.
+fn same_runners_up(what: &str, row: &[f32], predicted: [u32; 2], from: u32, found: RunnersUp) -> Result<(), String> {
+    let (best, logprob) = (predicted[0] as usize, f32::from_bits(predicted[1]));
+    let mut taken = vec![best];
+    for [id, bits] in found {
+        if from == Row::UNASKED {
+            if (id, bits) != (u32::MAX, u32::MAX) {
+                return Err(format!("{what}: {id} for a row that does not ask"));
+            }
+            continue;
+        }
+        let left = (from as usize..row.len()).filter(|i| !taken.contains(i));
+        let want = left.reduce(|a, b| if row[b] > row[a] { b } else { a });
+        let Some(want) = want else {
+            if id != u32::MAX {
+                return Err(format!("{what}: runner-up {id} where no id is left"));
+            }
+            continue;
+        };
+        let (got, expected) = (f32::from_bits(bits), logprob + (row[want] - row[best]));
+        if id as usize != want || (got - expected).abs() > 1e-6 * expected.abs().max(1.0) {
+            return Err(format!("{what}: runner-up {id} {got}, expected {want} {expected}"));
+        }
+        taken.push(want);
+    }
+    Ok(())
+}
+
 fn head(gpu: &Gpu) -> Result<(), String> {
     for (n, k) in [(80, 48), (1002, 96), (131072, 256)] {
         let mut case = Case::new(gpu, n, k, 128, 6);
@@ -281,8 +341,10 @@ fn head(gpu: &Gpu) -> Result<(), String> {
                 Mode::Store,
                 rows,
             )?;
+            let found = runners_up(gpu, &logits, &out, n, rows)?;
             let logits = gpu.get::<f32>(&logits, rows * n);
             for (r, row) in logits.chunks(n).enumerate() {
+                same_runners_up(&format!("{n} ids, row {r} of {rows}"), row, got[r], asked(r, n), found[r])?;
                 let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let id = row.iter().position(|&v| v == max).expect("a maximum");
                 let logprob = -row.iter().map(|&v| f64::from(v - max).exp()).sum::<f64>().ln() as f32;

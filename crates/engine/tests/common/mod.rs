@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use voxtral_model::{
     Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Ledger, MAX_DECODE_ROWS, Model, ModelConfig,
-    Prediction, Stage, StreamId,
+    Prediction, RUNNERS_UP, Stage, StreamId,
 };
 
 /// A call of the backend.
@@ -145,7 +145,10 @@ impl Backend for Fake {
         self.call(Call::Decode(batch.iter().map(|span| (span.stream, span.ids.len())).collect()))?;
         let rows: usize = batch.iter().map(|span| span.ids.len()).sum();
         assert!((1..=MAX_DECODE_ROWS).contains(&rows));
-        out.extend(std::iter::repeat_n(Prediction { id: self.pad, logprob: 0.0 }, rows));
+        out.extend(std::iter::repeat_n(
+            Prediction { id: self.pad, logprob: 0.0, runners_up: [None; RUNNERS_UP] },
+            rows,
+        ));
         self.ledger.end_decode(batch);
         Ok(())
     }

@@ -3,7 +3,10 @@
 use std::iter;
 
 use super::Terms;
-use crate::{Backend, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, Model, Prediction, Stage, StreamId, TOKEN_MS};
+use crate::{
+    Backend, DecodeSpan, Delay, EncodeSpan, MAX_DECODE_ROWS, Model, Prediction, RUNNERS_UP, RunnerUp, Stage, StreamId,
+    TOKEN_MS,
+};
 
 /// What one stream hears and reads.
 #[derive(Clone)]
@@ -13,10 +16,12 @@ pub(super) struct Script {
     pub(super) mel: Vec<f32>,
     /// `[tokens]`
     pub(super) ids: Vec<u32>,
+    /// Whether its stream asks for runners-up, and from which id on.
+    pub(super) runners_up: Option<u32>,
 }
 
 impl Script {
-    /// Of so many tokens, random but the same every time.
+    /// Of so many tokens, random but the same every time. Every other one asks for runners-up.
     pub(super) fn new(bench: &Bench<'_>, delay_tokens: u32, tokens: usize, seed: u64) -> Self {
         use rand::{Rng, SeedableRng};
         let mut rng = rand::rngs::SmallRng::seed_from_u64(seed);
@@ -24,7 +29,7 @@ impl Script {
         let mel = (0..tokens * bench.token_len()).map(|_| rng.random_range(-1.5..1.5)).collect();
         let vocab = bench.model.config.vocab as u32;
         let ids = (0..tokens).map(|_| if rng.random_bool(0.4) { 32 } else { rng.random_range(1000..vocab) }).collect();
-        Self { delay, mel, ids }
+        Self { delay, mel, ids, runners_up: seed.is_multiple_of(2).then_some(1000) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -53,6 +58,12 @@ impl Live {
 pub(super) struct Row {
     prediction: Prediction,
     pub(super) logits: Vec<f32>,
+}
+
+impl Row {
+    pub(super) fn forget_runners_up(&mut self) {
+        self.prediction.runners_up = [None; RUNNERS_UP];
+    }
 }
 
 pub(super) struct Bench<'a> {
@@ -154,23 +165,25 @@ impl<'a> Bench<'a> {
                 stream: live.id,
                 position: live.decoded,
                 ids: &live.script.ids[live.decoded..live.decoded + count],
+                runners_up: live.script.runners_up,
             })
             .collect();
         // What was in it must not stay in it.
-        let mut predictions = vec![Prediction { id: 0, logprob: 0.0 }; 3];
+        let mut predictions = vec![Prediction { id: 0, logprob: 0.0, runners_up: [None; RUNNERS_UP] }; 3];
         self.backend.decode(&spans, &mut predictions).unwrap_or_else(|e| panic!("{}: decode: {e}", self.label));
         let logits = self.inspect(Stage::Logits);
         let (rows, vocab) = (batch.iter().map(|(_, count)| count).sum::<usize>(), self.model.config.vocab);
         assert_eq!(predictions.len(), rows, "{}: predictions of a call", self.label);
         assert_eq!(logits.len(), rows * vocab, "{}: logits of a call", self.label);
-        let mut rows = predictions.into_iter().zip(logits.chunks_exact(vocab)).map(|(prediction, logits)| {
-            self.belong_together(prediction, logits);
-            Row { prediction, logits: logits.to_vec() }
-        });
+        let mut rows = predictions.into_iter().zip(logits.chunks_exact(vocab));
         let mut split = Vec::new();
         for (live, count) in batch {
             live.decoded += *count;
-            split.push(rows.by_ref().take(*count).collect());
+            let mine = rows.by_ref().take(*count).map(|(prediction, logits)| {
+                self.belong_together(prediction, live.script.runners_up, logits);
+                Row { prediction, logits: logits.to_vec() }
+            });
+            split.push(mine.collect());
         }
         split
     }
@@ -225,18 +238,36 @@ impl<'a> Bench<'a> {
         self.backend.inspect(stage).unwrap_or_else(|e| panic!("{}: inspect {stage:?}: {e}", self.label))
     }
 
-    /// A prediction is the lowest of the largest logits, and its log-probability is what softmax makes of it.
-    fn belong_together(&self, prediction: Prediction, logits: &[f32]) {
-        let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let lowest = logits.iter().position(|&l| l == best).unwrap_or(0);
-        let chosen = logits.get(prediction.id as usize).copied().unwrap_or(f32::NAN);
-        let right = if self.exact() { prediction.id as usize == lowest } else { best - chosen <= self.terms.tolerance };
-        assert!(right, "{}: predicted {}, but {lowest} has the largest logit", self.label, prediction.id);
-        let sum: f64 = logits.iter().map(|&l| f64::from(l - best).exp()).sum();
-        let logprob = f64::from(chosen - best) - sum.ln();
-        let off = (f64::from(prediction.logprob) - logprob).abs();
-        let allowed = 1e-4 + 2.0 * f64::from(self.terms.tolerance);
-        assert!(off <= allowed, "{}: log-probability {}, softmax gives {logprob}", self.label, prediction.logprob);
+    /// A prediction is the lowest of the largest logits, and its log-probability is what softmax makes of it. The same holds for each
+    /// runner-up among those that are left, from the lowest id on that may be one.
+    fn belong_together(&self, prediction: Prediction, lowest: Option<u32>, logits: &[f32]) {
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
+        let Prediction { id, logprob, runners_up } = prediction;
+        let mut taken = Vec::new();
+        let mut check = |what: &str, from: u32, got: Option<RunnerUp>| {
+            let left = (from as usize..logits.len()).filter(|i| !taken.contains(i));
+            let Some(best) = left.reduce(|a, b| if logits[b] > logits[a] { b } else { a }) else {
+                assert_eq!(got, None, "{}: {what} where no id is left", self.label);
+                return;
+            };
+            let RunnerUp { id, logprob } = got.unwrap_or_else(|| panic!("{}: no {what}", self.label));
+            let id = id as usize;
+            let chosen = logits.get(id).copied().unwrap_or(f32::NAN);
+            let near = id >= from as usize && !taken.contains(&id) && logits[best] - chosen <= self.terms.tolerance;
+            let right = if self.exact() { id == best } else { near };
+            assert!(right, "{}: {what} is {id}, but {best} has the largest logit", self.label);
+            let softmax = f64::from(chosen - max) - sum.ln();
+            let off = (f64::from(logprob) - softmax).abs();
+            let allowed = 1e-4 + 2.0 * f64::from(self.terms.tolerance);
+            assert!(off <= allowed, "{}: {what} has log-probability {logprob}, softmax gives {softmax}", self.label);
+            taken.push(id);
+        };
+        check("the prediction", 0, Some(RunnerUp { id, logprob }));
+        match lowest {
+            Some(from) => runners_up.into_iter().for_each(|got| check("a runner-up", from, got)),
+            None => assert_eq!(runners_up, [None; RUNNERS_UP], "{}: nobody asked for runners-up", self.label),
+        }
     }
 
     /// That two runs came to the same.
@@ -246,7 +277,10 @@ impl<'a> Bench<'a> {
             let what = format!("{what}, row {position}");
             self.same_values(&format!("{what}: logits"), &expected.logits, &got.logits);
             if self.exact() {
-                let bits = |p: Prediction| (p.id, p.logprob.to_bits());
+                let bits = |p: Prediction| {
+                    let runners_up = p.runners_up.map(|other| other.map(|other| (other.id, other.logprob.to_bits())));
+                    (p.id, p.logprob.to_bits(), runners_up)
+                };
                 let (want, have) = (expected.prediction, got.prediction);
                 assert_eq!(bits(want), bits(have), "{}: {what}: {want:?} became {have:?}", self.label);
             }

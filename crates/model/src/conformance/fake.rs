@@ -8,7 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::{AUDIO_WINDOW, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Prediction, StreamId};
+use crate::{
+    AUDIO_WINDOW, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Prediction, RUNNERS_UP, RunnerUp, StreamId,
+};
 
 /// The promise that a fake breaks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,6 +32,10 @@ enum Fault {
     OutgrowsCapacity,
     TakesLongSpans,
     BreaksWhenRefused,
+    GivesRunnersUpUnasked,
+    RunsUpFromAnyId,
+    RunnersUpFeelSpans,
+    TakesAnyRunnersUp,
 }
 
 #[derive(Clone)]
@@ -61,6 +67,18 @@ fn hash(of: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
     hasher.finish()
+}
+
+fn predict(logits: &[f32], asked: Option<u32>) -> Prediction {
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]));
+    let best = logits[order[0]];
+    let sum: f32 = logits.iter().map(|l| (l - best).exp()).sum();
+    let logprob = |id: usize| logits[id] - best - sum.ln();
+    let mut others = order[1..].iter().filter(|&&id| asked.is_some_and(|from| id >= from as usize));
+    let runners_up =
+        [(); RUNNERS_UP].map(|()| others.next().map(|&id| RunnerUp { id: id as u32, logprob: logprob(id) }));
+    Prediction { id: order[0] as u32, logprob: logprob(order[0]), runners_up }
 }
 
 fn contract<T>(holds: bool, value: T, what: &str) -> Result<T, BackendError> {
@@ -127,6 +145,8 @@ impl Fake {
             contract(near || fault == Fault::RollsBackTooFar, (), "too far back")?;
             let known = span.ids.iter().all(|&id| (id as usize) < vocab);
             contract(known || fault == Fault::TakesAnyId, (), "no such id")?;
+            let known = span.runners_up.is_none_or(|from| (from as usize) < vocab);
+            contract(known || fault == Fault::TakesAnyRunnersUp, (), "no such runner-up")?;
         }
         Ok(())
     }
@@ -226,10 +246,16 @@ impl Backend for Fake {
                 let state = (&stream.ids[seen.clone()], &stream.embeddings[seen], stream.delay, quirk);
                 let mut rng = rand::rngs::SmallRng::seed_from_u64(hash(state));
                 let logits: Vec<f32> = (0..vocab).map(|_| rng.random_range(-3.0..3.0)).collect();
-                let best = logits.iter().copied().fold(f32::MIN, f32::max);
-                let sum: f32 = logits.iter().map(|l| (l - best).exp()).sum();
-                let id = logits.iter().position(|&l| l == best).unwrap_or(0) as u32;
-                out.push(Prediction { id, logprob: -sum.ln() });
+                let asked = match fault {
+                    Fault::GivesRunnersUpUnasked => Some(span.runners_up.unwrap_or(1000)),
+                    Fault::RunsUpFromAnyId => span.runners_up.map(|_| 0),
+                    _ => span.runners_up,
+                };
+                let mut prediction = predict(&logits, asked);
+                if fault == Fault::RunnersUpFeelSpans && row > 0 {
+                    prediction.runners_up.reverse();
+                }
+                out.push(prediction);
                 rows.extend(logits);
             }
             self.logits.extend(rows);
@@ -264,7 +290,7 @@ fn a_backend_that_keeps_the_contract_passes() {
 #[test]
 fn every_broken_promise_is_found_by_its_property() {
     type Property = fn(Make<'_>, &Terms);
-    let cases: [(Fault, Property); 16] = [
+    let cases: [(Fault, Property); 20] = [
         (Fault::FeelsChunks, chunks_do_not_matter),
         (Fault::FeelsSpans, spans_do_not_matter),
         (Fault::FeelsBatch, batch_does_not_matter),
@@ -281,6 +307,10 @@ fn every_broken_promise_is_found_by_its_property() {
         (Fault::OutgrowsCapacity, mistakes_are_refused),
         (Fault::TakesLongSpans, mistakes_are_refused),
         (Fault::BreaksWhenRefused, mistakes_are_refused),
+        (Fault::GivesRunnersUpUnasked, runners_up_are_for_those_who_ask),
+        (Fault::RunsUpFromAnyId, runners_up_are_for_those_who_ask),
+        (Fault::RunnersUpFeelSpans, spans_do_not_matter),
+        (Fault::TakesAnyRunnersUp, mistakes_are_refused),
     ];
     for (fault, property) in cases {
         let failed = catch_unwind(AssertUnwindSafe(|| property(&fake(fault), &TERMS))).expect_err("not found");

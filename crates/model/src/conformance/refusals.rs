@@ -15,7 +15,8 @@ fn refused<T>(bench: &Bench<'_>, what: &str, result: Result<T, BackendError>) {
 }
 
 fn decode(bench: &mut Bench<'_>, spans: &[(StreamId, usize, &[u32])]) -> Result<(), BackendError> {
-    let spans: Vec<_> = spans.iter().map(|&(stream, position, ids)| DecodeSpan { stream, position, ids }).collect();
+    let spans: Vec<_> =
+        spans.iter().map(|&(stream, position, ids)| DecodeSpan { stream, position, ids, runners_up: None }).collect();
     bench.backend.decode(&spans, &mut Vec::new())
 }
 
@@ -85,6 +86,13 @@ pub fn mistakes_are_refused(make: Make<'_>, terms: &Terms) {
             ("too far behind the furthest", Box::new(|b, s| decode(b, &[(s.id, 179 - MAX_DECODE_ROWS, &ids[..1])]))),
             ("an id beyond the vocabulary", Box::new(move |b, s| decode(b, &[(s.id, 61, &[1, vocab])]))),
             ("the largest id", Box::new(|b, s| decode(b, &[(s.id, 61, &[u32::MAX])]))),
+            (
+                "runners-up from beyond the vocabulary",
+                Box::new(move |b, s| {
+                    let span = DecodeSpan { stream: s.id, position: 61, ids: &ids[..1], runners_up: Some(vocab) };
+                    b.backend.decode(&[span], &mut Vec::new())
+                }),
+            ),
             (
                 "audio that was not encoded",
                 Box::new(|b, s| {

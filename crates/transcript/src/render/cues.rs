@@ -29,6 +29,8 @@ pub struct Cues {
     each_word: bool,
     least_s: f64,
     open: Option<Cue>,
+    /// No word is added to the open one any more.
+    full: bool,
     /// Where the cue before the open one ended.
     shown_until_s: f64,
 }
@@ -36,7 +38,7 @@ pub struct Cues {
 impl Cues {
     /// Cues that are shown for at least `least_s` seconds, where the next one or the end of the audio leaves room.
     pub fn new(least_s: f64) -> Self {
-        Self { each_word: false, least_s, open: None, shown_until_s: 0.0 }
+        Self { each_word: false, least_s, open: None, full: false, shown_until_s: 0.0 }
     }
 
     /// The same with one word a cue, however long it is.
@@ -53,6 +55,13 @@ impl Cues {
         }
     }
 
+    /// Ends the open cue at a pause that lasts until `until_s` at least, and gives it if it may go from the screen by then.
+    pub fn pause(&mut self, until_s: f64) -> Option<Cue> {
+        self.full = true;
+        let cue = self.open.take_if(|cue| cue.start_s + self.least_s <= until_s)?;
+        Some(self.show(cue, until_s))
+    }
+
     /// The last cue, of audio that is `audio_s` seconds long.
     pub fn finish(&mut self, audio_s: f64) -> Option<Cue> {
         let cue = self.open.take()?;
@@ -60,9 +69,10 @@ impl Cues {
     }
 
     fn take(&mut self, word: &Word) -> Option<Cue> {
-        if !self.each_word && self.open.as_mut().is_some_and(|cue| cue.take(word)) {
+        if !self.each_word && !self.full && self.open.as_mut().is_some_and(|cue| cue.take(word)) {
             return None;
         }
+        self.full = false;
         let mut start_s = word.start_s.max(self.shown_until_s);
         let done = self.open.take().map(|mut cue| {
             // A word that has no time of its own, such as one at the very end of the audio, gets half of what is shown before it.
@@ -124,8 +134,9 @@ fn parts(word: &Word) -> impl Iterator<Item = Word> + '_ {
             text: chars[from..to].iter().collect(),
             start_s: at_s(from),
             end_s: at_s(to),
+            logprob: word.logprob,
+            alternatives: Vec::new(),
             after_space: word.after_space && i == 0,
-            ..*word
         }
     })
 }
@@ -143,7 +154,7 @@ mod tests {
     use super::*;
 
     fn word(text: &str, start_s: f64, end_s: f64) -> Word {
-        Word { text: text.into(), start_s, end_s, logprob: -0.1, after_space: true }
+        Word { text: text.into(), start_s, end_s, logprob: -0.1, alternatives: Vec::new(), after_space: true }
     }
 
     /// Words of half a second, one after the other.
@@ -218,6 +229,21 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_that_was_heard_ends_a_cue_as_soon_as_it_may_go() {
+        let (a, b) = (word("a", 0.0, 0.4), word("b", 0.9, 1.2));
+        let mut cues = Cues::new(1.0);
+        assert_eq!(cues.push(&a), []);
+        assert_eq!(cues.pause(0.9), None, "less than a second");
+        assert_eq!(cues.push(&b), [Cue { start_s: 0.0, end_s: 0.9, lines: vec!["a".into()] }]);
+        assert_eq!(cues.pause(2.0), Some(Cue { start_s: 0.9, end_s: 1.9, lines: vec!["b".into()] }));
+        assert_eq!(
+            (cues.pause(3.0), cues.push(&word("c", 3.0, 3.2)), cues.push(&word("d", 3.2, 3.4))),
+            (None, vec![], vec![])
+        );
+        assert_eq!(cues.finish(5.0), Some(Cue { start_s: 3.0, end_s: 4.0, lines: vec!["c d".into()] }));
+    }
+
+    #[test]
     fn words_at_the_end_of_the_audio_share_its_last_time() {
         let words = [word("a", 0.0, 2.0), word("b", 2.0, 2.0), word("c", 2.0, 2.0)];
         assert_eq!(times(Cues::of_each_word(1.0), &words, 2.0), [(0.0, 1.0), (1.0, 1.5), (1.5, 2.0)]);
@@ -234,7 +260,7 @@ mod tests {
             };
             let words = all.into_iter().map(|(text, pause, length, after_space)| {
                 let (start_s, end_s) = (at_s(pause / 3), at_s(length / 4));
-                Word { text, start_s, end_s, logprob: -0.1, after_space }
+                Word { text, start_s, end_s, logprob: -0.1, alternatives: Vec::new(), after_space }
             });
             (words.collect(), at_s(rest))
         })

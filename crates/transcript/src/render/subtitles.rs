@@ -88,11 +88,16 @@ impl<W: Write> Sink for Subtitles<W> {
         self.write(cues)
     }
 
+    fn endpoint(&mut self, at_s: f64) -> io::Result<()> {
+        let cue = self.cues.pause(at_s);
+        self.write(cue)
+    }
+
     fn end(&mut self, end: &End<'_>) -> io::Result<()> {
         let last = self.cues.finish(end.summary.audio_s);
         self.write(last)?;
         // A file without cues would say that nothing was said.
-        if self.written > 0 || end.cut_short {
+        if self.written > 0 || end.cut_short.is_some() {
             return Ok(());
         }
         self.to.write_all(self.format.header().as_bytes())?;
@@ -106,7 +111,7 @@ mod tests {
     use super::*;
 
     fn word(text: &str, start_s: f64, end_s: f64) -> Word {
-        Word { text: text.into(), start_s, end_s, logprob: -0.1, after_space: true }
+        Word { text: text.into(), start_s, end_s, logprob: -0.1, alternatives: Vec::new(), after_space: true }
     }
 
     fn written(format: CueFormat, each_word: bool, words: &[Word], cut_short: bool) -> String {
@@ -152,6 +157,15 @@ mod tests {
         let mut sink = Subtitles::new(&mut out, CueFormat::Vtt, true);
         words()[..2].iter().for_each(|word| sink.word(word).unwrap());
         assert_eq!(String::from_utf8(out).unwrap(), "WEBVTT\n\n00:00:00.000 --> 00:00:00.480\na\n\n");
+    }
+
+    #[test]
+    fn a_cue_is_written_at_the_pause_after_it() {
+        let mut out = Vec::new();
+        let mut sink = Subtitles::new(&mut out, CueFormat::Lines, false);
+        sink.word(&word("a", 0.0, 0.48)).unwrap();
+        sink.endpoint(0.78).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "[00:00:00.000 --> 00:00:00.480] a\n");
     }
 
     #[test]

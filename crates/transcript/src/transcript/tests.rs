@@ -233,3 +233,59 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_nearly_written_goes_with_its_word() {
+    let other =
+        |instead_of: &str, text: &str| Alternative { instead_of: instead_of.into(), text: text.into(), logprob: -1.0 };
+    let mut transcript = Transcript::new();
+    let pushes: [(Piece<'_>, Option<(&str, &str)>); 6] = [
+        (Piece::Word, None),
+        (Piece::Text(b" se"), Some((" se", " ele"))),
+        (Piece::Text(b"ven"), Some(("ven", "cond"))),
+        // A space alone goes with the word after it.
+        (Piece::Text(b" "), Some((" ", "ty"))),
+        (Piece::Text(b"one"), None),
+        (Piece::Special, None),
+    ];
+    for (piece, nearly) in pushes {
+        transcript.nearly(nearly.map(|(a, b)| other(a, b)));
+        transcript.push(piece, -0.1);
+    }
+    transcript.finish(1.0);
+    let of = |i: usize| transcript.words()[i].alternatives.clone();
+    assert_eq!((of(0), of(1)), (vec![other(" se", " ele"), other("ven", "cond")], vec![other(" ", "ty")]));
+}
+
+#[test]
+fn no_word_begins_before_the_end_of_a_pause() {
+    let mut transcript = Transcript::new();
+    let say = |transcript: &mut Transcript, text: &'static str| {
+        transcript.push(Piece::Word, -0.1);
+        transcript.push(Piece::Text(text.as_bytes()), -0.1);
+    };
+    say(&mut transcript, " one");
+    for _ in 0..8 {
+        transcript.push(PAD, -0.1);
+    }
+    // Ten tokens, 0.8 s: a pause that is said to last longer may not push a word's start beyond its end.
+    assert!(transcript.pause(0.7));
+    assert_eq!(transcript.take_words().len(), 1, "the word is complete");
+    say(&mut transcript, " seventeen");
+    assert!(transcript.pause(9.0));
+    say(&mut transcript, " two");
+    transcript.finish(2.0);
+    let times: Vec<_> = transcript.words().iter().map(|word| (word.start_s, word.end_s)).collect();
+    assert_eq!(times, [(0.7, 0.88), (0.96, 1.04)]);
+}
+
+#[test]
+fn a_pause_in_the_middle_of_a_character_ends_nothing() {
+    let mut transcript = Transcript::new();
+    let (first, rest) = "é".as_bytes().split_at(1);
+    transcript.push(Piece::Text(first), -0.1);
+    assert!(!transcript.pause(0.0));
+    transcript.push(Piece::Text(rest), -0.1);
+    assert!(transcript.pause(0.0));
+    assert_eq!(transcript.words()[0].text, "é");
+}

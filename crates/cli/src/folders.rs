@@ -1,0 +1,62 @@
+//! Folders and patterns, and the recordings in them.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use glob::MatchOptions;
+use walkdir::{DirEntry, WalkDir};
+
+use crate::input::Input;
+
+/// Names that sound and videos usually end with. Other files of a folder are looked into.
+const ENDINGS: [&str; 43] = [
+    "3ga", "3gp", "aac", "ac3", "aif", "aifc", "aiff", "amr", "asf", "au", "avi", "caf", "dts", "eac3", "flac", "flv",
+    "m4a", "m4b", "m4v", "mka", "mkv", "mov", "mp1", "mp2", "mp3", "mp4", "mpeg", "mpg", "mts", "oga", "ogg", "ogv",
+    "opus", "spx", "ts", "voc", "vob", "w64", "wav", "wave", "webm", "wma", "wmv",
+];
+
+/// What a FILE of the command line stands for: itself, the recordings in a folder, or those that a pattern names which the shell has
+/// left as it is.
+pub(crate) fn expand(path: &Path, recursive: bool) -> anyhow::Result<Vec<Input>> {
+    if path.is_dir() {
+        let found = recordings(path, recursive);
+        let hint = if recursive { "" } else { "; --recursive looks into its folders too" };
+        ensure!(!found.is_empty(), "{}: no recordings in this folder{hint}", path.display());
+        return Ok(found);
+    }
+    let Some(pattern) = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists()) else {
+        return Ok(vec![Input::file(path)]);
+    };
+    let not_a_pattern = || format!("{pattern}: not a pattern of names");
+    let mut found = Vec::new();
+    // As a shell does.
+    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::default() };
+    for path in glob::glob_with(pattern, options).with_context(not_a_pattern)? {
+        // What cannot be looked into is told where it is opened.
+        let path = path.unwrap_or_else(|error| error.path().to_owned());
+        if path.is_file() {
+            found.push(Input::file(&path));
+        }
+    }
+    ensure!(!found.is_empty(), "{pattern}: no file has such a name");
+    Ok(found)
+}
+
+/// The recordings in a folder, by their names. What begins with a dot is hidden, and passed over.
+fn recordings(folder: &Path, recursive: bool) -> Vec<Input> {
+    let depth = if recursive { usize::MAX } else { 1 };
+    let is_hidden = |entry: &DirEntry| entry.depth() > 0 && entry.file_name().as_encoded_bytes().starts_with(b".");
+    let entries = WalkDir::new(folder).min_depth(1).max_depth(depth).follow_links(true).sort_by_file_name();
+    let found = entries.into_iter().filter_entry(|entry| !is_hidden(entry)).filter_map(|entry| match entry {
+        Ok(entry) => (entry.file_type().is_file() && is_recording(entry.path())).then(|| entry.into_path()),
+        // A folder that cannot be read is not passed over in silence: opening it fails, and says why.
+        Err(error) => error.path().map(Path::to_owned),
+    });
+    found.map(|path| Input::in_folder(folder, path)).collect()
+}
+
+/// Whether a file is one, by its name or by its content.
+fn is_recording(path: &Path) -> bool {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    ending.is_some_and(|ending| ENDINGS.contains(&&*ending)) || voxtral_audio::is_audio(path).unwrap_or(true)
+}
