@@ -53,11 +53,12 @@ impl Decoder {
     /// # Errors
     /// [`Error::NeedsFfmpeg`] where it is not built in, [`Error::Rate`] and [`Error::Channels`].
     pub(crate) fn new(format: &Format) -> Result<Self> {
-        // Decoders allocate by these.
-        if format.channels != 0 {
+        // Decoders allocate by these. 0 leaves it to the packets, and plain samples cannot tell.
+        let must_tell = matches!(format.codec, Codec::Pcm(_));
+        if format.channels != 0 || must_tell {
             check_channels(format.channels)?;
         }
-        if format.rate != 0 {
+        if format.rate != 0 || must_tell {
             check_rate(format.rate)?;
         }
         let inner = match &format.codec {
@@ -84,11 +85,8 @@ impl Decoder {
         match &mut self.inner {
             Inner::Pcm(pcm) => {
                 (samples.rate, samples.channels) = (pcm.rate, pcm.channels);
-                let whole = packet.chunks_exact(pcm.sample.bytes() * pcm.channels);
-                let rest = whole.remainder().len();
-                samples
-                    .interleaved
-                    .extend(packet[..packet.len() - rest].chunks_exact(pcm.sample.bytes()).map(|b| pcm.value(b)));
+                let whole = packet.len() / pcm.frame() * pcm.frame();
+                samples.interleaved.extend(packet[..whole].chunks_exact(pcm.sample.bytes()).map(|b| pcm.value(b)));
                 Ok(())
             }
             Inner::Opus(opus) => contained(|| opus.decode(packet, samples)).unwrap_or(Err(BadPacket)),

@@ -186,7 +186,7 @@ impl Flac {
 
     /// How many bytes the frame here has: up to the next frame or to where its checksum holds at the end. `None` where it is
     /// damaged.
-    fn frame_len(&mut self, input: &mut Input, header: &FrameHeader) -> Result<Option<usize>> {
+    fn frame_len(&self, input: &mut Input, header: &FrameHeader) -> Result<Option<usize>> {
         let next = self.start_of(header) + u64::from(header.samples);
         let (mut at, mut crc, mut summed) = (MIN_FRAME, 0u16, 0);
         let mut whole = None;
@@ -232,17 +232,16 @@ impl Flac {
     }
 
     /// Reads over what is no frame; `false` at the end.
-    fn resync(&mut self, input: &mut Input) -> Result<(u64, bool)> {
-        let mut skipped = 0;
+    fn resync(&self, input: &mut Input) -> Result<bool> {
         loop {
+            input.skip(1)?;
             let bytes = input.peek(16)?;
             if bytes.is_empty() {
-                return Ok((skipped, false));
+                return Ok(false);
             }
-            if skipped > 0 && (self.header(bytes).is_some() || bytes.starts_with(b"fLaC")) {
-                return Ok((skipped, true));
+            if self.header(bytes).is_some() || bytes.starts_with(b"fLaC") {
+                return Ok(true);
             }
-            skipped += input.skip(1)?;
         }
     }
 }
@@ -292,7 +291,7 @@ impl Container for Flac {
                 None => None,
             };
             let (Some(header), Some(len)) = (header, len) else {
-                let (_, more) = self.resync(input)?;
+                let more = self.resync(input)?;
                 if tag {
                     continue;
                 }

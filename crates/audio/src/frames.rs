@@ -3,6 +3,8 @@
 //! A header has no magic beyond 11 or 12 set bits, which raw samples near −1 have too. What tells a stream is a chain: headers
 //! at exactly the distances that they name, which agree in what does not change from frame to frame.
 
+use crate::aac;
+
 /// Bytes that must be there to read any of the headers.
 pub(crate) const HEADER: usize = 8;
 
@@ -147,7 +149,7 @@ fn adts(head: &[u8]) -> Option<Frame> {
     (len > header).then_some(Frame {
         stream: Stream::Adts,
         len,
-        rate: AAC_RATES[rate_index],
+        rate: aac::RATES[rate_index],
         channels,
         samples: 1024 * blocks,
         header,
@@ -155,10 +157,6 @@ fn adts(head: &[u8]) -> Option<Frame> {
         kind: u32::from(head[1] & 8) << 8 | u32::from(head[2] >> 6),
     })
 }
-
-/// Sample rates of AAC by their index.
-pub(crate) const AAC_RATES: [u32; 13] =
-    [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
 
 /// A frame of LOAS, in which broadcasts have AAC.
 fn loas(head: &[u8]) -> Option<Frame> {

@@ -41,9 +41,11 @@
 
 #![forbid(unsafe_code)]
 
+mod aac;
 mod aiff;
 mod caf;
 mod codec;
+mod containers;
 mod damage;
 mod decode;
 mod error;

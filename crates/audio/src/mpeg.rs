@@ -99,15 +99,7 @@ impl FrameStream {
         if !matches!(frame.stream, Stream::Mpeg(_) | Stream::Adts) {
             return Ok(None);
         }
-        Ok((known || self.is_followed(input, 0, &frame)?).then_some(frame))
-    }
-
-    /// Whether another such frame follows the one `at` bytes from here, or the end does.
-    fn is_followed(&mut self, input: &mut Input, at: usize, frame: &Frame) -> Result<bool> {
-        let reach = at + 2 * frame.len + HEADER;
-        let head = input.peek(reach)?;
-        let ended = head.len() < reach;
-        Ok(is_chain(head, at, frame, 3, ended) || ended && head.len() == at + frame.len)
+        Ok((known || is_followed(input, &frame)?).then_some(frame))
     }
 
     /// Reads over what is no frame; how many bytes, whether they are but filling, and whether nothing follows.
@@ -141,7 +133,7 @@ impl FrameStream {
             }
             if let Some(frame) = Frame::at(head)
                 && matches!(frame.stream, Stream::Mpeg(_) | Stream::Adts)
-                && self.is_followed(input, 0, &frame)?
+                && is_followed(input, &frame)?
             {
                 return Ok((skipped, harmless, false));
             }
@@ -153,8 +145,36 @@ impl FrameStream {
 
     /// Seconds that so many bytes would have been.
     fn seconds_of(&self, bytes: u64) -> f64 {
-        let frames = if self.frames == 0 { 0.0 } else { bytes as f64 / (self.bytes as f64 / self.frames as f64) };
-        frames.round() * if self.frames == 0 { 0.0 } else { self.seconds / self.frames as f64 }
+        if self.frames == 0 {
+            return 0.0;
+        }
+        let (frame_bytes, frame_s) = (self.bytes as f64 / self.frames as f64, self.seconds / self.frames as f64);
+        (bytes as f64 / frame_bytes).round() * frame_s
+    }
+
+    /// What of the frame is to be heard, by the encoder's tag.
+    fn span(&self, frame: &Frame) -> Span {
+        let Some(info) = self.info.filter(|info| info.delay > 0) else { return Span::NEXT };
+        let rate = f64::from(frame.rate);
+        let skip = f64::from(info.delay + DECODER_DELAY) / rate;
+        let until = match info.frames {
+            // The padding is counted from the end of the last frame, and the decoder's delay is in it.
+            Some(frames) if info.padding > DECODER_DELAY => {
+                (frames * u64::from(frame.samples)) as f64 / rate
+                    - skip
+                    - f64::from(info.padding - DECODER_DELAY) / rate
+            }
+            _ => f64::INFINITY,
+        };
+        if self.samples == 0 {
+            return Span { start: Some(-skip), from: 0.0, until };
+        }
+        // Damage may have moved what follows, and else only the end of the last frames is trimmed.
+        let last = self.intact
+            && info
+                .frames
+                .is_some_and(|frames| self.samples + 3 * u64::from(frame.samples) >= frames * u64::from(frame.samples));
+        Span { until: if last { until } else { f64::INFINITY }, ..Span::NEXT }
     }
 
     fn ended(&mut self) -> Event {
@@ -252,31 +272,12 @@ impl Container for FrameStream {
     }
 }
 
-impl FrameStream {
-    /// What of the frame is to be heard, by the encoder's tag.
-    fn span(&self, frame: &Frame) -> Span {
-        let Some(info) = self.info.filter(|info| info.delay > 0) else { return Span::NEXT };
-        let rate = f64::from(frame.rate);
-        let skip = f64::from(info.delay + DECODER_DELAY) / rate;
-        let until = match info.frames {
-            // The padding is counted from the end of the last frame, and the decoder's delay is in it.
-            Some(frames) if info.padding > DECODER_DELAY => {
-                (frames * u64::from(frame.samples)) as f64 / rate
-                    - skip
-                    - f64::from(info.padding - DECODER_DELAY) / rate
-            }
-            _ => f64::INFINITY,
-        };
-        if self.samples == 0 {
-            return Span { start: Some(-skip), from: 0.0, until };
-        }
-        // Damage may have moved what follows, and else only the end of the last frames is trimmed.
-        let last = self.intact
-            && info
-                .frames
-                .is_some_and(|frames| self.samples + 3 * u64::from(frame.samples) >= frames * u64::from(frame.samples));
-        Span { until: if last { until } else { f64::INFINITY }, ..Span::NEXT }
-    }
+/// Whether another such frame follows the one here, or the end does.
+fn is_followed(input: &mut Input, frame: &Frame) -> Result<bool> {
+    let reach = 2 * frame.len + HEADER;
+    let head = input.peek(reach)?;
+    let ended = head.len() < reach;
+    Ok(is_chain(head, 0, frame, 3, ended) || ended && head.len() == frame.len)
 }
 
 /// What decoders need to know; without what may change from frame to frame.

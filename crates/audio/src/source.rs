@@ -33,8 +33,7 @@ pub struct AudioSource {
     notices: Vec<Notice>,
     samples: Samples,
     block: Vec<f32>,
-    /// Why time that is passed over next is missing.
-    missing: Option<String>,
+    missing: Option<Missing>,
     /// Up to where missing time has been told already, in seconds.
     told_s: f64,
     /// Seconds that are missing before the next samples, where those have no time of their own. Nothing follows an end, so
@@ -42,24 +41,26 @@ pub struct AudioSource {
     owed_s: f64,
     /// Samples whose time leaps, until those that follow confirm it: a time may be damaged too.
     held: Option<Held>,
+    /// Some packet could not be decoded.
     bad_packets: bool,
     /// Why the audio ends, until it is told.
     failure: Option<Error>,
     /// `block` was read on opening, as only the decoder knows rate and channels for certain, and has not been handed out.
     primed: bool,
-    state: State,
+    ended: bool,
+}
+
+/// Why time that is passed over next is missing.
+enum Missing {
+    Why(String),
+    /// That was told when it was noticed.
+    Told,
 }
 
 struct Held {
     span: Span,
     rate: u32,
     mono: Vec<f32>,
-}
-
-#[derive(PartialEq)]
-enum State {
-    Running,
-    Ended,
 }
 
 impl AudioSource {
@@ -138,7 +139,7 @@ impl AudioSource {
             bad_packets: false,
             failure: None,
             primed: false,
-            state: State::Running,
+            ended: false,
         };
         source.read_block();
         if source.block.is_empty()
@@ -196,13 +197,13 @@ impl AudioSource {
         self.block.clear();
         while self.block.is_empty() {
             self.timeline.pending(&mut self.block);
-            if !self.block.is_empty() || self.state == State::Ended {
+            if !self.block.is_empty() || self.ended {
                 return;
             }
             if let Err(error) = self.step() {
                 self.timeline.finish(&mut self.block);
                 self.log.close();
-                self.state = State::Ended;
+                self.ended = true;
                 self.failure = Some(error);
             }
         }
@@ -210,33 +211,10 @@ impl AudioSource {
 
     /// The way of the samples: bytes to packets to samples, of all channels to one, to their place in time and 16 kHz.
     fn step(&mut self) -> Result<()> {
-        match self.reader.next(&mut self.samples) {
-            Ok(Piece::Samples(span)) => {
-                let rate = self.samples.rate;
-                match self.mixer.mix(&self.samples.interleaved, self.samples.channels) {
-                    // Where the channels change, one that was there may end.
-                    Err(Error::NoSuchChannel { .. }) if self.mixer.samples() > 0 => {
-                        let count = self.samples.interleaved.len() / self.samples.channels.max(1);
-                        let seconds = count as f64 / f64::from(rate.max(1));
-                        self.lose(seconds, "what follows has no such channel");
-                        return Ok(());
-                    }
-                    mixed => mixed?,
-                }
-                let owed_s = std::mem::take(&mut self.owed_s);
-                if span.start.is_none() {
-                    self.timeline.fill(owed_s, &mut self.block);
-                }
-                if let Some(held) = self.held.take() {
-                    self.release(held, Some(&span))?;
-                } else if self.timeline.leaps(&span) {
-                    self.held = Some(Held { span, rate, mono: self.mixer.mixed().to_vec() });
-                    return Ok(());
-                }
-                self.place(span, rate)?;
-            }
-            Ok(Piece::BadPacket(span, seconds)) => self.lose_packet(span, seconds),
-            Ok(Piece::Lost { seconds, what }) => {
+        match self.reader.next(&mut self.samples)? {
+            Piece::Samples(span) => self.take_samples(span)?,
+            Piece::BadPacket(span, seconds) => self.lose_packet(span, seconds),
+            Piece::Lost { seconds, what } => {
                 if let Some(held) = self.held.take() {
                     self.release(held, None)?;
                 }
@@ -244,14 +222,39 @@ impl AudioSource {
                 if seconds > 0.0 {
                     self.lose(seconds, &what);
                 } else {
-                    self.missing.get_or_insert(what);
+                    self.missing.get_or_insert(Missing::Why(what));
                 }
             }
-            Ok(Piece::End) => self.end()?,
-            Err(e) => return Err(e),
+            Piece::End => self.end()?,
         }
         self.log.now(self.timeline.now());
         Ok(())
+    }
+
+    /// Mixes the samples of a packet and puts them into their place, or holds them where their time leaps.
+    fn take_samples(&mut self, span: Span) -> Result<()> {
+        let Samples { interleaved, rate, channels } = &self.samples;
+        let rate = *rate;
+        match self.mixer.mix(interleaved, *channels) {
+            // Where the channels change, one that was there may end.
+            Err(Error::NoSuchChannel { .. }) if self.mixer.samples() > 0 => {
+                let seconds = (interleaved.len() / (*channels).max(1)) as f64 / f64::from(rate.max(1));
+                self.lose(seconds, "what follows has no such channel");
+                return Ok(());
+            }
+            mixed => mixed?,
+        }
+        let owed_s = std::mem::take(&mut self.owed_s);
+        if span.start.is_none() {
+            self.timeline.fill(owed_s, &mut self.block);
+        }
+        if let Some(held) = self.held.take() {
+            self.release(held, Some(&span))?;
+        } else if self.timeline.leaps(&span) {
+            self.held = Some(Held { span, rate, mono: self.mixer.mixed().to_vec() });
+            return Ok(());
+        }
+        self.place(span, rate)
     }
 
     /// Puts what was mixed last into its place.
@@ -283,16 +286,15 @@ impl AudioSource {
     fn tell(&mut self, gap: Gap, before_s: f64) {
         let missing = self.missing.take();
         match (gap, missing) {
-            (Gap::Filled(seconds), Some(what)) if what.is_empty() => {
+            (Gap::Filled(seconds), Some(Missing::Told)) => {
                 let more_s = before_s + seconds - self.told_s;
                 if more_s >= TOLD_GAP_S && !self.reader.may_leave_out() {
                     self.log.add(self.told_s, more_s, "there are no packets");
                 }
             }
-            // It has been told already.
-            (_, Some(what)) if what.is_empty() => {}
-            (Gap::Filled(seconds), Some(what)) => self.log.add(before_s, seconds, &what),
-            (Gap::None, Some(what)) => self.log.add(before_s, 0.0, &what),
+            (_, Some(Missing::Told)) => {}
+            (Gap::Filled(seconds), Some(Missing::Why(what))) => self.log.add(before_s, seconds, &what),
+            (Gap::None, Some(Missing::Why(what))) => self.log.add(before_s, 0.0, &what),
             // A track may begin late, also behind a packet of what encoders put first.
             (Gap::Filled(seconds), None)
                 if before_s > BEGUN_S && seconds >= TOLD_GAP_S && !self.reader.may_leave_out() =>
@@ -300,7 +302,7 @@ impl AudioSource {
                 self.log.add(before_s, seconds, "there are no packets");
             }
             (Gap::Filled(_) | Gap::None, None) => {}
-            (Gap::NotBelieved(_), _) => self.log.add(before_s, 0.0, "a time that cannot be"),
+            (Gap::NotBelieved, _) => self.log.add(before_s, 0.0, "a time that cannot be"),
         }
     }
 
@@ -319,7 +321,7 @@ impl AudioSource {
                 let at_s = start.max(self.timeline.now());
                 self.log.add(at_s, seconds, WHAT);
                 self.told_s = at_s + seconds;
-                self.missing.get_or_insert_with(String::new);
+                self.missing.get_or_insert(Missing::Told);
             }
         }
     }
@@ -335,8 +337,8 @@ impl AudioSource {
             self.release(held, None)?;
         }
         self.timeline.finish(&mut self.block);
-        self.state = State::Ended;
-        if let Some(what) = self.missing.take().filter(|what| !what.is_empty()) {
+        self.ended = true;
+        if let Some(Missing::Why(what)) = self.missing.take() {
             self.log.add(self.timeline.now(), 0.0, &what);
         }
         if self.log.count() == 0 && self.reader.is_changed() {

@@ -547,6 +547,39 @@ fn documents_are_never_samples() {
     }
 }
 
+/// A Matroska file of one track of plain samples, or of what else its codec is called, with so many bytes before its header.
+fn matroska(codec: &str, channels: u8, before: u32) -> Vec<u8> {
+    let unknown = [0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+    let element = |id: &[u8], body: &[u8]| [id, &[0x80 | body.len() as u8], body].concat();
+    let rate = element(&[0xb5], &16_000f32.to_be_bytes());
+    let audio = element(&[0xe1], &[rate, element(&[0x9f], &[channels]), element(&[0x62, 0x64], &[16])].concat());
+    let parts = [element(&[0xd7], &[1]), element(&[0x83], &[2]), element(&[0x86], codec.as_bytes()), audio];
+    let tracks = element(&[0x16, 0x54, 0xae, 0x6b], &element(&[0xae], &parts.concat()));
+    let void = [&[0xec, 0x01, 0, 0, 0][..], &before.to_be_bytes(), &vec![0; before as usize]].concat();
+    let block = [&[0xe7, 0x81, 0, 0xa3, 0x40, 104, 0x81, 0, 0, 0x80][..], &[7; 100]].concat();
+    let (segment, cluster) = (&[0x18, 0x53, 0x80, 0x67], &[0x1f, 0x43, 0xb6, 0x75]);
+    [&element(&[0x1a, 0x45, 0xdf, 0xa3], &[]), &segment[..], &unknown, &void, &tracks, cluster, &unknown, &block]
+        .concat()
+}
+
+#[test]
+fn plain_samples_of_no_channels_are_refused() {
+    let heard = hear(common::from_reader(Cursor::new(matroska("A_PCM/INT/LIT", 1, 0)), None).unwrap());
+    assert_eq!(heard.samples.len(), 50);
+    let outcome = common::from_reader(Cursor::new(matroska("A_PCM/INT/LIT", 0, 0)), None);
+    assert!(matches!(outcome.err(), Some(Error::Channels(0))));
+}
+
+#[test]
+fn a_pipe_whose_beginning_is_gone_is_not_given_to_ffmpeg() {
+    let bytes = matroska("A_AC3", 2, 5 << 20);
+    let outcome = AudioSource::from_reader(Cursor::new(bytes), None).err();
+    assert!(
+        matches!(&outcome, Some(Error::Ffmpeg { message, .. }) if message.contains("give the file itself")),
+        "{outcome:?}"
+    );
+}
+
 /// A program in the place of ffmpeg.
 #[cfg(unix)]
 fn stand_in(name: &str, script: &str) -> std::path::PathBuf {

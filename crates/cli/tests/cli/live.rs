@@ -137,7 +137,12 @@ fn on_a_terminal(flags: &str) -> String {
     let feed = "for i in 0 1 2 3 4; do dd if=samples/digits.wav bs=30000 skip=$i count=1 status=none; sleep 0.2; done";
     let command = format!("stty cols 50; ({feed}) | {program} --stdin {flags}");
     let mut script = Command::new("script");
-    script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm").env_remove("VOXTRAL_MODEL").current_dir(root());
+    script
+        .args(["-qec", &command, "/dev/null"])
+        .env("TERM", "xterm")
+        .env("HF_HUB_CACHE", NO_CACHE)
+        .env_remove("VOXTRAL_MODEL")
+        .current_dir(root());
     String::from_utf8(script.stdin(Stdio::null()).output().unwrap().stdout).unwrap()
 }
 
