@@ -192,7 +192,7 @@ fn by_magic(head: &[u8]) -> Content {
         (b"%PDF", Foreign("PDF")),
         (b"%!PS", Foreign("PostScript")),
         (b"{\\rtf", Foreign("RTF")),
-        (b"\x7fELF", Foreign("ELF")),
+        (b"\x7fELF", Foreign("a program (ELF)")),
         (b"\xcf\xfa\xed\xfe", Foreign("Mach-O")),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Foreign("an Office document")),
         (b"SQLite format 3\0", Foreign("SQLite")),

@@ -29,7 +29,7 @@ const MOST_NAMES: usize = 20;
 const DAMAGED: u8 = 4;
 
 pub(crate) fn run(args: &Transcribe) -> anyhow::Result<ExitCode> {
-    let mut inputs = Input::all(&args.inputs)?;
+    let mut inputs = Input::all(&args.inputs);
     let all = inputs.len();
     let destination = Arc::new(Destination::open(&args.outputs, &mut inputs)?);
     let skipped = all - inputs.len();

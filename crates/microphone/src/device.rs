@@ -96,7 +96,10 @@ mod tests {
         assert_eq!(ambiguous.to_string(), "\"blue\" fits several devices: in.usb, 3");
         for wanted in ["red", "0", "5"] {
             let none = choose(&devices(), Some(wanted)).unwrap_err().to_string();
-            assert_eq!(none, format!("there is no device {wanted:?}: there are out.monitor, in.pci, in.usb, 3"));
+            assert_eq!(
+                none,
+                format!("there is no device {wanted:?}; choose one of these: out.monitor, in.pci, in.usb, 3")
+            );
         }
     }
 }

@@ -200,7 +200,7 @@ fn tracks_and_channels_are_chosen() {
 fn raw_samples_are_told_to_be_such() {
     let run = voxtral().args(["--backend", "cpu", "-"]).env("VOXTRAL_MODEL", "digits").write_stdin(raw()).assert();
     let run = run.code(0).stdout(format!("{DIGITS}\n"));
-    run.stderr("voxtral: -: no known format, taken as raw samples: s16, 16000 Hz, 1 channels\n");
+    run.stderr("voxtral: -: no known format, taken as raw samples: s16, 16000 Hz, 1 channel\n");
 }
 
 #[test]
