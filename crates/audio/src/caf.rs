@@ -46,7 +46,9 @@ pub(crate) fn open(input: &mut Input) -> Result<Opened> {
         let size = size as i64;
         if id == *b"data" {
             input.skip(16)?;
-            data = Some((input.position(), u64::try_from(size).ok().map(|size| size.saturating_sub(4))));
+            // Of writers that cannot go back, −1 or nothing at all.
+            let size = u64::try_from(size).ok().filter(|&size| size > 0);
+            data = Some((input.position(), size.map(|size| size.saturating_sub(4))));
             let Some((_, Some(len))) = data else { break };
             let plain = description.as_deref().is_some_and(is_plain);
             if plain || table.is_some() {

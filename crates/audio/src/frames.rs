@@ -168,7 +168,8 @@ fn loas(head: &[u8]) -> Option<Frame> {
 /// An AC-3 or E-AC-3 frame.
 fn ac3(head: &[u8]) -> Option<Frame> {
     const KBIT: [u32; 19] = [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640];
-    if head[0] != 0x0b || head[1] != 0x77 {
+    // Samples that are all alike would be a chain too.
+    if head[0] != 0x0b || head[1] != 0x77 || head[2..4] == head[..2] {
         return None;
     }
     let (rate_index, size_code, version) = (usize::from(head[4] >> 6), usize::from(head[4] & 63), head[5] >> 3);

@@ -12,6 +12,10 @@ const DECODER_DELAY: u32 = 529;
 /// More samples missing at the end than this are missing: encoders differ in whether they count their own padding.
 const SLACK: u64 = 2 * 1152;
 
+/// Bytes that begin a tag of lyrics, and those in which its end is looked for.
+const LYRICS: u64 = 11;
+const MAX_LYRICS: usize = 64 << 10;
+
 pub(crate) struct FrameStream {
     tracks: [Track; 1],
     last: Frame,
@@ -98,7 +102,7 @@ impl FrameStream {
         Ok((known || is_followed(input, &frame)?).then_some(frame))
     }
 
-    /// Reads over what is no frame; how many bytes, whether they are but zeros, and whether nothing follows.
+    /// Reads over what is no frame; how many bytes, whether they are but filling, and whether nothing follows.
     fn resync(&mut self, input: &mut Input) -> Result<(u64, bool, bool)> {
         let (mut skipped, mut harmless) = (0, true);
         loop {
@@ -114,7 +118,10 @@ impl FrameStream {
                 return Ok((skipped, harmless, true));
             }
             if skipped == 0 || harmless {
-                let tag = tag_len(head);
+                let tag = match tag_len(head) {
+                    LYRICS => lyrics_len(input.peek(MAX_LYRICS)?),
+                    len => len,
+                };
                 if tag > 0 {
                     // What a tag says of its length is not to cost the frames behind it.
                     let after = input.position() + tag;
@@ -131,7 +138,7 @@ impl FrameStream {
                 return Ok((skipped, harmless, false));
             }
             let head = input.peek(1)?;
-            harmless &= head.first() == Some(&0);
+            harmless &= head.first().is_some_and(|byte| matches!(byte, 0 | 0xff | b'\r' | b'\n'));
             skipped += input.skip(1)?;
         }
     }
@@ -294,9 +301,16 @@ fn tag_len(head: &[u8]) -> u64 {
         [b'T', b'A', b'G', ..] => 128,
         [b'A', b'P', b'E', ..] => head.le32(12).map_or(32, |size| 32 + u64::from(size)),
         [b'I', b'D', b'3', ..] => id3_len(head).unwrap_or(10),
-        [b'L', ..] => 11,
+        [b'L', ..] => LYRICS,
         _ => 3,
     }
+}
+
+/// Bytes of the tag of lyrics that begins here, which says at its end where that is.
+fn lyrics_len(bytes: &[u8]) -> u64 {
+    let ends = |window: &[u8]| matches!(window, b"LYRICS200" | b"LYRICSEND");
+    let end = bytes.windows(9).take(MAX_LYRICS).position(ends);
+    end.map_or(LYRICS, |end| end as u64 + 9)
 }
 
 /// Bytes of the ID3v2 tag that begins here.

@@ -51,8 +51,10 @@ pub struct AudioSource {
 /// Why time that is passed over next is missing.
 enum Missing {
     Why(String),
-    /// That was told when it was noticed.
-    Told,
+    /// That was told when it was noticed, up to there, in seconds.
+    Told {
+        until_s: f64,
+    },
 }
 
 struct Held {
@@ -283,7 +285,13 @@ impl AudioSource {
     fn tell(&mut self, gap: Gap, before_s: f64) {
         let missing = self.missing.take();
         match (gap, missing) {
-            (_, Some(Missing::Told)) => {}
+            (Gap::Filled(seconds), Some(Missing::Told { until_s })) => {
+                let more_s = before_s + seconds - until_s;
+                if more_s >= TOLD_GAP_S && !self.reader.may_leave_out() {
+                    self.log.add(until_s, more_s, "there are no packets");
+                }
+            }
+            (_, Some(Missing::Told { .. })) => {}
             (Gap::Filled(seconds), Some(Missing::Why(what))) => self.log.add(before_s, seconds, &what),
             (Gap::None, Some(Missing::Why(what))) => self.log.add(before_s, 0.0, &what),
             // A track may begin late, also behind a packet of what encoders put first.
@@ -309,8 +317,11 @@ impl AudioSource {
             None => self.lose(seconds, WHAT),
             // The next packet shows how long it was.
             Some(start) => {
-                self.log.add(start.max(self.timeline.now()), seconds, WHAT);
-                self.missing.get_or_insert(Missing::Told);
+                let at_s = start.max(self.timeline.now());
+                self.log.add(at_s, seconds, WHAT);
+                if !matches!(self.missing, Some(Missing::Why(_))) {
+                    self.missing = Some(Missing::Told { until_s: at_s + seconds });
+                }
             }
         }
     }

@@ -49,6 +49,8 @@ fn recordings(folder: &Path, recursive: bool) -> Vec<Input> {
     let entries = WalkDir::new(folder).min_depth(1).max_depth(depth).follow_links(true).sort_by_file_name();
     let found = entries.into_iter().filter_entry(|entry| !is_hidden(entry)).filter_map(|entry| match entry {
         Ok(entry) => (entry.file_type().is_file() && is_recording(entry.path())).then(|| entry.into_path()),
+        // A link to a folder that it is in: what is there is found without it.
+        Err(error) if error.loop_ancestor().is_some() => None,
         // A folder that cannot be read is not passed over in silence: opening it fails, and says why.
         Err(error) => error.path().map(Path::to_owned),
     });

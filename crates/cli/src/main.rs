@@ -18,6 +18,7 @@ mod models;
 mod open;
 mod output;
 mod progress;
+mod quantize;
 mod recording;
 mod screen;
 mod status;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Some(Command::Compare(args)) => compare::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Doctor(args)) => doctor::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Download(args)) => download::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Quantize(args)) => quantize::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::SynthModel(args)) => synth::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Completions(args)) => manual::completions(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Man(args)) => manual::man(args).map(|()| ExitCode::SUCCESS),

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use voxtral::Sink;
+use voxtral_model::ModelError;
 
-use crate::screen;
+use crate::{interrupt, screen};
 
 /// How often a line is drawn anew, though nothing has happened.
 const TICK: Duration = Duration::from_millis(500);
@@ -103,6 +104,27 @@ impl Transfer {
     pub(crate) fn checking(&self) {
         self.0.0.set_message("checking");
     }
+}
+
+/// Tells how much of something is written, and is told whether to go on.
+pub(crate) type Tell<'a> = &'a mut dyn FnMut(u64, u64) -> io::Result<()>;
+
+/// Writes a model with a line of progress. Ctrl-C takes the unfinished files away; a second one does not wait for that.
+pub(crate) fn writing<T>(
+    what: &'static str,
+    write: impl FnOnce(Tell<'_>) -> Result<T, ModelError>,
+) -> anyhow::Result<T> {
+    let mut progress = Progress::new(what, true);
+    let interrupted = interrupt::noted()?;
+    let written = write(&mut |done, total| {
+        progress.show(done, total);
+        if interrupted.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    });
+    drop(progress);
+    if written.is_err() && interrupted.load(Ordering::Relaxed) {
+        interrupt::end();
+    }
+    Ok(written?)
 }
 
 /// How far recordings have been transcribed: files, seconds of audio, speed, and the time that is left, by the bytes of the files.

@@ -1,15 +1,12 @@
 //! `voxtral synth-model`.
 
-use std::io;
-use std::sync::atomic::Ordering;
-
 use clap::error::ErrorKind;
-use voxtral_model::{ModelConfig, Recipe, write_synthetic};
+use voxtral_model::{Group, ModelConfig, Recipe, write_synthetic};
 
 use crate::args::{SynthModel, usage};
-use crate::interrupt;
 use crate::output::say;
-use crate::progress::Progress;
+use crate::progress;
+use crate::quantize::encoding;
 
 pub(crate) fn run(args: &SynthModel) -> anyhow::Result<()> {
     let (fields, sizes): (Vec<&String>, Vec<&String>) = args.size.iter().partition(|size| size.contains('='));
@@ -19,19 +16,9 @@ pub(crate) fn run(args: &SynthModel) -> anyhow::Result<()> {
         [..] => usage(ErrorKind::TooManyValues, format!("--size takes one size, got {}", sizes.len())),
     };
     let config = ModelConfig::synthetic(size, &fields).unwrap_or_else(|e| usage(ErrorKind::ValueValidation, e));
-    let mut progress = Progress::new("writing", true);
     let recipe = Recipe { seed: args.seed, audio: args.audio };
-    // Ctrl-C takes the unfinished files away; a second one does not wait for that.
-    let interrupted = interrupt::noted()?;
-    let written = write_synthetic(&args.out, &config, recipe, |written, total| {
-        progress.show(written, total);
-        if interrupted.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
-    });
-    drop(progress);
-    if written.is_err() && interrupted.load(Ordering::Relaxed) {
-        interrupt::end();
-    }
-    written?;
+    let plan = args.bits.map(|bits| voxtral_model::Plan::all(encoding(bits, Group::default())));
+    progress::writing("writing", |progress| write_synthetic(&args.out, &config, recipe, plan.as_ref(), progress))?;
     say(&format!("{} parameters in {}", config.parameters(), args.out.display()));
     Ok(())
 }

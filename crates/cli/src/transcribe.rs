@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<ExitCode> {
         stop: Some(stop.clone()),
         ..Options::default()
     };
-    let watched = !args.work.silent && (args.outputs.output.is_some() || !io::stdout().is_terminal());
+    let watched = !args.work.silent && (!destination.is_stdout() || !io::stdout().is_terminal());
     let bytes = inputs.iter().map(Input::bytes).sum();
     let progress = Recordings::new(watched && bytes > 0, inputs.len(), bytes);
     let job = Job {

@@ -20,14 +20,15 @@ use std::ops::Range;
 
 use voxtral_model::{
     AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, Delay, EncodeSpan, Ledger, MAX_DECODE_ROWS, Model,
-    ModelConfig, Prediction, RUNNERS_UP, RunnerUp, Stage, StreamId, Tensor, TensorData, Weights, ada_scales, gelu,
+    ModelConfig, Prediction, RUNNERS_UP, RunnerUp, Stage, StreamId, Weights, ada_scales, gelu,
 };
 
 pub use kernels::Isa;
 use kernels::{argmax_logprob, largest_but};
 use kv::KvCache;
 use linear::{Arithmetic, Linear};
-use stack::{Span, Stack};
+use parallel::Team;
+use stack::{Scratch, Span, Stack};
 use stem::{Carry, Stem};
 
 /// Most tokens of an encode call: a file's first words wait for so many.
@@ -36,7 +37,8 @@ const MAX_ENCODE_TOKENS: usize = 64;
 /// What activations are computed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// The fastest that transcribes as well: bf16 dot products where the CPU and the weights have them.
+    /// The fastest that transcribes as well: activations are rounded to bf16 where the weights are and the CPU has bf16 dot
+    /// products, and to 8 bits where the weights have 8 or 4.
     #[default]
     Auto,
     /// Single precision throughout, on the weights as stored: the reference.
@@ -63,7 +65,10 @@ impl Default for CpuOptions {
 /// The model on the CPU.
 pub struct CpuBackend {
     model: Network,
-    pool: rayon::ThreadPool,
+    isa: Isa,
+    exact: bool,
+    team: Team,
+    scratch: Scratch,
     device: String,
     ledger: Ledger,
     streams: BTreeMap<StreamId, Stream>,
@@ -74,7 +79,6 @@ pub struct CpuBackend {
 struct Network {
     config: ModelConfig,
     weights: Weights,
-    arithmetic: Arithmetic,
     stem: Stem,
     encoder: Stack,
     adapter: [Linear; 2],
@@ -102,8 +106,8 @@ struct Last {
 }
 
 impl CpuBackend {
-    /// Memory that a stream comes to take when it has heard `tokens` tokens, bytes; the weights are mapped, and come to it as they are
-    /// stored.
+    /// Memory that a stream comes to take when it has heard `tokens` tokens, bytes; with [`Precision::F32`] twice as much. The weights are
+    /// mapped, and come to it as they are stored.
     pub fn stream_memory(config: &ModelConfig, tokens: usize) -> u64 {
         let audio = AUDIO_WINDOW.min(tokens) * config.decoder.dim * size_of::<f32>();
         let encoder = KvCache::bytes(
@@ -121,19 +125,15 @@ impl CpuBackend {
     /// When threads cannot be started.
     pub fn new(model: &Model, options: CpuOptions) -> Result<Self, BackendError> {
         let Model { config, weights, .. } = model;
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads)
-            .thread_name(|i| format!("voxtral-cpu-{i}"))
-            .build()
+        let team = Team::new(options.threads)
             .map_err(|e| BackendError::Device { device: "cpu".into(), what: format!("cannot start threads: {e}") })?;
-        let bf16 = options.precision == Precision::Auto && options.isa.has_bf16_dot();
-        let device = format!("{}, {} threads, {}", cpu_name(), pool.current_num_threads(), options.isa.name());
-        tracing::debug!(device, bf16, "cpu backend");
+        let (isa, exact) = (options.isa, options.precision == Precision::F32);
+        let device = format!("{}, {} threads, {}", cpu_name(), team.threads(), isa.name());
+        tracing::debug!(device, exact, "cpu backend");
         let linear = |l: &voxtral_model::Linear| Linear::new(&l.weight, l.bias.as_ref());
         let network = Network {
             config: config.clone(),
             weights: weights.clone(),
-            arithmetic: Arithmetic { isa: options.isa, bf16 },
             stem: Stem::new(config, weights),
             encoder: Stack::new(&config.encoder, &weights.encoder, &weights.encoder_norm),
             adapter: [linear(&weights.adapter[0]), linear(&weights.adapter[1])],
@@ -141,11 +141,12 @@ impl CpuBackend {
             head: Linear::new(&weights.embedding, None),
         };
         let ledger = Ledger::new(config, MAX_ENCODE_TOKENS);
-        Ok(Self { model: network, pool, device, ledger, streams: BTreeMap::new(), last: Last::default() })
+        let (scratch, last) = (Scratch::default(), Last::default());
+        Ok(Self { model: network, isa, exact, team, scratch, device, ledger, streams: BTreeMap::new(), last })
     }
 
     fn new_stream(&self, ada: Vec<Vec<f32>>, span: usize) -> Result<Stream, BackendError> {
-        let stream = self.model.new_stream(ada, span);
+        let stream = self.model.new_stream(ada, span, self.exact);
         stream.map_err(|bytes| BackendError::OutOfMemory {
             device: "cpu".into(),
             needed: (bytes as u64).div_ceil(1_000_000),
@@ -186,8 +187,8 @@ impl Backend for CpuBackend {
         let (of, dim) = (&self.streams[&of], self.model.config.decoder.dim);
         let mut stream = self.new_stream(of.ada.clone(), span)?;
         stream.carry = of.carry.clone();
-        stream.encoder.copy_from(&of.encoder, entry.encoded * self.model.config.downsample, 0);
-        stream.decoder.copy_from(&of.decoder, entry.decoded, MAX_DECODE_ROWS);
+        stream.encoder.copy_from(&self.team, &of.encoder, entry.encoded * self.model.config.downsample, 0);
+        stream.decoder.copy_from(&self.team, &of.decoder, entry.decoded, MAX_DECODE_ROWS);
         // What was never written to takes no memory, and is not touched here.
         let heard = entry.encoded.min(AUDIO_WINDOW) * dim;
         stream.audio[..heard].copy_from_slice(&of.audio[..heard]);
@@ -211,7 +212,8 @@ impl Backend for CpuBackend {
         let tokens = self.ledger.begin_encode(batch)?;
         if !batch.is_empty() {
             let mut streams = self.take(batch.iter().map(|span| span.stream));
-            self.pool.install(|| self.model.encode(batch, &tokens, &mut streams, &mut self.last));
+            let arithmetic = Arithmetic { isa: self.isa, exact: self.exact, team: &self.team };
+            self.model.encode(arithmetic, batch, &tokens, &mut streams, &mut self.scratch, &mut self.last);
             self.streams.extend(streams);
         }
         self.ledger.end_encode(batch);
@@ -223,7 +225,8 @@ impl Backend for CpuBackend {
         self.ledger.begin_decode(batch)?;
         if !batch.is_empty() {
             let mut streams = self.take(batch.iter().map(|span| span.stream));
-            self.pool.install(|| self.model.decode(batch, &mut streams, &mut self.last, out));
+            let arithmetic = Arithmetic { isa: self.isa, exact: self.exact, team: &self.team };
+            self.model.decode(arithmetic, batch, &mut streams, &mut self.scratch, &mut self.last, out);
             self.streams.extend(streams);
         }
         self.ledger.end_decode(batch);
@@ -246,13 +249,13 @@ impl Backend for CpuBackend {
 
 impl Network {
     /// Fails with the bytes that could not be had.
-    fn new_stream(&self, ada: Vec<Vec<f32>>, span: usize) -> Result<Stream, usize> {
+    fn new_stream(&self, ada: Vec<Vec<f32>>, span: usize, exact: bool) -> Result<Stream, usize> {
         let config = &self.config;
         Ok(Stream {
             ada,
             carry: self.stem.silence(),
-            encoder: KvCache::new(&config.encoder, span * config.downsample)?,
-            decoder: KvCache::new(&config.decoder, MAX_DECODE_ROWS)?,
+            encoder: KvCache::new(&config.encoder, span * config.downsample, exact)?,
+            decoder: KvCache::new(&config.decoder, MAX_DECODE_ROWS, exact)?,
             audio: kv::zeros(AUDIO_WINDOW * config.decoder.dim)?,
         })
     }
@@ -260,15 +263,17 @@ impl Network {
     /// `tokens` are those of each span's stream.
     fn encode(
         &self,
+        arithmetic: Arithmetic<'_>,
         batch: &[EncodeSpan<'_>],
         tokens: &[Range<usize>],
         streams: &mut [(StreamId, Stream)],
+        scratch: &mut Scratch,
         last: &mut Last,
     ) {
         let config = &self.config;
         let mut stem: Vec<_> = batch.iter().zip(&mut *streams).map(|(b, (_, s))| (b.mel, &mut s.carry)).collect();
-        let x = self.stem.forward(self.arithmetic, &mut stem);
-        last.stem.clone_from(&x);
+        self.stem.forward(arithmetic, &mut stem, &mut scratch.normed, &mut last.stem);
+        last.encoder.clone_from(&last.stem);
 
         let mut row = 0;
         let mut spans = Vec::new();
@@ -278,48 +283,53 @@ impl Network {
             spans.push(Span { row, rows, position, cache: &mut stream.encoder, ada: None });
             row += rows;
         }
-        let y = self.encoder.forward(self.arithmetic, x, &mut spans);
+        self.encoder.forward(arithmetic, &mut last.encoder, &mut spans, scratch);
 
         // `downsample` consecutive positions are one row of the adapter's input as they lie.
-        let mut hidden = self.adapter[0].apply(self.arithmetic, &self.arithmetic.input(&y));
-        hidden.iter_mut().for_each(|v| *v = gelu(*v));
-        let audio = self.adapter[1].apply(self.arithmetic, &self.arithmetic.input(&hidden));
-        let mut embeddings = audio.chunks_exact(config.decoder.dim);
+        let normed = &mut scratch.normed;
+        last.encoder.copy_from_slice(normed.values());
+        self.adapter[0].apply(arithmetic, normed, &mut last.adapter);
+        let hidden = normed.begin(last.adapter.len());
+        hidden.iter_mut().zip(&last.adapter).for_each(|(hidden, v)| *hidden = gelu(*v));
+        self.adapter[1].apply(arithmetic, normed, &mut last.adapter);
+        let mut embeddings = last.adapter.chunks_exact(config.decoder.dim);
         for (tokens, (_, stream)) in tokens.iter().zip(&mut *streams) {
             for (token, embedding) in tokens.clone().zip(&mut embeddings) {
                 stream.audio_mut(token, config.decoder.dim).copy_from_slice(embedding);
             }
         }
-        last.encoder = y;
-        last.adapter = audio;
     }
 
     /// Appends a prediction for each row to `out`.
     fn decode(
         &self,
+        arithmetic: Arithmetic<'_>,
         batch: &[DecodeSpan<'_>],
         streams: &mut [(StreamId, Stream)],
+        scratch: &mut Scratch,
         last: &mut Last,
         out: &mut Vec<Prediction>,
     ) {
         let dim = self.config.decoder.dim;
         let mut x = Vec::new();
+        let mut embedding = vec![0.0; dim];
         let mut spans = Vec::new();
         for (span, (_, stream)) in batch.iter().zip(&mut *streams) {
             let row = x.len() / dim;
             for (position, &id) in (span.position..).zip(span.ids) {
                 let at = x.len();
                 x.extend_from_slice(stream.audio_mut(position, dim));
-                add_row(&mut x[at..], &self.weights.embedding, id as usize);
+                self.weights.embedding.row(id as usize, &mut embedding);
+                x[at..].iter_mut().zip(&embedding).for_each(|(x, v)| *x += v);
             }
             let (position, rows) = (span.position, span.ids.len());
             spans.push(Span { row, rows, position, cache: &mut stream.decoder, ada: Some(&stream.ada) });
         }
-        let y = self.decoder.forward(self.arithmetic, x, &mut spans);
-        last.logits = self.head.apply(self.arithmetic, &self.arithmetic.input(&y));
+        self.decoder.forward(arithmetic, &mut x, &mut spans, scratch);
+        self.head.apply(arithmetic, &mut scratch.normed, &mut last.logits);
         let asks = batch.iter().flat_map(|span| iter::repeat_n(span.runners_up, span.ids.len()));
         let rows = last.logits.chunks_exact(self.config.vocab).zip(asks);
-        out.extend(rows.map(|(logits, runners_up)| predict(self.arithmetic.isa, logits, runners_up)));
+        out.extend(rows.map(|(logits, runners_up)| predict(arithmetic.isa, logits, runners_up)));
     }
 }
 
@@ -341,16 +351,6 @@ fn predict(isa: Isa, logits: &[f32], runners_up: Option<u32>) -> Prediction {
         taken.push(other);
     }
     prediction
-}
-
-/// `x += matrix[row, :]`.
-fn add_row(x: &mut [f32], matrix: &Tensor, row: usize) {
-    let range = row * x.len()..(row + 1) * x.len();
-    match matrix.data() {
-        TensorData::Bf16(data) => x.iter_mut().zip(&data[range]).for_each(|(x, v)| *x += v.to_f32()),
-        TensorData::F16(data) => x.iter_mut().zip(&data[range]).for_each(|(x, v)| *x += v.to_f32()),
-        TensorData::F32(data) => x.iter_mut().zip(&data[range]).for_each(|(x, v)| *x += v),
-    }
 }
 
 /// The CPU's name, as the system tells it.

@@ -11,8 +11,8 @@ use voxtral_model::{LayerWeights, Rope, Tensor, TransformerConfig};
 
 use crate::kernels::{Query, attend, rms_norm, rotate_pairs, silu_mul};
 use crate::kv::KvCache;
-use crate::linear::{Arithmetic, Linear};
-use crate::parallel::{self, SharedColumns};
+use crate::linear::{Arithmetic, Input, Linear};
+use crate::parallel::SharedColumns;
 
 /// Rows of one stream, consecutive in a batch and in position.
 pub(crate) struct Span<'a> {
@@ -36,6 +36,20 @@ struct Layer {
     gate: Linear,
     up: Linear,
     down: Linear,
+}
+
+/// What lies between the products of a layer. Its memory is used again from layer to layer and from call to call.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// What comes out of a norm, the last one in the end.
+    pub normed: Input,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    /// What comes out of attention, then of the gate.
+    attended: Input,
+    gate: Vec<f32>,
+    up: Vec<f32>,
 }
 
 /// The layers and the norm behind the last.
@@ -68,71 +82,73 @@ impl Stack {
         }
     }
 
-    /// Runs `x`, `[rows, dim]`, through all layers and the last norm. The spans cover the rows.
-    pub(crate) fn forward(&self, arithmetic: Arithmetic, mut x: Vec<f32>, spans: &mut [Span<'_>]) -> Vec<f32> {
-        let config = &self.config;
+    /// Runs `x`, `[rows, dim]`, through all layers, and leaves what comes out of the last norm in `scratch.normed`. The spans cover the
+    /// rows.
+    pub(crate) fn forward(
+        &self,
+        arithmetic: Arithmetic<'_>,
+        x: &mut [f32],
+        spans: &mut [Span<'_>],
+        scratch: &mut Scratch,
+    ) {
+        let (config, team) = (&self.config, arithmetic.team);
+        let Scratch { normed, q, k, v, attended, gate, up } = scratch;
         let positions = spans.iter().flat_map(|s| s.position..s.position + s.rows);
         let cos_sin: Vec<Vec<(f32, f32)>> = positions.map(|p| self.rope.cos_sin(p).collect()).collect();
         for (index, layer) in self.layers.iter().enumerate() {
-            let u = self.normed(arithmetic, &x, &layer.attention_norm, |_| None);
-            let u = arithmetic.input(&u);
-            let mut q = layer.wq.apply(arithmetic, &u);
-            let mut k = layer.wk.apply(arithmetic, &u);
-            let v = layer.wv.apply(arithmetic, &u);
-            parallel::each_row(&mut q, config.q_dim(), cos_sin.len() * config.q_dim(), |row, q| {
-                rotate_pairs(q, &cos_sin[row])
-            });
-            parallel::each_row(&mut k, config.kv_dim(), cos_sin.len() * config.kv_dim(), |row, k| {
-                rotate_pairs(k, &cos_sin[row])
-            });
+            self.norm(arithmetic, x, &layer.attention_norm, |_| None, normed);
+            layer.wq.apply(arithmetic, normed, q);
+            layer.wk.apply(arithmetic, normed, k);
+            layer.wv.apply(arithmetic, normed, v);
+            let cost = 4 * q.len();
+            team.each_row(q, config.q_dim(), cost, |row, q| rotate_pairs(q, &cos_sin[row]));
+            team.each_row(k, config.kv_dim(), cost, |row, k| rotate_pairs(k, &cos_sin[row]));
             for span in spans.iter_mut() {
                 for i in 0..span.rows {
                     let row = (span.row + i) * config.kv_dim()..(span.row + i + 1) * config.kv_dim();
                     span.cache.put(index, span.position + i, &k[row.clone()], &v[row]);
                 }
             }
-            let o = self.attention(arithmetic, index, &q, spans);
-            layer.wo.add_to(arithmetic, &arithmetic.input(&o), &mut x);
+            self.attention(arithmetic, index, q, spans, attended.begin(q.len()));
+            layer.wo.add_to(arithmetic, attended, x);
 
             let ada = |row: usize| {
                 let span = spans.iter().find(|s| (s.row..s.row + s.rows).contains(&row))?;
                 Some(span.ada?[index].as_slice())
             };
-            let u = self.normed(arithmetic, &x, &layer.ffn_norm, ada);
-            let u = arithmetic.input(&u);
-            let mut hidden = layer.gate.apply(arithmetic, &u);
-            let up = layer.up.apply(arithmetic, &u);
+            self.norm(arithmetic, x, &layer.ffn_norm, ada, normed);
+            layer.gate.apply(arithmetic, normed, gate);
+            layer.up.apply(arithmetic, normed, up);
             // An exponential weighs as much as a dozen multiply-adds.
-            parallel::each_row(&mut hidden, config.ffn_dim, 12 * up.len(), |row, hidden| {
-                silu_mul(arithmetic.isa, hidden, &up[row * config.ffn_dim..][..config.ffn_dim]);
+            team.each_row(attended.begin(gate.len()), config.ffn_dim, 12 * gate.len(), |row, out| {
+                let row = row * config.ffn_dim..(row + 1) * config.ffn_dim;
+                silu_mul(arithmetic.isa, &gate[row.clone()], &up[row], out);
             });
-            layer.down.add_to(arithmetic, &arithmetic.input(&hidden), &mut x);
+            layer.down.add_to(arithmetic, attended, x);
         }
-        self.normed(arithmetic, &x, &self.norm, |_| None)
+        self.norm(arithmetic, x, &self.norm, |_| None, normed);
     }
 
-    fn normed<'a>(
+    fn norm<'a>(
         &self,
-        arithmetic: Arithmetic,
+        arithmetic: Arithmetic<'_>,
         x: &[f32],
         weight: &[f32],
         scale: impl Fn(usize) -> Option<&'a [f32]> + Sync,
-    ) -> Vec<f32> {
+        out: &mut Input,
+    ) {
         let dim = self.config.dim;
-        let mut out = vec![0.0; x.len()];
-        parallel::each_row(&mut out, dim, 4 * x.len(), |row, out| {
+        arithmetic.team.each_row(out.begin(x.len()), dim, 4 * x.len(), |row, out| {
             rms_norm(arithmetic.isa, &x[row * dim..][..dim], weight, scale(row), self.config.norm_eps, out);
         });
-        out
     }
 
     /// Attention of all rows in one layer, `[rows, heads * head_dim]`.
-    fn attention(&self, arithmetic: Arithmetic, layer: usize, q: &[f32], spans: &[Span<'_>]) -> Vec<f32> {
+    fn attention(&self, arithmetic: Arithmetic<'_>, layer: usize, q: &[f32], spans: &[Span<'_>], out: &mut [f32]) {
         /// Rows of a piece of work: a head's keys and values stay in cache while they pass.
         const ROWS: usize = 16;
         let config = &self.config;
         let group = config.heads / config.kv_heads;
-        let mut out = vec![0.0; q.len()];
         let mut work = Vec::new();
         let mut cost = 0;
         for span in spans {
@@ -141,8 +157,8 @@ impl Stack {
             }
             cost += 2 * span.rows * config.q_dim() * config.window.min(span.position + span.rows);
         }
-        let shared = SharedColumns::new(&mut out, config.q_dim());
-        parallel::split(work.len(), 1, cost, |range| {
+        let shared = SharedColumns::new(out, config.q_dim());
+        arithmetic.team.split(work.len(), 1, cost, |range| {
             let mut queries = Vec::new();
             for &(span, h, first) in &work[range] {
                 queries.clear();
@@ -158,6 +174,5 @@ impl Stack {
                 unsafe { attend(arithmetic.isa, &span.cache.head(layer, h), q, &queries, &shared) };
             }
         });
-        out
     }
 }

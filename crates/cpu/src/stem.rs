@@ -4,8 +4,7 @@
 
 use voxtral_model::{ModelConfig, Weights, gelu};
 
-use crate::linear::{Arithmetic, Linear};
-use crate::parallel;
+use crate::linear::{Arithmetic, Input, Linear};
 
 const TAPS: usize = ModelConfig::CONV_KERNEL;
 
@@ -39,27 +38,34 @@ impl Stem {
         }
     }
 
-    /// The positions of all spans, `[positions, dim]`. Each span is an even number of mel frames, `[frames, mel_bins]`.
-    pub(crate) fn forward(&self, arithmetic: Arithmetic, spans: &mut [(&[f32], &mut Carry)]) -> Vec<f32> {
+    /// The positions of all spans, `[positions, dim]`, into `out`. Each span is an even number of mel frames, `[frames, mel_bins]`.
+    pub(crate) fn forward(
+        &self,
+        arithmetic: Arithmetic<'_>,
+        spans: &mut [(&[f32], &mut Carry)],
+        scratch: &mut Input,
+        out: &mut Vec<f32>,
+    ) {
         let mut rows = Vec::new();
         for (mel, carry) in spans.iter_mut() {
             lay_out(&mut carry.mel, mel, self.mel_bins, 1, &mut rows);
         }
-        let hidden = self.convolve(arithmetic, 0, &rows);
-        let (mut rows, mut at) = (Vec::new(), 0);
+        self.convolve(arithmetic, 0, &rows, scratch, out);
+        rows.clear();
+        let mut at = 0;
         for (mel, carry) in spans.iter_mut() {
             let len = mel.len() / self.mel_bins * self.dim;
-            lay_out(&mut carry.hidden, &hidden[at..at + len], self.dim, ModelConfig::CONV_STRIDE, &mut rows);
+            lay_out(&mut carry.hidden, &out[at..at + len], self.dim, ModelConfig::CONV_STRIDE, &mut rows);
             at += len;
         }
-        self.convolve(arithmetic, 1, &rows)
+        self.convolve(arithmetic, 1, &rows, scratch, out);
     }
 
-    fn convolve(&self, arithmetic: Arithmetic, index: usize, rows: &[f32]) -> Vec<f32> {
-        let mut out = self.conv[index].apply(arithmetic, &arithmetic.input(rows));
+    fn convolve(&self, arithmetic: Arithmetic<'_>, index: usize, rows: &[f32], input: &mut Input, out: &mut Vec<f32>) {
+        input.begin(rows.len()).copy_from_slice(rows);
+        self.conv[index].apply(arithmetic, input, out);
         let cost = 16 * out.len();
-        parallel::each_row(&mut out, self.dim, cost, |_, row| row.iter_mut().for_each(|v| *v = gelu(*v)));
-        out
+        arithmetic.team.each_row(out, self.dim, cost, |_, row| row.iter_mut().for_each(|v| *v = gelu(*v)));
     }
 }
 

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use half::bf16;
-use voxtral_model::{LayerWeights, Linear, ModelConfig, Rope, Tensor, TensorData, TransformerConfig, Weights};
+use voxtral_model::{LayerWeights, Linear, ModelConfig, Rope, Tensor, TensorData, TransformerConfig, Weight, Weights};
 
 use crate::cut::{slices, splits};
 use crate::driver::{Address, Buffer, Device, DriverError, Stream, Upload};
@@ -129,7 +129,7 @@ impl Plan {
     /// For all of `weights`.
     ///
     /// # Errors
-    /// A sentence about a tensor whose shape is not what `config` says.
+    /// A sentence about a tensor whose shape is not what `config` says, or that is packed.
     pub fn new(config: &ModelConfig, weights: &Weights) -> Result<Self, String> {
         // Offset 0 is kept free: it would be no address.
         let mut b = Builder { jobs: Vec::new(), bytes: ALIGN };
@@ -255,18 +255,19 @@ impl Builder {
     fn stacked(&mut self, linears: &[(&Linear, usize)], k: usize) -> Result<Matrix, String> {
         let mut bias = Vec::new();
         for (linear, n) in linears {
-            expect(&linear.weight, &[*n, k])?;
+            expect(dense(&linear.weight)?, &[*n, k])?;
             bias.extend(bias_of(linear, *n)?.unwrap_or_else(|| vec![0.0; *n]));
         }
         let bias = linears.iter().any(|(linear, _)| linear.bias.is_some()).then_some(bias);
-        let tensors = linears.iter().map(|(linear, _)| linear.weight.clone()).collect();
+        let tensors = linears.iter().map(|(linear, _)| dense(&linear.weight).cloned()).collect::<Result<_, _>>()?;
         Ok(self.matrix(linears.iter().map(|(_, n)| n).sum(), k, bias, Source::Stacked(tensors)))
     }
 
     fn taps(&mut self, conv: &Linear, n: usize, channels: usize) -> Result<Matrix, String> {
-        expect(&conv.weight, &[n, channels, ModelConfig::CONV_KERNEL])?;
+        let weight = dense(&conv.weight)?;
+        expect(weight, &[n, channels, ModelConfig::CONV_KERNEL])?;
         let bias = bias_of(conv, n)?;
-        Ok(self.matrix(n, channels * ModelConfig::CONV_KERNEL, bias, Source::Taps(conv.weight.clone())))
+        Ok(self.matrix(n, channels * ModelConfig::CONV_KERNEL, bias, Source::Taps(weight.clone())))
     }
 
     fn stack(&mut self, c: &TransformerConfig, layers: &[LayerWeights], norm: &Tensor) -> Result<Stack, String> {
@@ -277,9 +278,10 @@ impl Builder {
     }
 
     fn layer(&mut self, c: &TransformerConfig, l: &LayerWeights) -> Result<Layer, String> {
-        expect(&l.gate.weight, &[c.ffn_dim, c.dim])?;
-        expect(&l.up.weight, &[c.ffn_dim, c.dim])?;
-        let gate_up = Source::InTurn(l.gate.weight.clone(), l.up.weight.clone());
+        let (gate, up) = (dense(&l.gate.weight)?, dense(&l.up.weight)?);
+        expect(gate, &[c.ffn_dim, c.dim])?;
+        expect(up, &[c.ffn_dim, c.dim])?;
+        let gate_up = Source::InTurn(gate.clone(), up.clone());
         Ok(Layer {
             attention_norm: self.vector(&l.attention_norm, c.dim)?,
             qkv: self.stacked(&[(&l.wq, c.q_dim()), (&l.wk, c.kv_dim()), (&l.wv, c.kv_dim())], c.dim)?,
@@ -288,6 +290,17 @@ impl Builder {
             gate_up: self.matrix(2 * c.ffn_dim, c.dim, None, gate_up),
             down: self.stacked(&[(&l.down, c.dim)], c.ffn_dim)?.split(),
         })
+    }
+}
+
+/// The weights as the kernels here take them.
+fn dense(weight: &Weight) -> Result<&Tensor, String> {
+    match weight {
+        Weight::Dense(tensor) => Ok(tensor),
+        Weight::Packed(packed) => Err(format!(
+            "the weights are packed ({}), which GPUs do not read yet: take the model that they were made of, or --backend cpu",
+            packed.encoding().name()
+        )),
     }
 }
 
@@ -396,6 +409,16 @@ fn copy_taps(tensor: &Tensor, row: usize, out: &mut [bf16]) {
 mod tests {
     use super::*;
 
+    #[test]
+    fn packed_weights_are_refused_with_what_to_do() {
+        let config = ModelConfig::synthetic("small", &["vocab=1500"]).unwrap();
+        let model = voxtral_model::Model::synthetic(&config, 1).unwrap();
+        assert!(Plan::new(&config, &model.weights).is_ok());
+        let packed = model.packed(&voxtral_model::Plan::all(voxtral_model::Encoding::Bf16));
+        let said = Plan::new(&config, &packed.weights).err().unwrap();
+        assert!(said.contains("packed (bf16)") && said.ends_with("or --backend cpu"), "{said}");
+    }
+
     /// The rows of a job as a product sees them.
     fn read(job: &Job) -> Vec<f32> {
         let mut words = vec![u64::MAX; job.groups * job.group_bytes / 8];
@@ -418,7 +441,7 @@ mod tests {
     #[test]
     fn rows_are_stacked_or_taken_in_turn_and_padded() {
         let mut b = Builder { jobs: Vec::new(), bytes: 0 };
-        let linear = |rows, first| Linear { weight: tensor(rows, 2, first), bias: None };
+        let linear = |rows, first| Linear { weight: Weight::Dense(tensor(rows, 2, first)), bias: None };
         let m = b.stacked(&[(&linear(2, 0), 2), (&linear(1, 10), 1)], 2).unwrap();
         assert_eq!((m.n, m.k, b.bytes), (3, 32, 128 * 64));
         let rows = read(&b.jobs[0]);
@@ -432,7 +455,7 @@ mod tests {
     fn wide_rows_are_cut_into_fragments() {
         let mut b = Builder { jobs: Vec::new(), bytes: 0 };
         let values: Vec<f32> = (0..20 * 40).map(|i| (i % 251) as f32).collect();
-        let linear = Linear { weight: Tensor::from_f32_as_bf16(&values, &[20, 40]), bias: None };
+        let linear = Linear { weight: Weight::Dense(Tensor::from_f32_as_bf16(&values, &[20, 40])), bias: None };
         b.stacked(&[(&linear, 20)], 40).unwrap();
         let rows = read(&b.jobs[0]);
         assert!(
@@ -443,7 +466,7 @@ mod tests {
     #[test]
     fn taps_move_outside_the_channels() {
         let values: Vec<f32> = (0..6).map(|i| i as f32).collect();
-        let conv = Linear { weight: Tensor::from_f32_as_bf16(&values, &[1, 2, 3]), bias: None };
+        let conv = Linear { weight: Weight::Dense(Tensor::from_f32_as_bf16(&values, &[1, 2, 3])), bias: None };
         let mut b = Builder { jobs: Vec::new(), bytes: 0 };
         b.taps(&conv, 1, 2).unwrap();
         assert_eq!(&read(&b.jobs[0])[..7], &[0., 3., 1., 4., 2., 5., 0.]);

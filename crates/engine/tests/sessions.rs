@@ -256,7 +256,8 @@ fn stopping_at_the_end_of_sequence_keeps_the_tokens_up_to_it() {
     let mut rows = model.weights.embedding.to_f32();
     let (eos, row) = (model.tokenizer.eos() as usize * dim, id as usize * dim);
     rows.copy_within(row..row + dim, eos);
-    model.weights.embedding = voxtral_model::Tensor::from_f32(&rows, &[rows.len() / dim, dim]);
+    model.weights.embedding =
+        voxtral_model::Weight::Dense(voxtral_model::Tensor::from_f32(&rows, &[rows.len() / dim, dim]));
     // Of two equal rows the lower id is taken.
     let (all, _) = run(&engine(&model), &samples, 4096, SessionOptions::default());
     let first = all.iter().position(|t| t.0 == model.tokenizer.eos()).expect("the end of sequence is written");

@@ -14,7 +14,8 @@ use serde::Deserialize;
 use crate::error::{JsonError, brief};
 use crate::tensor::DType;
 use crate::threads::on_all_cores;
-use crate::{ConfigError, ModelConfig, ModelError, Storage, Tensor, Weights, files};
+use crate::weights::Fetch;
+use crate::{ConfigError, ModelConfig, ModelError, Part, Storage, Tensor, Weight, Weights, files};
 use shard::Entry;
 
 pub(crate) use layout::Layout;
@@ -26,6 +27,25 @@ pub(crate) struct Checkpoint {
     /// The weights file, or the index of several.
     weights: PathBuf,
     entries: HashMap<String, Entry>,
+    shards: Vec<(PathBuf, Arc<Storage>)>,
+}
+
+/// The tensors of a model, as a checkpoint stores them.
+#[derive(Default)]
+pub(crate) struct Listed {
+    /// Those that are never packed, by their names in the file.
+    pub others: Vec<(String, Tensor)>,
+    pub matrices: Vec<Matrix>,
+}
+
+/// The matrix of a product, as it is to be packed.
+pub(crate) struct Matrix {
+    /// As the file names it.
+    pub name: String,
+    pub tensor: Tensor,
+    pub part: Part,
+    /// The head width, where its rows are stored with split halves.
+    pub head_dim: Option<usize>,
 }
 
 impl Checkpoint {
@@ -67,8 +87,9 @@ impl Checkpoint {
         shards: impl IntoIterator<Item = (PathBuf, Arc<Storage>)>,
     ) -> Result<Self, ModelError> {
         let mut entries = HashMap::new();
-        for (path, storage) in shards {
-            for entry in shard::entries(&Arc::from(path), &storage)? {
+        let shards: Vec<_> = shards.into_iter().collect();
+        for (path, storage) in &shards {
+            for entry in shard::entries(&Arc::from(path.as_path()), storage)? {
                 if layout.ignores(&entry.name) {
                     continue;
                 }
@@ -77,12 +98,16 @@ impl Checkpoint {
                 }
             }
         }
-        Ok(Self { layout, config, weights, entries })
+        Ok(Self { layout, config, weights, entries, shards })
     }
 
-    /// The description of the model, read from its file.
-    pub(crate) fn read_config(&self) -> Result<ModelConfig, ModelError> {
-        self.parse_config(&files::read(&self.config, files::MOST_CONFIG_BYTES)?)
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The contents of the file that describes the model.
+    pub(crate) fn read_config(&self) -> Result<Vec<u8>, ModelError> {
+        files::read(&self.config, files::MOST_CONFIG_BYTES)
     }
 
     /// The description of the model, from the contents of its file.
@@ -102,28 +127,111 @@ impl Checkpoint {
 
     /// All weights, every shape checked and every value known to be finite, which reads all of the file once.
     pub(crate) fn weights(mut self, config: &ModelConfig) -> Result<Weights, ModelError> {
-        let mut taken = Vec::new();
-        let weights = Weights::collect(config, &mut |native, shape| {
-            let name = self.layout.name(native);
-            let Some(entry) = self.entries.remove(&name) else {
-                return Err(ModelError::MissingTensor { path: self.weights.clone(), tensor: name });
-            };
-            let tensor = entry.tensor(shape)?;
-            let tensor = match self.layout.split_halves(native, config) {
-                Some(head_dim) => on_all_cores(|| interleaved(&tensor, head_dim)),
-                None => tensor,
-            };
-            taken.push(entry);
-            Ok(tensor)
-        })?;
+        let mut reader = Reader { checkpoint: &mut self, config, taken: Vec::new() };
+        let weights = Weights::collect(config, &mut reader)?;
+        let taken = reader.taken;
+        self.check(&taken)?;
+        Ok(weights)
+    }
+
+    /// SHA-256 of each file of weights.
+    pub(crate) fn checksums(&self) -> BTreeMap<String, String> {
+        self.shards.iter().map(|(path, storage)| (files::name(path), files::sha256(storage.bytes()))).collect()
+    }
+
+    /// All tensors as they are stored, checked as [`Checkpoint::weights`] does it.
+    pub(crate) fn list(mut self, config: &ModelConfig) -> Result<Listed, ModelError> {
+        let mut lister = Lister { checkpoint: &mut self, config, taken: Vec::new(), listed: Listed::default() };
+        Weights::collect(config, &mut lister)?;
+        let Lister { taken, listed, .. } = lister;
+        self.check(&taken)?;
+        Ok(listed)
+    }
+
+    /// Takes out the tensor of this name in the native layout.
+    fn take(&mut self, native: &str) -> Result<Entry, ModelError> {
+        let name = self.layout.name(native);
+        let missing = || ModelError::MissingTensor { path: self.weights.clone(), tensor: name.clone() };
+        self.entries.remove(&name).ok_or_else(missing)
+    }
+
+    /// Whether nothing is left, and all values of what was taken are finite.
+    fn check(&self, taken: &[Entry]) -> Result<(), ModelError> {
         // The first by name, so that the message is the same every time.
-        if let Some(entry) = self.entries.into_values().min_by(|a, b| a.name.cmp(&b.name)) {
-            return Err(ModelError::UnknownTensor { path: entry.path.to_path_buf(), tensor: entry.name });
+        if let Some(entry) = self.entries.values().min_by(|a, b| a.name.cmp(&b.name)) {
+            return Err(ModelError::UnknownTensor { path: entry.path.to_path_buf(), tensor: entry.name.clone() });
         }
-        match on_all_cores(|| finite::first_bad(&taken)) {
-            None => Ok(weights),
+        match on_all_cores(|| finite::first_bad(taken)) {
+            None => Ok(()),
             Some(entry) => Err(ModelError::NotFinite { path: entry.path.to_path_buf(), tensor: entry.name.clone() }),
         }
+    }
+}
+
+/// Takes a model's tensors out of a checkpoint.
+struct Reader<'a> {
+    checkpoint: &'a mut Checkpoint,
+    config: &'a ModelConfig,
+    taken: Vec<Entry>,
+}
+
+impl Reader<'_> {
+    /// The tensor with its rows in the native order, in which packed ones already are.
+    fn weight(&mut self, native: &str, entry: Entry, weight: Weight) -> Weight {
+        self.taken.push(entry);
+        match (weight, self.checkpoint.layout.split_halves(native, self.config)) {
+            (Weight::Dense(tensor), Some(head_dim)) => Weight::Dense(on_all_cores(|| interleaved(&tensor, head_dim))),
+            (weight, _) => weight,
+        }
+    }
+}
+
+impl Fetch for Reader<'_> {
+    type Error = ModelError;
+
+    fn tensor(&mut self, native: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        let entry = self.checkpoint.take(native)?;
+        let tensor = entry.tensor(shape)?;
+        match self.weight(native, entry, Weight::Dense(tensor)) {
+            Weight::Dense(tensor) => Ok(tensor),
+            Weight::Packed(_) => unreachable!("what is dense stays dense"),
+        }
+    }
+
+    fn matrix(&mut self, native: &str, shape: &[usize], _: Part) -> Result<Weight, ModelError> {
+        let entry = self.checkpoint.take(native)?;
+        let weight = entry.weight(shape)?;
+        Ok(self.weight(native, entry, weight))
+    }
+}
+
+/// Lists a model's tensors as a checkpoint stores them.
+struct Lister<'a> {
+    checkpoint: &'a mut Checkpoint,
+    config: &'a ModelConfig,
+    taken: Vec<Entry>,
+    listed: Listed,
+}
+
+impl Fetch for Lister<'_> {
+    type Error = ModelError;
+
+    fn tensor(&mut self, native: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+        let entry = self.checkpoint.take(native)?;
+        self.listed.others.push((entry.name.clone(), entry.tensor(shape)?));
+        self.taken.push(entry);
+        Ok(Tensor::none())
+    }
+
+    fn matrix(&mut self, native: &str, shape: &[usize], part: Part) -> Result<Weight, ModelError> {
+        let entry = self.checkpoint.take(native)?;
+        let Weight::Dense(tensor) = entry.weight(shape)? else {
+            return Err(ModelError::PackedAlready { path: entry.path.to_path_buf(), tensor: entry.name });
+        };
+        let head_dim = self.checkpoint.layout.split_halves(native, self.config);
+        self.listed.matrices.push(Matrix { name: entry.name.clone(), tensor, part, head_dim });
+        self.taken.push(entry);
+        Ok(Weight::Dense(Tensor::none()))
     }
 }
 

@@ -104,6 +104,34 @@ pub enum ModelError {
         /// The type, as safetensors names it.
         dtype: String,
     },
+    /// Packed weights are not what the file says of them.
+    #[error("{}: {}: its packed weights cannot be read: {what}", path.display(), brief(tensor))]
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, as the file names it.
+        tensor: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Weights are packed in a layout that this program does not know.
+    #[error("{}: its weights are packed in version {version} of the layout, this program knows version {known}", path.display())]
+    PackedVersion {
+        /// The file.
+        path: PathBuf,
+        /// The file's version.
+        version: u64,
+        /// The one that is read.
+        known: u64,
+    },
+    /// Weights that are packed were to be packed.
+    #[error("{}: {} is packed already: take the model that it was made of", path.display(), brief(tensor))]
+    PackedAlready {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, as the file names it.
+        tensor: String,
+    },
     /// A weight is infinite or not a number.
     #[error("{}: {} holds a value that is not finite: the file is damaged", path.display(), brief(tensor))]
     NotFinite {

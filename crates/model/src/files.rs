@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use crate::mapping::Mapping;
 use crate::{ModelError, Storage};
 
@@ -51,6 +53,16 @@ pub(crate) fn look(path: &Path) -> Result<Option<Metadata>, ModelError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(ModelError::Io { path: path.to_owned(), source }),
     }
+}
+
+/// The name of a file, without its folder.
+pub(crate) fn name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// SHA-256, as `sha256sum` writes it.
+pub(crate) fn sha256(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub(crate) fn broken(path: &Path, what: impl Into<String>) -> ModelError {

@@ -23,12 +23,15 @@ mod ledger;
 mod mapping;
 mod model;
 mod numerics;
+mod packed;
+mod quantise;
 mod synth;
 mod tensor;
 pub mod testing;
 mod threads;
 mod tokenizer;
 mod weights;
+mod write;
 
 pub use backend::{
     AUDIO_WINDOW, Backend, BackendError, BackendInfo, DecodeSpan, EncodeSpan, LIVE_SPAN, MAX_DECODE_ROWS, Prediction,
@@ -41,10 +44,14 @@ pub use ledger::{Entry, Ledger};
 pub use mapping::Mapping;
 pub use model::{Embedded, Model};
 pub use numerics::{Rope, ada_scales, gelu};
+pub use packed::{
+    BLOCK, Deviation, Encoding, Escape, Group, INT4_ZERO, INT8_ZERO, LANES, Packed, Panel, Part, Plan, escapes_of,
+};
+pub use quantise::{Quantised, quantise};
 pub use synth::{Recipe, SpecError, write_synthetic};
 pub use tensor::{Storage, Tensor, TensorData};
 pub use tokenizer::{Kind, Tokenizer, TokenizerError};
-pub use weights::{AdaNorm, LayerWeights, Linear, Weights};
+pub use weights::{AdaNorm, LayerWeights, Linear, Weight, Weights};
 
 // Tensors are views of files that are little-endian.
 const _: () = assert!(cfg!(target_endian = "little"), "big-endian machines are not supported");

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::checkpoint::{Checkpoint, Layout};
-use crate::{ModelConfig, ModelError, Storage, Tokenizer, Weights, files};
+use crate::packed::{Packed, Plan};
+use crate::{ModelConfig, ModelError, Storage, Tokenizer, Weight, Weights, files};
 
-const TEKKEN: &str = "tekken.json";
+pub(crate) const TEKKEN: &str = "tekken.json";
 
 /// A model, ready for a backend. Cloning it copies no weights.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ impl Model {
         // Of "." and "/" the name is that of the folder it is.
         let name = name(&fs::canonicalize(dir).map_err(io)?);
         let checkpoint = Checkpoint::open(dir)?;
-        let config = checkpoint.read_config()?;
+        let config = checkpoint.parse_config(&checkpoint.read_config()?)?;
         let tekken = dir.join(TEKKEN);
         let tokenizer = tokenizer(&tekken, &files::read(&tekken, files::MOST_TEKKEN_BYTES)?, &config)?;
         Ok(Self { name, weights: checkpoint.weights(&config)?, config, tokenizer })
@@ -91,6 +92,20 @@ impl Model {
         let tokenizer = tokenizer(&path(TEKKEN), files.tekken, &config)?;
         Ok(Self { name: files.name.to_owned(), weights: checkpoint.weights(&config)?, config, tokenizer })
     }
+
+    /// The same model with every matrix packed, in memory. A matrix that its encoding cannot hold stays as it is: bf16 and 12 bits hold
+    /// bf16 only, and 12 bits no more than a few exponents besides the 16 most frequent.
+    pub fn packed(&self, plan: &Plan) -> Self {
+        let mut model = self.clone();
+        for (weight, part) in model.weights.matrices_mut() {
+            if let Weight::Dense(tensor) = weight
+                && let Some(packed) = Packed::of(tensor, plan.of(part))
+            {
+                *weight = Weight::Packed(packed);
+            }
+        }
+        model
+    }
 }
 
 /// How many shards there are with one of this name: 3 with `model-00001-of-00003.safetensors`.
@@ -111,7 +126,7 @@ fn name(dir: &Path) -> String {
     repository().or_else(|| part(Some(dir))).unwrap_or_else(|| dir.display().to_string())
 }
 
-fn tokenizer(path: &Path, json: &[u8], config: &ModelConfig) -> Result<Tokenizer, ModelError> {
+pub(crate) fn tokenizer(path: &Path, json: &[u8], config: &ModelConfig) -> Result<Tokenizer, ModelError> {
     Tokenizer::for_model(json, config).map_err(|source| ModelError::Tokenizer { path: path.to_owned(), source })
 }
 

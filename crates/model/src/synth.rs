@@ -7,17 +7,15 @@ mod spec;
 mod text;
 mod values;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::fs;
-use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
-use half::bf16;
-use rayon::prelude::*;
-use voxtral_files::Writer;
-
+use crate::packed::{Encoding, Packer, Part, Plan};
 use crate::tensor::DType;
-use crate::threads::on_all_cores;
+use crate::weights::{Fetch, Weight};
+use crate::write::{self, Folder, Form, Item};
 use crate::{ConfigError, Model, ModelConfig, ModelError, Tensor, Tokenizer, Weights};
 use values::Values;
 
@@ -26,11 +24,6 @@ pub use spec::SpecError;
 const PARAMS: &str = "params.json";
 const TEKKEN: &str = "tekken.json";
 const WEIGHTS: &str = "consolidated.safetensors";
-
-/// Values that are made, then written, at a time: 32 MB.
-const BATCH: usize = 16 << 20;
-/// Values that one thread makes at a time.
-const BLOCK: usize = 1 << 16;
 
 /// Which random model of some dimensions: a seed alone makes one, `7.into()`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,24 +53,16 @@ impl Model {
     /// When `config` makes no sense, or its vocabulary has no room for the special ids and the 256 bytes.
     pub fn synthetic(config: &ModelConfig, recipe: impl Into<Recipe>) -> Result<Self, ConfigError> {
         check(config)?;
-        let recipe = recipe.into();
-        let mut index = 0;
-        let collected = Weights::collect(config, &mut |name, shape| {
-            let values = Values::new(config, name, shape, recipe, index);
-            index += 1;
-            let tensor =
-                Tensor::filled(DType::Bf16, shape.to_vec(), |out| fill(&values, 0, bytemuck::cast_slice_mut(out)));
-            Ok::<_, Infallible>(tensor)
-        });
-        let Ok(weights) = collected;
+        let mut maker = Maker { config, recipe: recipe.into(), index: 0 };
+        let Ok(weights) = Weights::collect(config, &mut maker);
         let tokenizer = Tokenizer::from_json(text::tekken(config.vocab).as_bytes(), config.vocab)
             .expect("a generated vocabulary is well formed");
         Ok(Self { name: "synthetic".to_owned(), config: config.clone(), weights, tokenizer })
     }
 }
 
-/// Writes a model with random BF16 weights into `dir`, in the native layout, and tells `progress` how many bytes of weights are
-/// written, and of how many. The folder is made if need be. Memory stays below 100 MB whatever the size.
+/// Writes a model with random weights into `dir`, in the native layout: in bf16 or, with a `plan`, packed. Tells `progress` how many
+/// bytes of weights are written, and of how many. The folder is made if need be. Memory stays below 200 MB whatever the size.
 ///
 /// Until all is written the files have other names, so that what is there never looks like a model that it is not. Of several that
 /// write into one folder at once, one writes all files and the others fail.
@@ -89,37 +74,15 @@ pub fn write_synthetic(
     dir: &Path,
     config: &ModelConfig,
     recipe: impl Into<Recipe>,
+    plan: Option<&Plan>,
     mut progress: impl FnMut(u64, u64) -> io::Result<()>,
 ) -> Result<(), ModelError> {
     check(config).map_err(|source| ModelError::Config { path: dir.join(PARAMS), source })?;
-    let recipe = recipe.into();
-    let path = |name: &str| dir.join(name);
-    let failed = |path: PathBuf| {
-        move |source: io::Error| match source.kind() {
-            ErrorKind::AlreadyExists => ModelError::Exists { path },
-            _ => ModelError::Io { path, source },
-        }
-    };
-    fs::create_dir_all(dir).map_err(|source| ModelError::Io { path: dir.to_owned(), source })?;
-
-    let begin = |name| Writer::create_new(&path(name)).map_err(failed(path(name)));
-    let (mut params, mut tekken, mut weights) = (begin(PARAMS)?, begin(TEKKEN)?, begin(WEIGHTS)?);
-    params.write_all(text::params(config).as_bytes()).map_err(failed(path(PARAMS)))?;
-    tekken.write_all(text::tekken(config.vocab).as_bytes()).map_err(failed(path(TEKKEN)))?;
-    write_weights(&mut weights, config, recipe, &mut progress).map_err(failed(path(WEIGHTS)))?;
-
-    // Who is first to put the description there writes this model; nobody else gets further. The weights come last: a folder without
-    // them is no model.
-    let mut there = Vec::new();
-    for (name, file) in [(PARAMS, params), (TEKKEN, tekken), (WEIGHTS, weights)] {
-        if let Err(error) = file.commit() {
-            // That they cannot be removed is less than what has failed.
-            there.iter().for_each(|path| drop(fs::remove_file(path)));
-            return Err(failed(path(name))(error));
-        }
-        there.push(path(name));
-    }
-    Ok(())
+    let mut lister = Lister { maker: Maker { config, recipe: recipe.into(), index: 0 }, plan, items: Vec::new() };
+    let Ok(_) = Weights::collect(config, &mut lister);
+    let small = [(PARAMS, text::params(config).into_bytes()), (TEKKEN, text::tekken(config.vocab).into_bytes())];
+    let folder = Folder { dir, small, weights: WEIGHTS, items: lister.items, source: BTreeMap::new() };
+    folder.write(&mut progress).map(drop)
 }
 
 fn check(config: &ModelConfig) -> Result<(), ConfigError> {
@@ -127,74 +90,59 @@ fn check(config: &ModelConfig) -> Result<(), ConfigError> {
     crate::config::within("vocab", config.vocab, text::FEWEST_IDS..=1 << 20)
 }
 
-fn write_weights(
-    file: &mut Writer,
-    config: &ModelConfig,
+/// Makes one tensor after the other.
+struct Maker<'a> {
+    config: &'a ModelConfig,
     recipe: Recipe,
-    progress: &mut impl FnMut(u64, u64) -> io::Result<()>,
-) -> io::Result<()> {
-    let tensors = tensors(config);
-    file.write_all(&header(&tensors))?;
-    let total = config.parameters() * size_of::<bf16>() as u64;
-    let mut written = 0;
-    let mut buffer = vec![bf16::ZERO; BATCH];
-    for (index, (name, shape)) in tensors.iter().enumerate() {
-        let values = Values::new(config, name, shape, recipe, index as u64);
-        let len: usize = shape.iter().product();
-        for start in (0..len).step_by(BATCH) {
-            let batch = &mut buffer[..BATCH.min(len - start)];
-            on_all_cores(|| fill(&values, start, batch));
-            let bytes: &[u8] = bytemuck::cast_slice(batch);
-            file.write_all(bytes)?;
-            written += bytes.len() as u64;
-            progress(written, total)?;
-        }
+    index: u64,
+}
+
+impl Maker<'_> {
+    fn values(&mut self, name: &str, shape: &[usize]) -> Values {
+        self.index += 1;
+        Values::new(self.config, name, shape, self.recipe, self.index - 1)
     }
-    Ok(())
 }
 
-/// Values `start..` of a tensor, on all cores.
-fn fill(values: &Values, start: usize, out: &mut [bf16]) {
-    out.par_chunks_mut(BLOCK).enumerate().for_each(|(i, block)| values.fill(start + i * BLOCK, block));
-}
+impl Fetch for Maker<'_> {
+    type Error = Infallible;
 
-/// Name and shape of every tensor of such a model.
-fn tensors(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let mut tensors = Vec::new();
-    let none = Tensor::owned(&[], DType::Bf16, vec![0]);
-    let _: Result<_, Infallible> = Weights::collect(config, &mut |name, shape| {
-        tensors.push((name.to_owned(), shape.to_vec()));
-        Ok(none.clone())
-    });
-    tensors
-}
-
-/// Length and header of a safetensors file of BF16 tensors, padded so that their bytes are aligned.
-fn header(tensors: &[(String, Vec<usize>)]) -> Vec<u8> {
-    let mut start = 0;
-    let mut entries = serde_json::Map::new();
-    for (name, shape) in tensors {
-        let end = start + shape.iter().product::<usize>() * size_of::<bf16>();
-        let entry = serde_json::json!({"dtype": "BF16", "shape": shape, "data_offsets": [start, end]});
-        entries.insert(name.clone(), entry);
-        start = end;
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, Infallible> {
+        let values = self.values(name, shape);
+        Ok(Tensor::filled(DType::Bf16, shape.to_vec(), |out| write::fill(&values, DType::Bf16, 0, out)))
     }
-    let mut json = serde_json::Value::Object(entries).to_string().into_bytes();
-    json.resize((8 + json.len()).next_multiple_of(64) - 8, b' ');
-    [&(json.len() as u64).to_le_bytes()[..], &json].concat()
+
+    fn matrix(&mut self, name: &str, shape: &[usize], _: Part) -> Result<Weight, Infallible> {
+        self.tensor(name, shape).map(Weight::Dense)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Lists all tensors to be written.
+struct Lister<'a> {
+    maker: Maker<'a>,
+    plan: Option<&'a Plan>,
+    items: Vec<Item<'a>>,
+}
 
-    #[test]
-    fn headers_of_every_length_are_whole_and_aligned() {
-        for length in 1..=64 {
-            let header = header(&[("x".repeat(length), vec![3, 5])]);
-            assert_eq!(header.len() % 64, 0, "a name of {length}");
-            let json: serde_json::Value = serde_json::from_slice(&header[8..]).unwrap();
-            assert_eq!(json["x".repeat(length)]["shape"], serde_json::json!([3, 5]));
-        }
+impl Lister<'_> {
+    fn add(&mut self, name: &str, shape: &[usize], encoding: Option<Encoding>) -> Tensor {
+        let rows = Box::new(self.maker.values(name, shape));
+        let (n, k) = (shape[0], shape[1..].iter().product());
+        let packer = encoding.and_then(|encoding| Packer::new(encoding, n, k, DType::Bf16, &*rows));
+        let form = packer.map_or(Form::Dense(DType::Bf16), Form::Packed);
+        self.items.push(Item { name: name.to_owned(), shape: shape.to_vec(), form, rows });
+        Tensor::none()
+    }
+}
+
+impl Fetch for Lister<'_> {
+    type Error = Infallible;
+
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, Infallible> {
+        Ok(self.add(name, shape, None))
+    }
+
+    fn matrix(&mut self, name: &str, shape: &[usize], part: Part) -> Result<Weight, Infallible> {
+        Ok(Weight::Dense(self.add(name, shape, self.plan.map(|plan| plan.of(part)))))
     }
 }

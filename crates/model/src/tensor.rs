@@ -6,6 +6,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use crate::mapping::Mapping;
+use crate::packed::Rows;
 
 /// Where the bytes of tensors lie.
 pub enum Storage {
@@ -70,6 +71,25 @@ impl DType {
             Self::F32 => 4,
         }
     }
+
+    /// As safetensors calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "BF16",
+            Self::F16 => "F16",
+            Self::F32 => "F32",
+        }
+    }
+
+    /// Rounds `values` into `out`, as many bytes as they take.
+    pub(crate) fn narrow(self, values: &[f32], out: &mut [u8]) {
+        let pairs = out.chunks_exact_mut(self.bytes()).zip(values);
+        match self {
+            Self::Bf16 => pairs.for_each(|(out, &v)| out.copy_from_slice(&bf16::from_f32(v).to_le_bytes())),
+            Self::F16 => pairs.for_each(|(out, &v)| out.copy_from_slice(&f16::from_f32(v).to_le_bytes())),
+            Self::F32 => pairs.for_each(|(out, &v)| out.copy_from_slice(&v.to_le_bytes())),
+        }
+    }
 }
 
 /// One tensor of a checkpoint: a view that keeps the storage alive; cloning it copies no elements.
@@ -105,6 +125,11 @@ impl Tensor {
         let mut words = vec![0u64; len.div_ceil(8)];
         fill(&mut bytemuck::cast_slice_mut(&mut words)[..len]);
         Self { storage: Arc::new(Storage::Owned(words)), bytes: 0..len, dtype, shape }
+    }
+
+    /// A tensor without elements, where only the list of tensors matters.
+    pub(crate) fn none() -> Self {
+        Self::owned(&[], DType::Bf16, vec![0])
     }
 
     /// A tensor over values of our own, for tests and for generated models.
@@ -144,13 +169,36 @@ impl Tensor {
         self.dtype
     }
 
+    /// Their type: "bf16", "f16" or "f32".
+    pub fn type_name(&self) -> &'static str {
+        match self.dtype {
+            DType::Bf16 => "bf16",
+            DType::F16 => "f16",
+            DType::F32 => "f32",
+        }
+    }
+
+    /// Elements `start..` in single precision.
+    pub(crate) fn read(&self, start: usize, out: &mut [f32]) {
+        let range = start..start + out.len();
+        match self.data() {
+            TensorData::Bf16(d) => out.iter_mut().zip(&d[range]).for_each(|(out, v)| *out = v.to_f32()),
+            TensorData::F16(d) => out.iter_mut().zip(&d[range]).for_each(|(out, v)| *out = v.to_f32()),
+            TensorData::F32(d) => out.copy_from_slice(&d[range]),
+        }
+    }
+
     /// A copy of the elements in single precision; meant for small tensors (norms, biases).
     pub fn to_f32(&self) -> Vec<f32> {
-        match self.data() {
-            TensorData::Bf16(d) => d.iter().map(|v| v.to_f32()).collect(),
-            TensorData::F16(d) => d.iter().map(|v| v.to_f32()).collect(),
-            TensorData::F32(d) => d.to_vec(),
-        }
+        let mut values = vec![0.0; self.data().len()];
+        self.read(0, &mut values);
+        values
+    }
+}
+
+impl Rows for Tensor {
+    fn read(&self, start: usize, out: &mut [f32]) {
+        self.read(start, out);
     }
 }
 

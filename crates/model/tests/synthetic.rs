@@ -35,7 +35,7 @@ fn on_disk_and_in_memory_are_the_same() {
     let folder = dir.path().join("made/for/this");
     let config = tiny();
     let mut last = (0, 0);
-    write_synthetic(&folder, &config, 5, |written, total| {
+    write_synthetic(&folder, &config, 5, None, |written, total| {
         last = (written, total);
         Ok(())
     })
@@ -46,13 +46,15 @@ fn on_disk_and_in_memory_are_the_same() {
     let (disk, memory) = (Model::open(&folder).unwrap(), Model::synthetic(&config, 5).unwrap());
     assert_eq!((&disk.config, &disk.tokenizer), (&config, &memory.tokenizer));
     assert_same(&disk.weights, &memory.weights);
+    let bytes = fs::metadata(folder.join("consolidated.safetensors")).unwrap().len();
+    assert!((bytes - 100_000..bytes).contains(&disk.weights.bytes()), "{} of {bytes}", disk.weights.bytes());
     let other = Model::synthetic(&config, 6).unwrap();
     let differ =
         tensors(&memory.weights).iter().zip(tensors(&other.weights)).all(|(a, b)| a.as_bytes() != b.as_bytes());
     assert!(differ, "another seed gives other values");
     assert!(matches!(memory.tokenizer.kind(1256), Kind::Text(text) if text.starts_with(b" ")));
 
-    let again = write_synthetic(&folder, &config, 5, |_, _| Ok(())).unwrap_err();
+    let again = write_synthetic(&folder, &config, 5, None, |_, _| Ok(())).unwrap_err();
     assert!(matches!(again, ModelError::Exists { .. }), "{again}");
 }
 
@@ -83,21 +85,22 @@ fn one_thread_makes_the_same_values_as_many() {
 #[test]
 fn nothing_stays_of_what_cannot_be_written() {
     let dir = tempfile::tempdir().unwrap();
-    let said =
-        write_synthetic(dir.path(), &tiny(), 0, |_, _| Err(ErrorKind::Interrupted.into())).unwrap_err().to_string();
+    let said = write_synthetic(dir.path(), &tiny(), 0, None, |_, _| Err(ErrorKind::Interrupted.into()))
+        .unwrap_err()
+        .to_string();
     assert!(said.ends_with("consolidated.safetensors: operation interrupted"), "{said}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 
     // What comes in the way of the last file takes the others back.
     let path = dir.path().join("consolidated.safetensors");
     let in_the_way = |_, _| fs::write(&path, "another's");
-    let said = write_synthetic(dir.path(), &tiny(), 0, in_the_way).unwrap_err();
+    let said = write_synthetic(dir.path(), &tiny(), 0, None, in_the_way).unwrap_err();
     assert!(matches!(&said, ModelError::Exists { path: p } if *p == path), "{said}");
     assert_eq!((fs::read_dir(dir.path()).unwrap().count(), fs::read(&path).unwrap()), (1, b"another's".to_vec()));
 
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
-    let said = write_synthetic(&file.join("folder"), &tiny(), 0, |_, _| Ok(())).unwrap_err().to_string();
+    let said = write_synthetic(&file.join("folder"), &tiny(), 0, None, |_, _| Ok(())).unwrap_err().to_string();
     assert!(said.contains("folder: "), "{said}");
 
     let mut config = tiny();
@@ -118,7 +121,7 @@ fn of_several_at_once_one_is_written_whole() {
             let (dir, config, all_began) = (dir.path(), &config, &all_began);
             let mut first = true;
             scope.spawn(move || {
-                write_synthetic(dir, config, seed, |_, _| {
+                write_synthetic(dir, config, seed, None, |_, _| {
                     if std::mem::take(&mut first) {
                         all_began.wait();
                     }

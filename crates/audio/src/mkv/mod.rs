@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use crate::error::{Error, Result};
 use crate::input::Input;
-use crate::packet::{Codec, Container, Event, Numbers, Span, Track};
+use crate::packet::{Codec, Container, Event, Format, Numbers, Span, Track};
 use crate::{flac, opus};
 
 use ebml::{Head, elements, float, number, read_head, signed, variable};
@@ -92,14 +92,15 @@ impl Mkv {
     }
 
     fn read_info(&mut self, body: &[u8]) {
+        let mut ticks = None;
         for (id, body) in elements(body) {
             match id {
                 id::TIMESTAMP_SCALE => self.scale = number(body).clamp(1, 1_000_000_000),
-                id::DURATION => self.duration = Some(float(body)).filter(|ticks| *ticks > 0.0),
+                id::DURATION => ticks = Some(float(body)).filter(|ticks| *ticks > 0.0),
                 _ => {}
             }
         }
-        self.duration = self.duration.map(|ticks| ticks * self.scale as f64 / 1e9);
+        self.duration = ticks.map(|ticks| ticks * self.scale as f64 / 1e9).or(self.duration);
     }
 
     fn read_tracks(&mut self, body: &[u8]) {
@@ -111,6 +112,20 @@ impl Mkv {
                 self.entries.push(entry);
             }
         }
+    }
+
+    /// The format of the chosen track in a file that follows, where it is another.
+    fn change_tracks(&mut self, body: &[u8]) -> Option<Format> {
+        let before = (std::mem::take(&mut self.tracks), std::mem::take(&mut self.entries));
+        self.read_tracks(body);
+        if self.tracks.is_empty() {
+            (self.tracks, self.entries) = before;
+            return None;
+        }
+        let was = before.0[self.chosen].format.clone();
+        self.chosen = self.chosen.min(self.tracks.len() - 1);
+        let format = &self.tracks[self.chosen].format;
+        (*format != was).then(|| format.clone())
     }
 
     /// Takes the frames of a block of the chosen track.
@@ -168,6 +183,21 @@ impl Mkv {
         }
     }
 
+    /// The head of the element here, if it is one that can stand here, or one that is not known and that another follows:
+    /// formats grow.
+    fn element_here(&self, input: &mut Input) -> Result<Option<Head>> {
+        let Some(head) = read_head(input.peek(HEAD)?) else { return Ok(None) };
+        if head.is_known() {
+            return Ok(Some(head));
+        }
+        let end = head.len.saturating_add(head.size.unwrap_or(u64::MAX));
+        if end > RESYNC as u64 {
+            return Ok(None);
+        }
+        let bytes = input.peek(end as usize + 24)?;
+        Ok(self.plausible(bytes, end as usize).map(|_| head))
+    }
+
     /// Reads over bytes to the next cluster, or to a block that another element follows; `false` where there is none.
     fn resync(&mut self, input: &mut Input) -> Result<bool> {
         loop {
@@ -185,24 +215,28 @@ impl Mkv {
 
     /// Whether a cluster or a block begins there.
     fn is_element(&self, bytes: &[u8], at: usize, ended: bool) -> bool {
-        let Some(head) = bytes.get(at..).and_then(read_head).filter(Head::is_known) else { return false };
-        if head.id == id::CLUSTER {
-            return true;
-        }
-        let body = at + head.len as usize;
-        let of_a_track = match head.id {
-            id::SIMPLE_BLOCK => {
-                variable(bytes, body).is_some_and(|(number, _)| self.entries.iter().any(|entry| entry.number == number))
-            }
-            id::BLOCK_GROUP => bytes.get(body) == Some(&(id::BLOCK as u8)),
-            _ => false,
-        };
-        let next = body.saturating_add(head.size.unwrap_or(0) as usize);
+        let Some(head) = self.plausible(bytes, at) else { return false };
+        let next = at.saturating_add(head.len as usize).saturating_add(head.size.unwrap_or(0) as usize);
         let follows = match bytes.get(next..) {
             Some(rest) if !rest.is_empty() => read_head(rest).is_some_and(|next| next.is_known()),
             _ => ended && next == bytes.len(),
         };
-        of_a_track && follows
+        head.id == id::CLUSTER || matches!(head.id, id::SIMPLE_BLOCK | id::BLOCK_GROUP) && follows
+    }
+
+    /// The head that begins there, if more than its first byte says that it is one.
+    fn plausible(&self, bytes: &[u8], at: usize) -> Option<Head> {
+        let head = bytes.get(at..).and_then(read_head).filter(Head::is_known)?;
+        let body = at + head.len as usize;
+        let plausible = match head.id {
+            id::SIMPLE_BLOCK => {
+                variable(bytes, body).is_some_and(|(number, _)| self.entries.iter().any(|entry| entry.number == number))
+            }
+            id::BLOCK_GROUP => bytes.get(body) == Some(&(id::BLOCK as u8)),
+            // Numbers and checksums, or what is too rare to be chance.
+            id => id > 0xff_ffff || head.size.is_some_and(|size| size <= 8),
+        };
+        plausible.then_some(head)
     }
 
     fn ended(&mut self, input: &mut Input, cut: bool) -> Event {
@@ -249,9 +283,8 @@ impl Container for Mkv {
             if self.ended || self.segment_end.is_some_and(|end| input.position() >= end) && input.peek(1)?.is_empty() {
                 return Ok(self.ended(input, false));
             }
-            let bytes = input.peek(HEAD)?;
-            let available = bytes.len();
-            let Some(head) = read_head(bytes).filter(Head::is_known) else {
+            let available = input.peek(HEAD)?.len();
+            let Some(head) = self.element_here(input)? else {
                 if available == 0 {
                     return Ok(self.ended(input, false));
                 }
@@ -267,6 +300,15 @@ impl Container for Mkv {
             match head.id {
                 id::SEGMENT => self.segment_end = head.size.map(|size| input.position().saturating_add(size)),
                 id::CLUSTER => {}
+                // Another file begins where this one ends.
+                id::INFO | id::TRACKS if head.size.is_some_and(|size| size <= MAX_ELEMENT) => {
+                    input.take(head.size.unwrap_or(0) as usize, &mut body)?;
+                    if head.id == id::INFO {
+                        self.read_info(&body);
+                    } else if let Some(format) = self.change_tracks(&body) {
+                        return Ok(Event::Format(format));
+                    }
+                }
                 id::TIMESTAMP | id::SIMPLE_BLOCK | id::BLOCK_GROUP
                     if head.size.is_some_and(|size| size <= MAX_ELEMENT) =>
                 {

@@ -6,6 +6,7 @@ mod table;
 mod track;
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use crate::error::{Error, Result};
 use crate::input::Input;
@@ -39,9 +40,13 @@ pub(crate) struct Mp4 {
     run: VecDeque<Sample>,
     /// Where the next fragment is looked for.
     next_atom: u64,
+    /// Where the data of the fragment ends.
+    data_end: u64,
     /// Ticks at which the next fragment begins, where it does not say.
     run_time: u64,
     cut: bool,
+    /// Bytes were read over that are no structure.
+    broken: bool,
     ended: bool,
 }
 
@@ -93,8 +98,10 @@ impl Mp4 {
             cursor: Cursor::default(),
             run: VecDeque::new(),
             next_atom: first_data.unwrap_or(0),
+            data_end: u64::MAX,
             run_time: 0,
             cut: false,
+            broken: false,
             ended: false,
         };
         mp4.read_index(&index);
@@ -132,7 +139,7 @@ impl Mp4 {
             if let Some(sample) = self.run.pop_front() {
                 return Ok(Some(sample));
             }
-            if !self.read_fragment(input)? {
+            if !self.read_fragment(input)? || self.broken {
                 break;
             }
         }
@@ -145,6 +152,7 @@ impl Mp4 {
             self.cut = true;
             return Ok(false);
         }
+        let mut broken = false;
         loop {
             let at = input.position();
             let head = input.peek(16)?;
@@ -155,13 +163,18 @@ impl Mp4 {
             let atom = Atom::read(head).filter(|atom| is_top_level(&atom.kind));
             let Some(atom) = atom else {
                 // Damaged: look for another fragment.
-                let found = input.peek(64 << 10)?.windows(4).skip(5).position(|kind| kind == b"moof");
-                self.cut = true;
+                let bytes = input.peek(64 << 10)?;
+                let (ended, found) =
+                    (bytes.len() < 64 << 10, bytes.windows(4).skip(5).position(|kind| kind == b"moof"));
                 match found {
                     Some(found) => input.skip(found as u64 + 1)?,
-                    None if input.peek(64 << 10)?.len() < 64 << 10 => return Ok(false),
+                    None if ended => {
+                        self.cut = true;
+                        return Ok(false);
+                    }
                     None => input.skip((64 << 10) - 16)?,
                 };
+                broken = true;
                 continue;
             };
             if &atom.kind == b"moof"
@@ -177,7 +190,17 @@ impl Mp4 {
                 // Its data follows, and the next fragment that.
                 let data = Atom::read(input.peek(16)?).filter(|atom| &atom.kind == b"mdat").and_then(|atom| atom.size);
                 self.next_atom = input.position().saturating_add(data.unwrap_or(0));
-                self.read_moof(&body, at);
+                let begin = input.position() + data.map_or(0, |_| 8);
+                let base = self.read_moof(&body, at);
+                self.move_run(base.unwrap_or(at), at, begin..=self.next_atom);
+                // A size that is a lie is not to cost the fragments behind it.
+                if input.len().is_some_and(|len| self.next_atom > len)
+                    && let Some(last) = self.run.back()
+                {
+                    self.next_atom = last.offset.saturating_add(u64::from(last.size));
+                }
+                self.data_end = if data.is_some() { self.next_atom } else { u64::MAX };
+                self.broken = broken;
                 return Ok(true);
             }
             let Some(size) = atom.size else { return Ok(false) };
@@ -188,8 +211,10 @@ impl Mp4 {
         }
     }
 
-    /// Takes the samples of the chosen track from the body of `moof`, which is at a place in the file.
-    fn read_moof(&mut self, body: &[u8], moof: u64) {
+    /// Takes the samples of the chosen track from the body of `moof`, which is at a place in the file. The base of their addresses,
+    /// where it is an address in the file.
+    fn read_moof(&mut self, body: &[u8], moof: u64) -> Option<u64> {
+        let mut explicit = None;
         let &Trak { id, defaults: (default_ticks, default_size), .. } = self.trak();
         for (_, body) in atoms(body).filter(|(kind, _)| kind == b"traf") {
             let Some(head) = find(body, b"tfhd") else { continue };
@@ -209,7 +234,8 @@ impl Mp4 {
                 at += if flags & flag == 0 { 0 } else { size };
                 value
             };
-            let base = field(1, 8).unwrap_or(moof);
+            explicit = field(1, 8);
+            let base = explicit.unwrap_or(moof);
             field(2, 4);
             let duration = field(8, 4).unwrap_or(u64::from(default_ticks));
             let size = field(0x10, 4).unwrap_or(u64::from(default_size));
@@ -221,6 +247,19 @@ impl Mp4 {
             for (_, run) in atoms(body).filter(|(kind, _)| kind == b"trun") {
                 offset = self.read_run(run, base, offset, (duration, size));
             }
+        }
+        explicit
+    }
+
+    /// Addresses in the file are wrong where bytes were put in or taken out before them. Those that lead out of the data, and
+    /// into it if they are counted from the fragment, are.
+    fn move_run(&mut self, base: u64, moof: u64, data: RangeInclusive<u64>) {
+        let Some((first, last)) = self.run.front().zip(self.run.back()) else { return };
+        let (from, to) = (first.offset, last.offset.saturating_add(last.size.into()));
+        let moved = |offset: u64| offset.wrapping_sub(base).wrapping_add(moof);
+        let fits = |from, to| data.contains(&from) && data.contains(&to);
+        if !fits(from, to) && fits(moved(from), moved(to)) {
+            self.run.iter_mut().for_each(|sample| sample.offset = moved(sample.offset));
         }
     }
 
@@ -309,6 +348,9 @@ impl Container for Mp4 {
         loop {
             let Some(&edit) = self.edits.front().filter(|_| !self.ended) else { return Ok(Event::End) };
             let Some(sample) = self.next_sample(input)? else {
+                if std::mem::take(&mut self.broken) {
+                    return Ok(Event::Lost { seconds: 0.0, what: "bytes that are no structure" });
+                }
                 if std::mem::take(&mut self.cut) {
                     return Ok(self.cut_off(u64::MAX));
                 }
@@ -327,6 +369,9 @@ impl Container for Mp4 {
             let seconds = sample.ticks as f64 / f64::from(self.trak().timescale);
             if sample.size > MAX_SAMPLE {
                 return Ok(Event::Lost { seconds, what: "a packet of absurd size" });
+            }
+            if self.fragmented && sample.offset.saturating_add(u64::from(sample.size)) > self.data_end {
+                return Ok(Event::Lost { seconds, what: "a packet that is not in its place" });
             }
             let behind = input.len().is_some_and(|len| sample.offset >= len);
             if behind || !input.seek(sample.offset)? {

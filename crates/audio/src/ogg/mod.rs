@@ -28,6 +28,10 @@ pub(crate) struct Ogg {
     /// Pages that were read while looking for headers.
     pages: VecDeque<Page>,
     asked: usize,
+    /// There are other streams, whose clock is the same.
+    has_others: bool,
+    /// The last page was none that a stream begins with.
+    goes_on: bool,
     ended: bool,
 }
 
@@ -111,6 +115,8 @@ impl Ogg {
             queue: VecDeque::new(),
             pages: VecDeque::new(),
             asked: 0,
+            has_others: false,
+            goes_on: false,
             ended: false,
         };
         let mut heads: Vec<(u32, Vec<u8>)> = Vec::new();
@@ -124,6 +130,7 @@ impl Ogg {
                 break;
             }
         }
+        ogg.has_others = heads.len() > 1;
         for (serial, head) in heads {
             if let Some(format) = identify(&head) {
                 ogg.tracks.push(Track { format, default: false });
@@ -231,6 +238,7 @@ impl Ogg {
 
     /// Takes a page of the stream apart.
     fn take_page(&mut self, page: &Page) {
+        let has_others = self.has_others;
         let Some(stream) = &mut self.stream else { return };
         if page.serial != stream.serial || stream.finished {
             return;
@@ -262,10 +270,10 @@ impl Ogg {
         let mut until = f64::INFINITY;
         if timed {
             let base = *stream.base.get_or_insert_with(|| {
-                // A stream that was cut out of a longer one begins far behind 0. Where a little is missing at the
-                // beginning, that is a gap; only the last page may end before its packets do.
+                // A stream that was cut out of a longer one begins far behind 0, one beside a picture begins late. Where a
+                // little is missing at the beginning, that is a gap; only the last page may end before its packets do.
                 let first = granule.saturating_sub(total);
-                if last || first as f64 <= CUT_OUT_S * rate { 0 } else { first }
+                if last || has_others || first as f64 <= CUT_OUT_S * rate { 0 } else { first }
             });
             let start = granule.saturating_sub(total).saturating_sub(base).saturating_sub(skip);
             let follows = stream.end - stream.origin;
@@ -327,7 +335,11 @@ impl Container for Ogg {
                     None => return Ok(Event::End),
                 },
             };
-            if page.flags & FIRST != 0
+            // All streams of a group begin before any of them goes on.
+            let first = page.flags & FIRST != 0;
+            let goes_on = std::mem::replace(&mut self.goes_on, !first);
+            if first
+                && goes_on
                 && let Some(stream) = self.stream.as_ref().filter(|stream| stream.sequence.is_some())
                 && (stream.serial != page.serial || stream.finished || page.sequence == 0)
             {

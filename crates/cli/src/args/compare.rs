@@ -54,7 +54,7 @@ pub(crate) struct Compare {
 }
 
 /// What the two sides are, where they are not files: one of these.
-#[derive(Args)]
+#[derive(Args, Default)]
 #[group(multiple = false)]
 pub(crate) struct Sides {
     /// Two backends

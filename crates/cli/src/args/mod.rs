@@ -3,6 +3,7 @@
 mod bench;
 mod compare;
 mod doctor;
+mod quantize;
 mod setup;
 mod synth;
 mod transcribe;
@@ -14,8 +15,10 @@ use crate::download::Download;
 use crate::manual::{Completions, Man, VERSION};
 
 pub(crate) use bench::{Bench, BenchFormat};
+pub(crate) use compare::Sides;
 pub(crate) use compare::{Compare, CompareFormat};
 pub(crate) use doctor::Doctor;
+pub(crate) use quantize::Quantize;
 pub(crate) use setup::{BackendChoice, DecodeChoice, IsaChoice, PrecisionChoice, Setup};
 pub(crate) use synth::SynthModel;
 pub(crate) use transcribe::{Format, Inputs, Outputs, Transcribe};
@@ -52,6 +55,8 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Download a model, without a name the one that this program is for: 8.9 GB
     Download(Download),
+    /// Make a model smaller and faster: its weights packed in 8 or 4 bits, or in 12 or 16 without loss
+    Quantize(Quantize),
     /// Write a model of random weights: for benchmarks and tests, it transcribes nonsense
     SynthModel(SynthModel),
     /// Write what makes a shell complete commands and flags

@@ -32,7 +32,7 @@ pub(crate) struct Setup {
 
     /// What the CPU computes in
     ///
-    /// f32 is the reference; auto uses bf16 dot products where CPU and weights have them.
+    /// f32 is the reference; auto rounds activations as the weights are, to bf16 or 8 bits.
     #[arg(long, value_enum, default_value_t = PrecisionChoice::Auto)]
     pub precision: PrecisionChoice,
 
@@ -76,7 +76,9 @@ pub(crate) enum IsaChoice {
     #[value(alias = "scalar")]
     Portable,
     Avx2,
+    Avx2Vnni,
     Avx512,
+    Avx512Vnni,
     Avx512Bf16,
 }
 
@@ -100,7 +102,7 @@ pub(super) fn model() -> impl TypedValueParser<Value = ModelRef> {
     PathBufValueParser::new().map(|path| ModelRef::from(path.into_os_string()))
 }
 
-fn delay(text: &str) -> Result<Delay, String> {
+pub(super) fn delay(text: &str) -> Result<Delay, String> {
     let ms = text.parse().map_err(|_| format!("{text:?} is not a number of milliseconds"))?;
     Delay::from_ms(ms).map_err(|e| e.to_string())
 }

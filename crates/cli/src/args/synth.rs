@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use voxtral_model::Recipe;
 
+use super::quantize::bits;
+
 #[derive(Args)]
 pub(crate) struct SynthModel {
     /// Folder to write to; it is made if need be
@@ -15,6 +17,10 @@ pub(crate) struct SynthModel {
     /// decoder.layers=4
     #[arg(long, value_name = "SIZE|FIELD=VALUE", num_args = 1.., default_value = "full")]
     pub size: Vec<String>,
+
+    /// Pack the weights, all in so many bits, as quantize does [default: bf16 as checkpoints are released]
+    #[arg(long, value_name = "16|12|8|4", value_parser = bits)]
+    pub bits: Option<u8>,
 
     /// Another seed is another model
     #[arg(long, default_value_t = 0)]

@@ -54,7 +54,11 @@ pub(super) fn backend(
         warm_start_ms: ms(warm_start),
         peak_rss_mb: decimals(voxtral::peak_rss_bytes() as f64 / 1e6),
         device_mb: decimals(voxtral.engine().peak_device_bytes() as f64 / 1e6),
-        memory: Memory { pass_mb: decimals(pass_bytes(voxtral.model(), info.backend) / 1e6), rate_gb_s: None },
+        memory: Memory {
+            pass_mb: decimals(pass_bytes(voxtral.model(), info.backend) / 1e6),
+            rate_gb_s: None,
+            rate_before_gb_s: None,
+        },
         backend: info.backend.to_owned(),
         device: info.device,
         recordings: Vec::new(),

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 use voxtral::{Model, Options, SAMPLE_RATE, Sink, Source, Voxtral, Word};
 use voxtral_cuda::CudaBackend;
 use voxtral_engine::Schedule;
-use voxtral_model::TensorData;
 use voxtral_transcript::Audio;
 
 use super::capacity;
 use super::clock::{Call, Clocked, Log};
 use super::report::{Figures, Live, Measured, Memory, Percentiles, Settings, WordLatency, decimals};
-use crate::args::{Bench, Setup, name};
+use crate::args::{BackendChoice, Bench, Setup, name};
 use crate::output::say;
 use crate::recording::{Recording, letters};
 use crate::{machine, open};
@@ -22,6 +21,12 @@ pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> 
     if let Some(sessions) = args.sessions {
         return capacity::backend(setup, args, usize::from(sessions), recordings);
     }
+    let threads = setup.threads.map_or_else(machine::threads, usize::from);
+    // Where a GPU is asked for, that is not the memory that counts.
+    let before = match setup.backend {
+        BackendChoice::Cuda => None,
+        BackendChoice::Auto | BackendChoice::Cpu => machine::read_rate(threads).ok(),
+    };
     machine::forget_peak_rss();
     let start = Instant::now();
     let log = Log::default();
@@ -50,9 +55,9 @@ pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> 
     drop(voxtral);
     let rate = match info.backend {
         "cuda" => Some(CudaBackend::copy_rate(setup.device)?),
-        _ => machine::read_rate(setup.threads.map_or_else(machine::threads, usize::from))
-            .inspect_err(|why| say(&format!("the bandwidth is not measured: {why:#}")))
-            .ok(),
+        _ => {
+            machine::read_rate(threads).inspect_err(|why| say(&format!("the bandwidth is not measured: {why:#}"))).ok()
+        }
     };
     let measured = Measured {
         backend: info.backend.to_owned(),
@@ -61,7 +66,11 @@ pub(super) fn backend(setup: &Setup, args: &Bench, recordings: &[Recording]) -> 
         warm_start_ms: ms(warm_start),
         peak_rss_mb: decimals(peak_rss as f64 / 1e6),
         device_mb: decimals(device_bytes as f64 / 1e6),
-        memory: Memory { pass_mb: decimals(pass_bytes / 1e6), rate_gb_s: rate.map(|rate| decimals(rate / 1e9)) },
+        memory: Memory {
+            pass_mb: decimals(pass_bytes / 1e6),
+            rate_gb_s: rate.map(|rate| decimals(rate / 1e9)),
+            rate_before_gb_s: before.filter(|_| info.backend == "cpu").map(|rate| decimals(rate / 1e9)),
+        },
         recordings: figures,
         capacity: Vec::new(),
     };
@@ -204,11 +213,8 @@ pub(super) fn ms(time: Duration) -> f64 {
 /// Bytes of weights that a pass of the decoder reads.
 pub(super) fn pass_bytes(model: &Model, backend: &str) -> f64 {
     // The GPU holds everything in bf16, the CPU reads what is stored.
-    let weight_bytes = match model.weights.embedding.data() {
-        TensorData::F32(_) if backend == "cpu" => 4,
-        TensorData::F32(_) | TensorData::F16(_) | TensorData::Bf16(_) => 2,
-    };
-    model.config.decode_step_bytes(weight_bytes) as f64
+    let bytes = if backend == "cpu" { model.weights.decode_pass_bytes() } else { model.config.decode_step_bytes(2) };
+    bytes as f64
 }
 
 #[cfg(test)]

@@ -59,9 +59,12 @@ pub(super) struct Measured {
 pub(super) struct Memory {
     /// Weights that a pass of the decoder reads.
     pub pass_mb: f64,
-    /// What memory gives: reading on all threads of the CPU, copying within a GPU (read and written); `None` where it could
-    /// not be measured.
+    /// What memory gives after the runs: reading on all threads of the CPU, copying within a GPU (read and written); `None` where it
+    /// could not be measured.
     pub rate_gb_s: Option<f64>,
+    /// The same before them, on a CPU: on a shared machine it changes.
+    #[serde(default)]
+    pub rate_before_gb_s: Option<f64>,
 }
 
 /// One recording on one backend; times are medians of the runs, percentiles are over the passes or words of all runs.
@@ -218,7 +221,11 @@ impl Report {
             writeln!(out, "\n{}: {}", measured.backend, measured.device)?;
             writeln!(out, "load          {load_ms:.1} ms; warm start, once: {warm_start_ms:.1} ms")?;
             writeln!(out, "memory        {peak_rss_mb:.0} MB resident, {device_mb:.0} MB on the device, at most")?;
-            let rate = memory.rate_gb_s.map_or("not measured".to_owned(), |rate| format!("{rate:.1} GB/s"));
+            let rate = match (memory.rate_before_gb_s, memory.rate_gb_s) {
+                (Some(before), Some(after)) => format!("{before:.1} GB/s before the runs, {after:.1} after"),
+                (_, Some(rate)) => format!("{rate:.1} GB/s"),
+                (_, None) => "not measured".to_owned(),
+            };
             writeln!(out, "bandwidth     {rate}; a pass reads {:.1} MB of weights", memory.pass_mb)?;
             for figures in &measured.recordings {
                 writeln!(out, "\n  {}, {:.3} s", figures.audio.path, figures.audio.duration_s)?;
@@ -322,6 +329,7 @@ impl Report {
             ("pass_mb", measured.memory.pass_mb.to_string()),
             ("reached_gb_s", figures.reached_gb_s.to_string()),
             ("rate_gb_s", number(measured.memory.rate_gb_s)),
+            ("rate_before_gb_s", number(measured.memory.rate_before_gb_s)),
             ("word_p50_ms", number(word.map(|word| word.p50))),
             ("word_p90_ms", number(word.map(|word| word.p90))),
             ("word_max_ms", number(word.map(|word| word.max))),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use voxtral::ModelRef;
 use voxtral_cpu::CpuBackend;
 use voxtral_cuda::CudaBackend;
-use voxtral_model::{Model, TensorData};
+use voxtral_model::{Model, Weight};
 
 use super::check::{Check, Status, size};
 use super::gpu::Gpu;
@@ -74,8 +74,7 @@ impl Fit {
 fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &mut Opened) -> Check {
     let config = &opened.model.config;
     let (parameters, types) = (config.parameters(), types(&opened.model));
-    let bytes_each = if types.contains(&"f32") { 4 } else { 2 };
-    let cpu_needs = (parameters * bytes_each, CpuBackend::stream_memory(config, usize::MAX));
+    let cpu_needs = (opened.model.weights.bytes(), CpuBackend::stream_memory(config, usize::MAX));
     let cpu_fit = host.memory.map_or(Fit::Whole, |memory| Fit::of(cpu_needs, memory.total));
     let gpu_needs = CudaBackend::needs(&opened.model, CudaBackend::LEAST_POSITIONS)
         .and_then(|least| Ok((least, CudaBackend::needs(&opened.model, usize::MAX)? - least)));
@@ -146,11 +145,7 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &mut Opened) -> Check {
 fn types(model: &Model) -> Vec<&'static str> {
     let weights = &model.weights;
     let large = [&weights.embedding, &weights.encoder[0].wq.weight, &weights.decoder[0].wq.weight];
-    let mut types = large.map(|tensor| match tensor.data() {
-        TensorData::Bf16(_) => "bf16",
-        TensorData::F16(_) => "f16",
-        TensorData::F32(_) => "f32",
-    });
+    let mut types = large.map(Weight::type_name);
     types.sort();
     let mut types = types.to_vec();
     types.dedup();

@@ -18,6 +18,7 @@ mod many;
 mod microphone;
 mod mutations;
 mod output;
+mod quantize;
 mod support;
 mod transcripts;
 mod troubleshooting;

@@ -52,6 +52,19 @@ fn a_folder_is_the_recordings_in_it() {
     run.stderr(predicate::str::contains("empty: no recordings in this folder; --recursive looks into its folders too"));
 }
 
+/// What is in the folder that it leads to is transcribed anyway.
+#[test]
+#[cfg(unix)]
+fn a_link_back_up_is_passed_over() {
+    let dir = folder();
+    let talks = dir.path().join("talks");
+    std::os::unix::fs::symlink("..", talks.join("deep/up")).unwrap();
+    std::os::unix::fs::symlink(".", talks.join("self")).unwrap();
+    let talks = talks.to_str().unwrap();
+    assert_eq!(output(&[talks], ""), format!("{DIGITS}\n{DIGITS}\n"));
+    assert_eq!(output(&["--recursive", talks], ""), format!("{DIGITS}\n{DIGITS}\n{DIGITS}\n"));
+}
+
 #[test]
 fn a_pattern_that_the_shell_has_left_is_the_files_that_it_names() {
     let dir = folder();

@@ -9,8 +9,10 @@
 
 use std::cell::RefCell;
 
+use half::bf16;
+
 use super::elementwise::exp;
-use super::vector::Vector;
+use super::vector::{Element, Vector};
 use super::{Isa, dispatch};
 use crate::parallel::SharedColumns;
 
@@ -21,11 +23,11 @@ const TILE: usize = 4;
 
 /// One key-value head of a stream's ring.
 #[derive(Clone, Copy)]
-pub(crate) struct Head<'a> {
+pub(crate) struct Head<'a, E> {
     /// `[slots / BLOCK, head_dim, BLOCK]`
-    pub keys: &'a [f32],
+    pub keys: &'a [E],
     /// `[slots, value_stride]`
-    pub values: &'a [f32],
+    pub values: &'a [E],
     /// Positions in the ring; position p is in slot p % slots.
     pub slots: usize,
     /// Width of a head.
@@ -45,7 +47,13 @@ pub(crate) struct Query {
     pub position: usize,
 }
 
-impl Head<'_> {
+/// A head in f32 or bf16.
+pub(crate) enum Heads<'a> {
+    F32(Head<'a, f32>),
+    Bf16(Head<'a, bf16>),
+}
+
+impl<E> Head<'_, E> {
     fn first(&self, query: &Query) -> usize {
         (query.position + 1).saturating_sub(self.window)
     }
@@ -60,7 +68,14 @@ impl Head<'_> {
 ///
 /// # Panics
 /// When a query lies outside the matrices, or the ring is smaller than its shape says.
-pub(crate) unsafe fn attend(isa: Isa, head: &Head<'_>, q: &[f32], queries: &[Query], out: &SharedColumns<'_>) {
+pub(crate) unsafe fn attend(isa: Isa, head: &Heads<'_>, q: &[f32], queries: &[Query], out: &SharedColumns<'_>) {
+    match head {
+        Heads::F32(head) => attend_head(isa, head, q, queries, out),
+        Heads::Bf16(head) => attend_head(isa, head, q, queries, out),
+    }
+}
+
+fn attend_head<E: Element>(isa: Isa, head: &Head<'_, E>, q: &[f32], queries: &[Query], out: &SharedColumns<'_>) {
     assert!(head.slots.is_multiple_of(BLOCK) && head.value_stride.is_multiple_of(BLOCK));
     assert!(head.keys.len() == head.slots * head.head_dim && head.values.len() == head.slots * head.value_stride);
     assert!(head.head_dim <= head.value_stride && q.len() == out.rows() * out.columns());
@@ -70,15 +85,15 @@ pub(crate) unsafe fn attend(isa: Isa, head: &Head<'_>, q: &[f32], queries: &[Que
     }
     SCORES.with_borrow_mut(|scores| {
         for tile in queries.chunks(TILE) {
-            dispatch!(isa, [] attend_tile(head: &Head<'_>, q: &[f32], tile: &[Query], out: &SharedColumns<'_>, scores: &mut Vec<f32>));
+            dispatch!(isa, [E: Element] attend_tile(head: &Head<'_, E>, q: &[f32], tile: &[Query], out: &SharedColumns<'_>, scores: &mut Vec<f32>));
         }
     });
 }
 
 /// Up to `TILE` queries at once.
 #[inline(always)]
-unsafe fn attend_tile<V: Vector>(
-    head: &Head<'_>,
+unsafe fn attend_tile<V: Vector, E: Element>(
+    head: &Head<'_, E>,
     q: &[f32],
     tile: &[Query],
     out: &SharedColumns<'_>,
@@ -101,26 +116,26 @@ unsafe fn attend_tile<V: Vector>(
         let block = (origin / BLOCK + b) % (head.slots / BLOCK);
         let keys = &head.keys[block * head.head_dim * BLOCK..][..head.head_dim * BLOCK];
         // SAFETY: the caller's promise about V; the slices hold what is read and written.
-        unsafe { score_block::<V>(keys, &heads, &mut scores[b * BLOCK..], stride) };
+        unsafe { score_block::<V, E>(keys, &heads, &mut scores[b * BLOCK..], stride) };
     }
     let scale = 1.0 / (head.head_dim as f32).sqrt();
     for (query, scores) in tile.iter().zip(scores.chunks_exact_mut(stride)) {
         softmax(scores, scale, head.first(query) - origin..query.position + 1 - origin);
     }
     // SAFETY: the caller's promises about V and about `out`.
-    unsafe { weigh_values::<V>(head, tile, origin, first..last + 1, scores, stride, out) };
+    unsafe { weigh_values::<V, E>(head, tile, origin, first..last + 1, scores, stride, out) };
 }
 
 /// `scores[i * stride..][..BLOCK] = q_i · keys` for the tile's queries.
 #[inline(always)]
-unsafe fn score_block<V: Vector>(keys: &[f32], queries: &[&[f32]; TILE], scores: &mut [f32], stride: usize) {
+unsafe fn score_block<V: Vector, E: Element>(keys: &[E], queries: &[&[f32]; TILE], scores: &mut [f32], stride: usize) {
     assert!(scores.len() >= (TILE - 1) * stride + BLOCK);
     for lane in (0..BLOCK).step_by(V::LANES) {
         // SAFETY: `lane + LANES` is at most BLOCK, the length of each row of keys and of each query's part of scores.
         unsafe {
             let mut sums = [V::splat(0.0); TILE];
             for (d, row) in keys.chunks_exact(BLOCK).enumerate() {
-                let k = V::load(row.as_ptr().add(lane));
+                let k: V = E::load(row.as_ptr().add(lane));
                 for i in 0..TILE {
                     sums[i] = k.mul_add(V::splat(*queries[i].get_unchecked(d)), sums[i]);
                 }
@@ -162,8 +177,8 @@ fn softmax(scores: &mut [f32], scale: f32, seen: std::ops::Range<usize>) {
 
 /// `out_i = Σ_j weights_i[j] · v_j` over the positions `seen` by any query of the tile.
 #[inline(always)]
-unsafe fn weigh_values<V: Vector>(
-    head: &Head<'_>,
+unsafe fn weigh_values<V: Vector, E: Element>(
+    head: &Head<'_, E>,
     tile: &[Query],
     origin: usize,
     seen: std::ops::Range<usize>,
@@ -180,9 +195,9 @@ unsafe fn weigh_values<V: Vector>(
         // seen lies within a row counted from origin.
         let sums = unsafe {
             if wide == WIDE {
-                weigh::<V, WIDE>(head, column, origin, seen.clone(), weights, stride)
+                weigh::<V, E, WIDE>(head, column, origin, seen.clone(), weights, stride)
             } else {
-                let [one] = weigh::<V, 1>(head, column, origin, seen.clone(), weights, stride);
+                let [one] = weigh::<V, E, 1>(head, column, origin, seen.clone(), weights, stride);
                 [one, [V::splat(0.0); TILE]]
             }
         };
@@ -206,8 +221,8 @@ unsafe fn weigh_values<V: Vector>(
 }
 
 #[inline(always)]
-unsafe fn weigh<V: Vector, const WIDE: usize>(
-    head: &Head<'_>,
+unsafe fn weigh<V: Vector, E: Element, const WIDE: usize>(
+    head: &Head<'_, E>,
     column: usize,
     origin: usize,
     seen: std::ops::Range<usize>,
@@ -222,7 +237,7 @@ unsafe fn weigh<V: Vector, const WIDE: usize>(
             let value = head.values.as_ptr().add(slot * head.value_stride + column);
             let weight: [V; TILE] = std::array::from_fn(|i| V::splat(*weights.get_unchecked(i * stride + j - origin)));
             for (w, sums) in sums.iter_mut().enumerate() {
-                let v = V::load(value.add(w * V::LANES));
+                let v: V = E::load(value.add(w * V::LANES));
                 for i in 0..TILE {
                     sums[i] = v.mul_add(weight[i], sums[i]);
                 }
@@ -300,7 +315,7 @@ mod tests {
                 let mut results = Vec::new();
                 for slots in [small, small + 3 * BLOCK, n.next_multiple_of(BLOCK).max(small)] {
                     let (keys, values, value_stride) = case.ring(slots);
-                    let head = Head { keys: &keys, values: &values, slots, head_dim, value_stride, window };
+                    let head = Heads::F32(Head { keys: &keys, values: &values, slots, head_dim, value_stride, window });
                     let mut together = vec![f32::NAN; q.len()];
                     let out = SharedColumns::new(&mut together, head_dim);
                     // SAFETY: there is no other thread, here and below.
@@ -315,6 +330,24 @@ mod tests {
                     results.push(together);
                 }
                 prop_assert!(results.windows(2).all(|r| r[0] == r[1]), "{} depends on the ring", isa.name());
+                // In bf16 the same as of the same numbers in f32.
+                let (keys, values, value_stride) = case.ring(small);
+                let halves = |numbers: &[f32]| numbers.iter().map(|&v| bf16::from_f32(v)).collect::<Vec<_>>();
+                let wide = |numbers: &[bf16]| numbers.iter().map(|v| v.to_f32()).collect::<Vec<_>>();
+                let (keys, values) = (halves(&keys), halves(&values));
+                let (wide_keys, wide_values) = (wide(&keys), wide(&values));
+                let (slots, keys, values) = (small, &keys[..], &values[..]);
+                let heads = [
+                    Heads::Bf16(Head { keys, values, slots, head_dim, value_stride, window }),
+                    Heads::F32(Head { keys: &wide_keys, values: &wide_values, slots, head_dim, value_stride, window }),
+                ];
+                let [half, full] = heads.map(|head| {
+                    let mut outputs = vec![f32::NAN; q.len()];
+                    // SAFETY: as above.
+                    unsafe { attend(isa, &head, &q, &queries, &SharedColumns::new(&mut outputs, head_dim)) };
+                    outputs
+                });
+                prop_assert_eq!(half, full, "{}", isa.name());
                 for (query, got) in queries.iter().zip(results[0].chunks(head_dim)) {
                     let want = case.twin(&q[query.row * head_dim..][..head_dim], query.position, window);
                     for (g, w) in got.iter().zip(&want) {

@@ -5,12 +5,19 @@
 
 mod attention;
 mod elementwise;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
+mod panels;
 mod product;
+mod quads;
+mod rounded;
 mod vector;
 
-pub(crate) use attention::{BLOCK, Head, Query, attend};
-pub(crate) use elementwise::{argmax_logprob, largest_but, rms_norm, rotate_pairs, round_bf16, silu_mul};
-pub(crate) use product::{Activations, Output, product_columns};
+pub(crate) use attention::{BLOCK, Head, Heads, Query, attend};
+pub(crate) use elementwise::{argmax_logprob, largest_but, rms_norm, rotate_pairs, silu_mul};
+pub(crate) use product::{Activations, Output, Weights, product_columns};
+pub(crate) use rounded::{Quantised, Rounded};
+pub(crate) use vector::Element;
 
 /// Instruction sets that kernels exist for, from the plainest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,12 +33,14 @@ enum Level {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Isa {
     level: Level,
+    /// Dot products of bytes.
+    vnni: bool,
     bf16_dot: bool,
 }
 
 impl Isa {
     /// What runs everywhere.
-    pub const PORTABLE: Self = Self { level: Level::Portable, bf16_dot: false };
+    pub const PORTABLE: Self = Self { level: Level::Portable, vnni: false, bf16_dot: false };
 
     /// The best that this CPU has.
     pub fn detect() -> Self {
@@ -46,11 +55,19 @@ impl Isa {
         {
             use std::arch::is_x86_feature_detected as has;
             if has!("avx2") && has!("fma") && has!("f16c") {
-                all.push(Self { level: Level::Avx2, bf16_dot: false });
+                let plain = Self { level: Level::Avx2, ..Self::PORTABLE };
+                all.push(plain);
+                if has!("avxvnni") {
+                    all.push(Self { vnni: true, ..plain });
+                }
                 if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") {
-                    all.push(Self { level: Level::Avx512, bf16_dot: false });
-                    if has!("avx512bf16") {
-                        all.push(Self { level: Level::Avx512, bf16_dot: true });
+                    let wide = Self { level: Level::Avx512, ..plain };
+                    all.push(wide);
+                    if has!("avx512vnni") {
+                        all.push(Self { vnni: true, ..wide });
+                        if has!("avx512bf16") {
+                            all.push(Self { vnni: true, bf16_dot: true, ..wide });
+                        }
                     }
                 }
             }
@@ -68,9 +85,13 @@ impl Isa {
         match self.level {
             Level::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
+            Level::Avx2 if self.vnni => "avx2-vnni",
+            #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 if self.bf16_dot => "avx512-bf16",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 if self.vnni => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => "avx512",
         }
@@ -106,3 +127,17 @@ macro_rules! dispatch {
     }};
 }
 pub(crate) use dispatch;
+
+/// `unroll!(i { … })`: the block for `i` from 0 to 7, written out, so that arrays that it indexes stay in registers.
+macro_rules! unroll {
+    ($i:ident $body:block) => {
+        unroll!(@ $i $body 0 1 2 3 4 5 6 7)
+    };
+    (@ $i:ident $body:block $($n:literal)*) => {
+        $({
+            let $i = $n;
+            $body
+        })*
+    };
+}
+pub(crate) use unroll;

@@ -10,11 +10,14 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use half::bf16;
-use voxtral_model::TensorData;
+use voxtral_model::{LANES, Packed, TensorData};
 
+#[cfg(target_arch = "x86_64")]
+use super::pairs;
+use super::quads;
+use super::rounded::{Quantised, Rounded};
 use super::vector::{Element, Vector};
-use super::{Isa, dispatch};
+use super::{Isa, dispatch, panels};
 use crate::parallel::SharedColumns;
 
 /// The left side of a product, `[m, k]`.
@@ -22,7 +25,9 @@ use crate::parallel::SharedColumns;
 pub(crate) enum Activations<'a> {
     F32(&'a [f32]),
     /// Rounded, for bf16 weights on CPUs with bf16 dot products.
-    Bf16(&'a [bf16]),
+    Bf16(&'a Rounded),
+    /// Rounded to 8 bits, for weights of 8 and 4 bits.
+    Int8(&'a Quantised),
 }
 
 impl Activations<'_> {
@@ -30,6 +35,25 @@ impl Activations<'_> {
         match self {
             Self::F32(x) => x.len(),
             Self::Bf16(x) => x.len(),
+            Self::Int8(x) => x.len(),
+        }
+    }
+}
+
+/// The right side of a product, `[n, k]`.
+#[derive(Clone, Copy)]
+pub(crate) enum Weights<'a> {
+    /// Row by row.
+    Rows(TensorData<'a>),
+    /// In panels.
+    Panels(&'a Packed),
+}
+
+impl Weights<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Rows(data) => data.len(),
+            Self::Panels(packed) => packed.n() * packed.k(),
         }
     }
 }
@@ -45,34 +69,55 @@ pub(crate) struct Output<'a> {
     pub accumulate: bool,
 }
 
-/// Computes `columns` of the output. `x` is `[m, k]`, `w` is `[n, k]`.
+/// Computes `columns` of the output, which begin with a panel. `x` is `[m, k]`, `w` is `[n, k]`.
 ///
 /// # Safety
 /// No other thread computes the same columns of the same output.
 ///
 /// # Panics
-/// When the shapes do not fit each other, or bf16 activations meet other weights or a CPU without bf16 dot products.
+/// When the shapes do not fit each other, or rounded activations meet other weights than those that they are for.
 pub(crate) unsafe fn product_columns(
     isa: Isa,
     x: Activations<'_>,
-    w: TensorData<'_>,
+    w: Weights<'_>,
     k: usize,
     out: &Output<'_>,
     columns: Range<usize>,
 ) {
-    assert!(columns.end <= out.y.columns() && columns.end * k <= w.len() && x.len() == out.y.rows() * k);
+    assert!(columns.end <= out.y.columns() && w.len() == out.y.columns() * k && x.len() == out.y.rows() * k);
+    assert!(!matches!(w, Weights::Panels(w) if w.k() != k), "{:?} for k {k}", w.len());
     assert!(out.bias.is_none_or(|bias| bias.len() == out.y.columns()));
     match (x, w) {
-        (Activations::F32(x), TensorData::Bf16(w)) => widening(isa, x, w, k, out, columns),
-        (Activations::F32(x), TensorData::F16(w)) => widening(isa, x, w, k, out, columns),
-        (Activations::F32(x), TensorData::F32(w)) => widening(isa, x, w, k, out, columns),
-        #[cfg(target_arch = "x86_64")]
-        (Activations::Bf16(x), TensorData::Bf16(w)) if isa.has_bf16_dot() => {
-            // SAFETY: the Isa says that the CPU has the features; shapes were asserted above, and the columns are the caller's alone.
-            unsafe { bf16_dot::columns(x, w, k, out, columns) }
+        (Activations::F32(x), Weights::Panels(w)) => {
+            panels::widening(isa, x, w, out, panels_of(out, columns));
         }
-        _ => panic!("bf16 activations need bf16 weights and a CPU with bf16 dot products"),
+        (Activations::Int8(x), Weights::Panels(w)) => {
+            assert!(w.encoding().group().is_some(), "8 bit activations need weights with scales");
+            quads::product(isa, x, w, out, panels_of(out, columns));
+        }
+        (Activations::F32(x), Weights::Rows(TensorData::Bf16(w))) => widening(isa, x, w, k, out, columns),
+        (Activations::F32(x), Weights::Rows(TensorData::F16(w))) => widening(isa, x, w, k, out, columns),
+        (Activations::F32(x), Weights::Rows(TensorData::F32(w))) => widening(isa, x, w, k, out, columns),
+        #[cfg(target_arch = "x86_64")]
+        (Activations::Bf16(x), Weights::Rows(TensorData::Bf16(w))) if isa.has_bf16_dot() => {
+            // SAFETY: the Isa says that the CPU has the instructions; shapes are asserted above, and the columns are the caller's alone
+            // (here and below).
+            unsafe { pairs::rows(x, w, out, panels_of(out, columns)) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        (Activations::Bf16(x), Weights::Panels(w)) if isa.has_bf16_dot() && w.encoding().group().is_none() => {
+            // SAFETY: as above.
+            unsafe { pairs::packed(x, w, out, panels_of(out, columns)) }
+        }
+        _ => panic!("activations do not fit the weights or the CPU"),
     }
+}
+
+/// The panels that are these columns.
+fn panels_of(out: &Output<'_>, columns: Range<usize>) -> Range<usize> {
+    let n = out.y.columns();
+    assert!([columns.start, columns.end].iter().all(|&end| end.is_multiple_of(LANES) || end == n), "half a panel");
+    columns.start.div_ceil(LANES)..columns.end.div_ceil(LANES)
 }
 
 fn widening<E: Element>(isa: Isa, x: &[f32], w: &[E], k: usize, out: &Output<'_>, columns: Range<usize>) {
@@ -257,156 +302,5 @@ unsafe fn pad<T: Copy>(p: *const T, len: usize, zero: T) -> [T; 32] {
     padded
 }
 
-#[cfg(target_arch = "x86_64")]
-mod bf16_dot {
-    //! Both sides bf16: two products a lane and step, summed in f32 by the CPU.
-
-    use std::arch::x86_64::*;
-    use std::ops::Range;
-
-    use half::bf16;
-
-    use super::{Dot, Output, walk};
-    use crate::kernels::vector::Vector;
-
-    struct Bf16Dot;
-
-    impl Dot for Bf16Dot {
-        type X = bf16;
-        type W = bf16;
-        type Lanes = __m512bh;
-        type Sum = __m512;
-        const STEP: usize = 32;
-        const X_ZERO: bf16 = bf16::ZERO;
-        const W_ZERO: bf16 = bf16::ZERO;
-
-        #[inline(always)]
-        unsafe fn zero() -> __m512 {
-            // SAFETY: the CPU has AVX-512 with bf16, by the caller's promise (here and below).
-            unsafe { _mm512_setzero_ps() }
-        }
-
-        #[inline(always)]
-        unsafe fn load_x(p: *const bf16) -> __m512bh {
-            // SAFETY: 32 elements can be read, by the caller's promise; both types are 64 bytes without invalid values.
-            unsafe { std::mem::transmute(_mm512_loadu_si512(p.cast())) }
-        }
-
-        #[inline(always)]
-        unsafe fn load_w(p: *const bf16) -> __m512bh {
-            // SAFETY: as above.
-            unsafe { Self::load_x(p) }
-        }
-
-        #[inline(always)]
-        unsafe fn step(x: __m512bh, w: __m512bh, sum: __m512) -> __m512 {
-            // SAFETY: as above.
-            unsafe { _mm512_dpbf16_ps(sum, x, w) }
-        }
-
-        #[inline(always)]
-        unsafe fn finish(sum: __m512) -> f32 {
-            // SAFETY: as above.
-            unsafe { sum.sum() }
-        }
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")]
-    pub(super) fn columns(x: &[bf16], w: &[bf16], k: usize, out: &Output<'_>, columns: Range<usize>) {
-        // SAFETY: this function's own target features are what the dot product asks for; `product_columns` asserted the shapes.
-        unsafe { walk::<Bf16Dot, 6>(x, w, k, out, columns) }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use half::{bf16, f16};
-    use proptest::prelude::*;
-    use rand::{Rng, SeedableRng, rngs::SmallRng};
-    use voxtral_model::TensorData;
-
-    use super::*;
-
-    fn values(rng: &mut SmallRng, n: usize) -> Vec<f32> {
-        (0..n).map(|_| rng.random_range(-1.0..1.0)).collect()
-    }
-
-    fn run(isa: Isa, x: Activations<'_>, w: TensorData<'_>, (m, n, k): (usize, usize, usize)) -> Vec<f32> {
-        let mut y = vec![f32::NAN; m * n];
-        let out = Output { y: SharedColumns::new(&mut y, n), bias: None, accumulate: false };
-        // Two ranges, so that a range that starts in the middle is seen too.
-        // SAFETY: there is no other thread.
-        unsafe {
-            product_columns(isa, x, w, k, &out, 0..n / 3);
-            product_columns(isa, x, w, k, &out, n / 3..n);
-        }
-        y
-    }
-
-    /// The scalar twin, in f64.
-    fn twin(x: &[f32], w: &[f32], (m, n, k): (usize, usize, usize)) -> Vec<f64> {
-        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
-        (0..m * n).map(|i| dot(&x[i / n * k..][..k], &w[i % n * k..][..k])).collect()
-    }
-
-    /// k terms below 1, each rounded and added with a relative error of `ulp`.
-    fn assert_close(isa: Isa, what: &str, got: &[f32], want: &[f64], k: usize, ulp: f64) {
-        for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
-            let error = (f64::from(g) - w).abs();
-            assert!(error <= ulp * (k as f64).sqrt() * 4.0, "{} {what} [{i}]: {g} for {w}", isa.name());
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn equals_its_twin_on_every_instruction_set(m in 1usize..15, n in 1usize..23, k in 1usize..150, seed: u64) {
-            let mut rng = SmallRng::seed_from_u64(seed);
-            let (x, w) = (values(&mut rng, m * k), values(&mut rng, n * k));
-            let halves: Vec<bf16> = w.iter().map(|&v| bf16::from_f32(v)).collect();
-            let f16s: Vec<f16> = w.iter().map(|&v| f16::from_f32(v)).collect();
-            let x16: Vec<bf16> = x.iter().map(|&v| bf16::from_f32(v)).collect();
-            let widen = |v: &[bf16]| v.iter().map(|v| v.to_f32()).collect::<Vec<_>>();
-            let shape = (m, n, k);
-            for isa in Isa::available() {
-                let ulp = f64::from(f32::EPSILON);
-                assert_close(isa, "f32", &run(isa, Activations::F32(&x), TensorData::F32(&w), shape), &twin(&x, &w, shape), k, ulp);
-                let want = twin(&x, &widen(&halves), shape);
-                assert_close(isa, "bf16", &run(isa, Activations::F32(&x), TensorData::Bf16(&halves), shape), &want, k, ulp);
-                let wide: Vec<f32> = f16s.iter().map(|v| v.to_f32()).collect();
-                assert_close(isa, "f16", &run(isa, Activations::F32(&x), TensorData::F16(&f16s), shape), &twin(&x, &wide, shape), k, ulp);
-                if isa.has_bf16_dot() {
-                    let want = twin(&widen(&x16), &widen(&halves), shape);
-                    assert_close(isa, "dot", &run(isa, Activations::Bf16(&x16), TensorData::Bf16(&halves), shape), &want, k, ulp);
-                }
-            }
-        }
-
-        #[test]
-        fn a_row_has_the_same_bits_in_any_company(m in 2usize..15, n in 1usize..23, k in 1usize..150, seed: u64) {
-            let mut rng = SmallRng::seed_from_u64(seed);
-            let (x, w) = (values(&mut rng, m * k), values(&mut rng, n * k));
-            let w: Vec<bf16> = w.into_iter().map(bf16::from_f32).collect();
-            let x16: Vec<bf16> = x.iter().map(|&v| bf16::from_f32(v)).collect();
-            for isa in Isa::available() {
-                let together = run(isa, Activations::F32(&x), TensorData::Bf16(&w), (m, n, k));
-                let last = run(isa, Activations::F32(&x[(m - 1) * k..]), TensorData::Bf16(&w), (1, n, k));
-                prop_assert_eq!(&together[(m - 1) * n..], &last[..], "{}", isa.name());
-                if isa.has_bf16_dot() {
-                    let together = run(isa, Activations::Bf16(&x16), TensorData::Bf16(&w), (m, n, k));
-                    let last = run(isa, Activations::Bf16(&x16[(m - 1) * k..]), TensorData::Bf16(&w), (1, n, k));
-                    prop_assert_eq!(&together[(m - 1) * n..], &last[..], "{}", isa.name());
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn adds_bias_and_what_was_there() {
-        let mut y = vec![1.0, 2.0];
-        let out = Output { y: SharedColumns::new(&mut y, 2), bias: Some(&[10.0, 20.0]), accumulate: true };
-        let (x, w) = (Activations::F32(&[3.0]), TensorData::F32(&[1.0, 2.0]));
-        // SAFETY: there is no other thread.
-        unsafe { product_columns(Isa::detect(), x, w, 1, &out, 0..2) };
-        assert_eq!(y, [14.0, 28.0]);
-    }
-}
+mod tests;

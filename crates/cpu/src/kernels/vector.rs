@@ -17,6 +17,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_bf16(p: *const bf16) -> Self;
     unsafe fn load_f16(p: *const f16) -> Self;
     unsafe fn store(self, p: *mut f32);
+    unsafe fn add(self, b: Self) -> Self;
+    unsafe fn mul(self, b: Self) -> Self;
     /// `self * b + c`, rounded once where the instruction set has a fused multiply-add.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
     /// The sum of the lanes, halves added to halves.
@@ -29,9 +31,15 @@ pub(crate) trait Element: Copy + Sync {
     /// As for [`Vector`].
     unsafe fn load<V: Vector>(p: *const Self) -> V;
     const ZERO: Self;
+    fn from_f32(x: f32) -> Self;
 }
 
 impl Element for f32 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        x
+    }
+
     const ZERO: Self = 0.0;
 
     #[inline(always)]
@@ -42,6 +50,11 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        bf16::from_f32(x)
+    }
+
     const ZERO: Self = bf16::ZERO;
 
     #[inline(always)]
@@ -52,6 +65,11 @@ impl Element for bf16 {
 }
 
 impl Element for f16 {
+    #[inline(always)]
+    fn from_f32(x: f32) -> Self {
+        f16::from_f32(x)
+    }
+
     const ZERO: Self = f16::ZERO;
 
     #[inline(always)]
@@ -67,7 +85,7 @@ pub(crate) struct Portable([f32; 8]);
 
 impl Portable {
     #[inline(always)]
-    fn each(f: impl Fn(usize) -> f32) -> Self {
+    pub(super) fn each(f: impl Fn(usize) -> f32) -> Self {
         Self(std::array::from_fn(f))
     }
 }
@@ -104,6 +122,16 @@ impl Vector for Portable {
     unsafe fn store(self, p: *mut f32) {
         // SAFETY: as above, for writing.
         unsafe { p.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(self, b: Self) -> Self {
+        Self::each(|i| self.0[i] + b.0[i])
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, b: Self) -> Self {
+        Self::each(|i| self.0[i] * b.0[i])
     }
 
     #[inline(always)]
@@ -166,6 +194,18 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn add(self, b: Self) -> Self {
+            // SAFETY: the CPU has AVX2.
+            unsafe { _mm256_add_ps(self, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn mul(self, b: Self) -> Self {
+            // SAFETY: the CPU has AVX2.
+            unsafe { _mm256_mul_ps(self, b) }
+        }
+
+        #[inline(always)]
         unsafe fn mul_add(self, b: Self, c: Self) -> Self {
             // SAFETY: the CPU has FMA.
             unsafe { _mm256_fmadd_ps(self, b, c) }
@@ -214,6 +254,18 @@ mod x86 {
         unsafe fn store(self, p: *mut f32) {
             // SAFETY: `p` is valid for writing 16 elements.
             unsafe { _mm512_storeu_ps(p, self) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(self, b: Self) -> Self {
+            // SAFETY: the CPU has AVX-512F.
+            unsafe { _mm512_add_ps(self, b) }
+        }
+
+        #[inline(always)]
+        unsafe fn mul(self, b: Self) -> Self {
+            // SAFETY: the CPU has AVX-512F.
+            unsafe { _mm512_mul_ps(self, b) }
         }
 
         #[inline(always)]

@@ -5,14 +5,26 @@
 use rayon::prelude::*;
 
 use super::{DType, Entry};
+use crate::Weight;
+use crate::packed::Stored;
 
 const CHUNK_BYTES: usize = 4 << 20;
 
 /// The first of `entries` that holds an infinity or a NaN.
 pub(super) fn first_bad(entries: &[Entry]) -> Option<&Entry> {
-    let chunks: Vec<(&Entry, &[u8])> =
-        entries.iter().flat_map(|entry| entry.content().chunks(CHUNK_BYTES).map(move |chunk| (entry, chunk))).collect();
-    chunks.into_par_iter().find_first(|(entry, chunk)| !all_finite(chunk, entry.dtype)).map(|(entry, _)| entry)
+    let mut chunks: Vec<(&Entry, DType, &[u8])> = Vec::new();
+    let mut packed = Vec::new();
+    for entry in entries {
+        match entry.stored {
+            Stored::Dense(dtype) => {
+                chunks.extend(entry.content().chunks(CHUNK_BYTES).map(|chunk| (entry, dtype, chunk)));
+            }
+            Stored::Packed(_) => packed.push(entry),
+        }
+    }
+    let bad = chunks.into_par_iter().find_first(|(_, dtype, chunk)| !all_finite(chunk, *dtype));
+    let infinite = |entry: &&&Entry| matches!(entry.weight(&entry.shape), Ok(Weight::Packed(w)) if !w.is_finite());
+    bad.map(|(entry, ..)| entry).or_else(|| packed.iter().find(infinite).copied())
 }
 
 /// An exponent of all ones is what infinities and NaNs have in common. Folded without an early end, so that it vectorises; bytes

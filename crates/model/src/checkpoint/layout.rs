@@ -15,6 +15,14 @@ impl Layout {
     /// The tensor whose rows are `ada_dim`.
     pub(crate) const ADA_DOWN: &str = "layers.0.ada_rms_norm_t_cond.0.weight";
 
+    /// The files of the description and of the weights.
+    pub(crate) fn files(self) -> [&'static str; 2] {
+        match self {
+            Self::Native => ["params.json", "consolidated.safetensors"],
+            Self::HuggingFace => ["config.json", "model.safetensors"],
+        }
+    }
+
     /// What a native name is called here, less what [`Layout::normal`] takes off.
     pub(crate) fn name(self, native: &str) -> String {
         if self == Self::Native {

@@ -5,6 +5,7 @@ use half::bf16;
 
 use super::Recipe;
 use super::text::{EOS, PAD, SPECIAL_IDS, WORD};
+use crate::packed::Rows;
 use crate::{ModelConfig, Weights};
 
 const TABLE_BITS: u32 = 12;
@@ -13,7 +14,8 @@ const PER_WORD: usize = 4;
 
 /// The values of one tensor: normally distributed, in steps of a table.
 pub(super) struct Values {
-    table: Vec<bf16>,
+    /// Each of them a bf16.
+    table: Vec<f32>,
     key: u64,
     /// Width of a row, where rows of the embedding have their own scales.
     embedding: Option<usize>,
@@ -23,13 +25,14 @@ impl Values {
     /// Of the `index`-th tensor of a model.
     pub(super) fn new(config: &ModelConfig, name: &str, shape: &[usize], recipe: Recipe, index: u64) -> Self {
         let (mean, deviation) = spread(config, name, shape, recipe.audio);
-        let table = quantiles().iter().map(|q| bf16::from_f32(mean + deviation * q)).collect();
+        let table = quantiles().iter().map(|q| rounded(mean + deviation * q)).collect();
         let embedding = (name == Weights::EMBEDDING).then_some(config.decoder.dim);
         Self { table, key: mix(recipe.seed ^ mix(index)), embedding }
     }
+}
 
-    /// Values `start..`; `start` is a multiple of 4.
-    pub(super) fn fill(&self, start: usize, out: &mut [bf16]) {
+impl Rows for Values {
+    fn read(&self, start: usize, out: &mut [f32]) {
         debug_assert!(start.is_multiple_of(PER_WORD));
         for (i, values) in out.chunks_mut(PER_WORD).enumerate() {
             let word = mix(self.key.wrapping_add((start / PER_WORD + i) as u64));
@@ -41,9 +44,13 @@ impl Values {
         let Some(dim) = self.embedding else { return };
         let special = SPECIAL_IDS * dim;
         for (i, value) in out.iter_mut().enumerate().take(special.saturating_sub(start)) {
-            *value = bf16::from_f32(value.to_f32() * row_scale((start + i) / dim));
+            *value = rounded(*value * row_scale((start + i) / dim));
         }
     }
+}
+
+fn rounded(value: f32) -> f32 {
+    bf16::from_f32(value).to_f32()
 }
 
 /// Rows are also what is written: a longer one is written more often. The end never is, a pause and a word's beginning often are,
@@ -126,14 +133,14 @@ mod tests {
         let config = ModelConfig::synthetic("small", &["vocab=1536"]).unwrap();
         let shape = [512, 512];
         let values = Values::new(&config, "layers.0.attention.wv.weight", &shape, 7.into(), 3);
-        let mut whole = vec![bf16::ZERO; 512 * 512];
-        values.fill(0, &mut whole);
-        let mut cut = vec![bf16::ZERO; 512 * 512];
+        let mut whole = vec![0.0; 512 * 512];
+        values.read(0, &mut whole);
+        let mut cut = vec![0.0; 512 * 512];
         for (i, piece) in cut.chunks_mut(1020).enumerate() {
-            values.fill(i * 1020, piece);
+            values.read(i * 1020, piece);
         }
         assert!(whole == cut);
-        let wide: Vec<f64> = whole.iter().map(|v| v.to_f64() * 512f64.sqrt()).collect();
+        let wide: Vec<f64> = whole.iter().map(|&v| f64::from(v) * 512f64.sqrt()).collect();
         let moment = |power: i32| wide.iter().map(|v| v.powi(power)).sum::<f64>() / wide.len() as f64;
         assert!(moment(1).abs() < 0.01 && (moment(2) - 1.0).abs() < 0.02 && (moment(4) - 3.0).abs() < 0.1);
     }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use voxtral_model::{LayerWeights, Linear, Tensor, Weights};
+use voxtral_model::{LayerWeights, Linear, Tensor, Weight, Weights};
 
 pub fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../goldens")
@@ -69,17 +69,22 @@ pub fn parts(tensors: &[(String, &str, Vec<u64>, Vec<u8>)]) -> Parts {
     parts
 }
 
+fn dense(weight: &Weight) -> &Tensor {
+    let Weight::Dense(tensor) = weight else { panic!("{weight:?} is packed") };
+    tensor
+}
+
 /// All tensors, in an order that is the same for every model of the same dimensions.
 pub fn tensors(weights: &Weights) -> Vec<&Tensor> {
     fn linear(linear: &Linear) -> impl Iterator<Item = &Tensor> {
-        [&linear.weight].into_iter().chain(&linear.bias)
+        [dense(&linear.weight)].into_iter().chain(&linear.bias)
     }
     fn layer(layer: &LayerWeights) -> impl Iterator<Item = &Tensor> {
         let linears = [&layer.wq, &layer.wk, &layer.wv, &layer.wo, &layer.gate, &layer.up, &layer.down];
         let ada = layer.ada.iter().flat_map(|ada| [&ada.down, &ada.up]);
         [&layer.attention_norm, &layer.ffn_norm].into_iter().chain(linears.into_iter().flat_map(linear)).chain(ada)
     }
-    let singles = [&weights.encoder_norm, &weights.embedding, &weights.decoder_norm];
+    let singles = [&weights.encoder_norm, dense(&weights.embedding), &weights.decoder_norm];
     let linears = weights.conv.iter().chain(&weights.adapter).flat_map(linear);
     let layers = weights.encoder.iter().chain(&weights.decoder).flat_map(layer);
     singles.into_iter().chain(linears).chain(layers).collect()
