@@ -31,12 +31,12 @@ pub(crate) struct Ffmpeg {
 /// [`Error::NeedsFfmpeg`] where there is none, [`Error::Ffmpeg`] where too much of a pipe has been read to begin anew.
 pub(crate) fn start(program: &str, mut input: Input, options: &AudioOptions, format: &str) -> Result<(Ffmpeg, Input)> {
     let path = input.path().map(Path::to_owned);
-    if path.is_none() && !input.restart()? {
+    // What a pipe was kept in has no name, but can be sought as some formats must be, where it is opened as standard input.
+    let kept = if cfg!(unix) { input.kept()? } else { None };
+    if path.is_none() && kept.is_none() && !input.restart()? {
         let message = "the beginning of the pipe is gone; give the file itself".to_owned();
         return Err(Error::Ffmpeg { format: format.to_owned(), message });
     }
-    // What a pipe was kept in has no name, but can be sought as some formats must be, where it is opened as standard input.
-    let kept = if cfg!(unix) { input.kept()? } else { None };
     let by_name = path.as_deref().or(kept.is_some().then_some(Path::new("/dev/fd/0")));
     let mut source = OsString::from(if by_name.is_some() { "file:" } else { "pipe:0" });
     source.extend(by_name.map(Path::as_os_str));
