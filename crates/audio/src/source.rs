@@ -34,8 +34,6 @@ pub struct AudioSource {
     samples: Samples,
     block: Vec<f32>,
     missing: Option<Missing>,
-    /// Up to where missing time has been told already, in seconds.
-    told_s: f64,
     /// Seconds that are missing before the next samples, where those have no time of their own. Nothing follows an end, so
     /// silence for what is cut off is not made.
     owed_s: f64,
@@ -53,8 +51,10 @@ pub struct AudioSource {
 /// Why time that is passed over next is missing.
 enum Missing {
     Why(String),
-    /// That was told when it was noticed.
-    Told,
+    /// That was told when it was noticed, up to there, in seconds.
+    Told {
+        until_s: f64,
+    },
 }
 
 struct Held {
@@ -133,7 +133,6 @@ impl AudioSource {
             samples: Samples::default(),
             block: Vec::new(),
             missing: None,
-            told_s: 0.0,
             owed_s: 0.0,
             held: None,
             bad_packets: false,
@@ -286,13 +285,13 @@ impl AudioSource {
     fn tell(&mut self, gap: Gap, before_s: f64) {
         let missing = self.missing.take();
         match (gap, missing) {
-            (Gap::Filled(seconds), Some(Missing::Told)) => {
-                let more_s = before_s + seconds - self.told_s;
+            (Gap::Filled(seconds), Some(Missing::Told { until_s })) => {
+                let more_s = before_s + seconds - until_s;
                 if more_s >= TOLD_GAP_S && !self.reader.may_leave_out() {
-                    self.log.add(self.told_s, more_s, "there are no packets");
+                    self.log.add(until_s, more_s, "there are no packets");
                 }
             }
-            (_, Some(Missing::Told)) => {}
+            (_, Some(Missing::Told { .. })) => {}
             (Gap::Filled(seconds), Some(Missing::Why(what))) => self.log.add(before_s, seconds, &what),
             (Gap::None, Some(Missing::Why(what))) => self.log.add(before_s, 0.0, &what),
             // A track may begin late, also behind a packet of what encoders put first.
@@ -320,8 +319,9 @@ impl AudioSource {
             Some(start) => {
                 let at_s = start.max(self.timeline.now());
                 self.log.add(at_s, seconds, WHAT);
-                self.told_s = at_s + seconds;
-                self.missing.get_or_insert(Missing::Told);
+                if !matches!(self.missing, Some(Missing::Why(_))) {
+                    self.missing = Some(Missing::Told { until_s: at_s + seconds });
+                }
             }
         }
     }

@@ -92,14 +92,15 @@ impl Mkv {
     }
 
     fn read_info(&mut self, body: &[u8]) {
+        let mut ticks = None;
         for (id, body) in elements(body) {
             match id {
                 id::TIMESTAMP_SCALE => self.scale = number(body).clamp(1, 1_000_000_000),
-                id::DURATION => self.duration = Some(float(body)).filter(|ticks| *ticks > 0.0),
+                id::DURATION => ticks = Some(float(body)).filter(|ticks| *ticks > 0.0),
                 _ => {}
             }
         }
-        self.duration = self.duration.map(|ticks| ticks * self.scale as f64 / 1e9);
+        self.duration = ticks.map(|ticks| ticks * self.scale as f64 / 1e9).or(self.duration);
     }
 
     fn read_tracks(&mut self, body: &[u8]) {
@@ -184,7 +185,7 @@ impl Mkv {
 
     /// The head of the element here, if it is one that can stand here, or one that is not known and that another follows:
     /// formats grow.
-    fn element_here(&mut self, input: &mut Input) -> Result<Option<Head>> {
+    fn element_here(&self, input: &mut Input) -> Result<Option<Head>> {
         let Some(head) = read_head(input.peek(HEAD)?) else { return Ok(None) };
         if head.is_known() {
             return Ok(Some(head));

@@ -6,6 +6,7 @@ mod table;
 mod track;
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use crate::error::{Error, Result};
 use crate::input::Input;
@@ -210,7 +211,7 @@ impl Mp4 {
         }
     }
 
-    /// Takes the samples of the chosen track from the body of `moof`, which is at a place in the file; the base of their addresses,
+    /// Takes the samples of the chosen track from the body of `moof`, which is at a place in the file. The base of their addresses,
     /// where it is an address in the file.
     fn read_moof(&mut self, body: &[u8], moof: u64) -> Option<u64> {
         let mut explicit = None;
@@ -252,7 +253,7 @@ impl Mp4 {
 
     /// Addresses in the file are wrong where bytes were put in or taken out before them. Those that lead out of the data, and
     /// into it if they are counted from the fragment, are.
-    fn move_run(&mut self, base: u64, moof: u64, data: std::ops::RangeInclusive<u64>) {
+    fn move_run(&mut self, base: u64, moof: u64, data: RangeInclusive<u64>) {
         let Some((first, last)) = self.run.front().zip(self.run.back()) else { return };
         let (from, to) = (first.offset, last.offset.saturating_add(last.size.into()));
         let moved = |offset: u64| offset.wrapping_sub(base).wrapping_add(moof);

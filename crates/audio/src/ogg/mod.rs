@@ -337,12 +337,13 @@ impl Container for Ogg {
             };
             // All streams of a group begin before any of them goes on.
             let first = page.flags & FIRST != 0;
-            let begun = self.stream.as_ref().is_some_and(|stream| stream.sequence.is_some()) && self.goes_on;
-            self.goes_on = !first;
-            let ours = self.stream.as_ref().is_some_and(|stream| stream.serial == page.serial);
-            let finished = self.stream.as_ref().is_some_and(|stream| stream.finished);
-            if first && begun && (!ours || finished || page.sequence == 0) {
-                if !finished {
+            let goes_on = std::mem::replace(&mut self.goes_on, !first);
+            if first
+                && goes_on
+                && let Some(stream) = self.stream.as_ref().filter(|stream| stream.sequence.is_some())
+                && (stream.serial != page.serial || stream.finished || page.sequence == 0)
+            {
+                if !stream.finished {
                     self.queue.push_back(Queued::Event(Event::Lost {
                         seconds: 0.0,
                         what: "cut off: the last page is missing",
