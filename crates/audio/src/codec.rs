@@ -17,6 +17,7 @@ use symphonia::core::units::{Duration, Timestamp};
 
 use crate::error::{Error, Result, check_channels, check_rate};
 use crate::flac;
+use crate::frames::{Frame, Stream};
 use crate::opus::{self, OpusReader};
 use crate::packet::{Codec, Format, Numbers};
 use crate::pcm::PcmFormat;
@@ -82,6 +83,7 @@ impl Decoder {
     /// Decodes a packet into `samples`. There may be none, from the first packet of some codecs.
     pub(crate) fn decode(&mut self, packet: &[u8], samples: &mut Samples) -> Result<(), BadPacket> {
         samples.interleaved.clear();
+        self.follow_layer(packet)?;
         match &mut self.inner {
             Inner::Pcm(pcm) => {
                 (samples.rate, samples.channels) = (pcm.rate, pcm.channels);
@@ -116,6 +118,18 @@ impl Decoder {
                 }
             }
         }
+    }
+
+    /// MP4 calls all layers of MPEG audio the same: the frames say which it is.
+    fn follow_layer(&mut self, packet: &[u8]) -> Result<(), BadPacket> {
+        if let Codec::Mpeg(layer) = self.format.codec
+            && let Some(Stream::Mpeg(found)) = Frame::at(packet).map(|frame| frame.stream)
+            && found != layer
+        {
+            let format = Format { codec: Codec::Mpeg(found), ..self.format.clone() };
+            *self = Self::new(&format).map_err(|_| BadPacket)?;
+        }
+        Ok(())
     }
 
     /// Seconds of samples that stand in for a packet that is missing before the next one, put into `interleaved`: of Opus,
@@ -226,4 +240,19 @@ thread_local! {
 /// Whether a panic of this thread would be contained just now: a program's panic hook may keep silent about it.
 pub fn is_containing_panics() -> bool {
     CONTAINING.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_say_their_layer() {
+        let mp2 = include_bytes!("../tests/data/tone.mp2");
+        let len = Frame::at(mp2).unwrap().len;
+        let mut decoder = Decoder::new(&Format::new(Codec::Mpeg(3), 44_100, 2)).unwrap();
+        let mut samples = Samples::default();
+        assert!(decoder.decode(&mp2[..len], &mut samples).is_ok());
+        assert_eq!(samples.interleaved.len(), 2 * 1152);
+    }
 }
