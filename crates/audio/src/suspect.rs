@@ -1,0 +1,85 @@
+//! Packets that decode between packets that do not.
+//!
+//! Some codecs have no checksum: of random bytes in AAC, about half of the packets decode, to noise that a model takes for words.
+
+use std::collections::VecDeque;
+
+use crate::codec::Samples;
+use crate::decode::{Piece, Reader};
+use crate::error::Result;
+use crate::packet::{Codec, Span};
+
+/// After so many seconds of packets that decode, damage is over.
+const OVER_S: f64 = 0.35;
+/// Times are rounded by less than this.
+const ROUNDED_S: f64 = 0.02;
+
+/// Reads pieces, and gives up what decodes between two packets that do not and are close to each other, or right behind one.
+#[derive(Default)]
+pub(crate) struct Suspect {
+    /// What was read to see how damage goes on, with its samples.
+    ahead: VecDeque<Result<(Piece, Samples)>>,
+}
+
+impl Suspect {
+    /// As [`Reader::next`].
+    pub(crate) fn next(&mut self, reader: &mut Reader, samples: &mut Samples) -> Result<Piece> {
+        if let Some(read) = self.ahead.pop_front() {
+            let (piece, its) = read?;
+            if matches!(piece, Piece::Samples(_)) {
+                *samples = its;
+            }
+            return Ok(piece);
+        }
+        let piece = reader.next(samples)?;
+        if let Piece::BadPacket(span, seconds) = piece
+            && reader.codec() == &Codec::Aac
+        {
+            self.look_ahead(reader, end(span, seconds));
+        }
+        Ok(piece)
+    }
+
+    /// Reads on until damage is over, or something else is. `bad_s` is where the bad packet ends.
+    fn look_ahead(&mut self, reader: &mut Reader, mut bad_s: Option<f64>) {
+        // From here on, what was read decodes.
+        let (mut decoded, mut decoded_s) = (0, 0.0);
+        while decoded_s < OVER_S {
+            let mut samples = Samples::default();
+            let read = reader.next(&mut samples);
+            let more = matches!(read, Ok(Piece::Samples(_) | Piece::BadPacket(..)));
+            if let Ok(Piece::BadPacket(span, seconds)) = read {
+                bad_s = end(span, seconds);
+                self.ahead.range_mut(decoded..).for_each(give_up);
+                (decoded, decoded_s) = (self.ahead.len() + 1, 0.0);
+            }
+            decoded_s += samples.seconds();
+            self.ahead.push_back(read.map(|piece| (piece, samples)));
+            if !more {
+                break;
+            }
+        }
+        // Samples are sums of two packets, and one of those right behind the damage is bad.
+        if let Some(first) = self.ahead.get_mut(decoded).filter(|first| is_right_behind(first, bad_s)) {
+            give_up(first);
+        }
+    }
+}
+
+fn end(span: Span, seconds: f64) -> Option<f64> {
+    Some(span.start? + seconds)
+}
+
+fn is_right_behind(read: &Result<(Piece, Samples)>, bad_s: Option<f64>) -> bool {
+    let Ok((Piece::Samples(span), _)) = read else { return false };
+    span.start.zip(bad_s).is_none_or(|(start, bad_s)| start - bad_s < ROUNDED_S)
+}
+
+/// What decoded is as bad as its neighbours.
+fn give_up(read: &mut Result<(Piece, Samples)>) {
+    if let Ok((piece, samples)) = read
+        && let Piece::Samples(span) = piece
+    {
+        *piece = Piece::BadPacket(*span, samples.seconds());
+    }
+}
