@@ -113,9 +113,10 @@ template <u32 E> DEVICE void decode(const Product& p, u32 panel, const Part<E>& 
         }
     }
     if constexpr (E == BF16) {
-#pragma unroll
-        for (int h = 0; h < 2; h++) a[h] = part.wide[h];
-    } else
-#pragma unroll
-        for (int h = 0; h < 2; h++) a[h] = make_uint4(pairs[0][2 * h], pairs[1][2 * h], pairs[0][2 * h + 1], pairs[1][2 * h + 1]);
+        a[0] = part.wide[0];
+        a[1] = part.wide[1];
+    } else {
+        a[0] = make_uint4(pairs[0][0], pairs[1][0], pairs[0][1], pairs[1][1]);
+        a[1] = make_uint4(pairs[0][2], pairs[1][2], pairs[0][3], pairs[1][3]);
+    }
 }

@@ -26,7 +26,7 @@ constexpr u32 STREAM_OUTPUTS = STREAM_WARPS * STREAM_WIDTH;             // of a 
 
 // Chunks on their way for TR instruction tiles of eight rows: what a block's shared memory holds.
 template <u32 E, u32 TR> static __device__ constexpr u32 ring_chunks() {
-    constexpr u32 CHUNKS[2][2][4] = {{{3, 3, 4, 6}, {2, 2, 2, 3}}, {{4, 5, 6, 8}, {4, 5, 5, 6}}};
+    constexpr u32 CHUNKS[2][2][4] = {{{3, 3, 4, 6}, {2, 2, 2, 3}}, {{4, 5, 6, 8}, {4, 5, 5, 7}}};
     return CHUNKS[LARGE_SHARED][TR > 1][E];
 }
 
@@ -107,14 +107,15 @@ template <u32 E, u32 TR> DEVICE void product_stream(const Product& p) {
 
     // Where the copies are: `live` of the warp's panels, from `panel` on, are in the matrix.
     struct Cursor {
-        const char *w, *x;
-        u32 tile, chunk, panel, live;
+        const char *w, *x, *panel;
+        u32 tile, chunk, live;
     };
     auto enter = [&](u32 tile) {
         const u32 f = tile * width + column * STREAM_WIDTH;
-        const char* w = panel_at(p, f / 16) + p.head + start * BYTES;
+        const char* panel = panel_at(p, f / 16);
+        const char* w = panel + p.head + start * BYTES;
         const char* x = (const char*)p.x + ((u64)g * p.k + start * 32 + t * 8) * 2;
-        return Cursor{w, x, tile, start, f / 16, tile < tiles && f < padded ? min(TF, (padded - f) / 16) : 0};
+        return Cursor{w, x, panel + 4 * g, tile, start, tile < tiles && f < padded ? min(TF, (padded - f) / 16) : 0};
     };
     auto advance = [&](Cursor& c) {
         c.w += BYTES;
@@ -123,6 +124,7 @@ template <u32 E, u32 TR> DEVICE void product_stream(const Product& p) {
     };
     auto fetch_w = [&](u32 stage, const Cursor& c) {
         const u32 to = ring_to + stage;
+        const char* scales = c.panel + (c.chunk >> p.parameter) * 32;
 #pragma unroll
         for (u32 m = 0; m < TF; m++)
             if (m < c.live) {
@@ -131,7 +133,7 @@ template <u32 E, u32 TR> DEVICE void product_stream(const Product& p) {
                 for (int i = 0; i < WIDE; i++) fetch(to + BYTES * m + 512 * i + 16 * lane, from + 512 * i + 16 * lane, true);
                 if (Encoded<E>::NARROW) fetch_8(to + BYTES * m + 512 * WIDE + 8 * lane, from + 512 * WIDE + 8 * lane);
                 if (Encoded<E>::SCALED)
-                    fetch_4(to + Sizes::SCALES + 128 * m + 4 * lane, panel_at(p, c.panel + m) + (c.chunk >> p.parameter) * 32 + 4 * g);
+                    fetch_4(to + Sizes::SCALES + 128 * m + 4 * lane, scales + (u64)p.stride * m);
             }
     };
     auto fetch_x = [&](u32 stage, const Cursor& c) {

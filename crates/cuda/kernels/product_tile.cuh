@@ -1,6 +1,6 @@
 // Products of many rows.
 //
-// product_tile_<encoding>: any number of rows, in tiles of 128 outputs by 64 rows, a warp for 64 by 32 of them. Chunks come in steps of two, copied
+// product_tile_<encoding>: any number of rows, in tiles of 128 outputs by 64 rows, a warp for 64 by 32 of them, or 32 by 64. Chunks come in steps of two, copied
 // to shared memory three steps ahead. From there operands go to registers a group of 16 instructions ahead, across the end of a step too,
 // so that loads, copies and the barrier run beside instructions. Grid: tiles of rows, then tiles of outputs by splits; with p.partial by
 // slices of all splits, one a block, and product_sum adds them up. Reads 24 KB of bf16 for each step of 128 x 64 x 64 multiply-adds.
@@ -15,7 +15,9 @@ DEVICE u32 tile_row(u32 row, u32 chunk, u32 t) { return (2 * row + (chunk ^ row 
 template <u32 E> DEVICE void product_tile(const Product& p) {
     constexpr u32 BYTES = Encoded<E>::BYTES, SCALES = 16 * BYTES, X = SCALES + (Encoded<E>::SCALED ? 512 : 0);
     constexpr u32 STAGES = 3, STAGE = X + 8192;         // `tile_bytes` in src/kernels.rs
-    constexpr int TF = 4, TR = 4;                       // instruction tiles of a warp: outputs, rows
+    // Instruction tiles of a warp: outputs, rows. What must be decoded is decoded by one warp, for all rows.
+    constexpr bool ALL_ROWS = E != BF16;
+    constexpr int TF = ALL_ROWS ? 2 : 4, TR = ALL_ROWS ? 8 : 4;
     extern __shared__ uint4 tile_memory[];
     let_next_start();
     const u32 tid = threadIdx.x, lane = tid % 32, warp = tid / 32, g = lane / 4, t = lane % 4;
@@ -81,23 +83,24 @@ template <u32 E> DEVICE void product_tile(const Product& p) {
         fetch_commit();
     }
 
-    // The groups of a step: two chunks, two pairs of a warp's four tiles of outputs.
-    const u32 warp_f = warp % 2 * 64, warp_r = warp / 2 * 32;
+    // The groups of a step: two chunks, two halves of a warp's four tiles of outputs or eight of rows; what both share is loaded once.
+    const u32 warp_f = ALL_ROWS ? warp * 32 : warp % 2 * 64, warp_r = ALL_ROWS ? 0 : warp / 2 * 32;
     const u32 panel = warp_f / 16;
     const char* my_x[2] = {(const char*)tile_memory + X + tile_row(warp_r + g, 0, t), (const char*)tile_memory + X + tile_row(warp_r + g, 1, t)};
     Part<E> part[2][2];
-    uint4 b[2][TR];
+    uint4 a[2][2], b[2][4];
     auto load = [&](u32 stage, int group) {
-        const int c = group / 2, pair = group % 2;
+        const int c = group / 2, half = group % 2;
         const char* memory = (const char*)tile_memory + stage;
+        if (!ALL_ROWS || half == 0)
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const u32 at = 2 * (panel + 2 * pair + i) + c;
-            part[pair][i] = load_part<E>(memory + at * BYTES, memory + SCALES + 32 * at + 4 * g, lane);
-        }
-        if (pair == 0)
+            for (int i = 0; i < 2; i++) {
+                const u32 at = 2 * (panel + (ALL_ROWS ? 0 : 2 * half) + i) + c;
+                part[ALL_ROWS ? c : half][i] = load_part<E>(memory + at * BYTES, memory + SCALES + 32 * at + 4 * g, lane);
+            }
+        if (ALL_ROWS || half == 0)
 #pragma unroll
-            for (int j = 0; j < TR; j++) b[c][j] = *(const uint4*)(my_x[c] + stage + 1024 * j);
+            for (int j = 0; j < 4; j++) b[ALL_ROWS ? half : c][j] = *(const uint4*)(my_x[c] + stage + 1024 * ((ALL_ROWS ? 4 * half : 0) + j));
     };
     float total[TF][TR][4];
     clear(total);
@@ -124,18 +127,19 @@ template <u32 E> DEVICE void product_tile(const Product& p) {
                     }
                     fetch_commit();
                 }
-                const int c = group / 2, pair = group % 2;      // a chunk past the end meets zeros and adds nothing
-                uint4 a[2][2];
+                const int c = group / 2, half = group % 2;      // a chunk past the end meets zeros and adds nothing
+                const int of = ALL_ROWS ? 0 : 2 * half, row = ALL_ROWS ? 4 * half : 0;
+                if (!ALL_ROWS || half == 0)
 #pragma unroll
-                for (int i = 0; i < 2; i++) decode<E>(p, f0 / 16 + panel + 2 * pair + i, part[pair][i], a[i]);
-#pragma unroll
-                for (int i = 0; i < 2; i++)
-#pragma unroll
-                    for (int j = 0; j < TR; j++) multiply<0>(sum[2 * pair + i][j], a[i][0], b[c][j]);
+                    for (int i = 0; i < 2; i++) decode<E>(p, f0 / 16 + panel + of + i, part[ALL_ROWS ? c : half][i], a[i]);
 #pragma unroll
                 for (int i = 0; i < 2; i++)
 #pragma unroll
-                    for (int j = 0; j < TR; j++) multiply<1>(sum[2 * pair + i][j], a[i][1], b[c][j]);
+                    for (int j = 0; j < 4; j++) multiply<0>(sum[of + i][row + j], a[i][0], b[ALL_ROWS ? half : c][j]);
+#pragma unroll
+                for (int i = 0; i < 2; i++)
+#pragma unroll
+                    for (int j = 0; j < 4; j++) multiply<1>(sum[of + i][row + j], a[i][1], b[ALL_ROWS ? half : c][j]);
             }
             stage = next;
         }

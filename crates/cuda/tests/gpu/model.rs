@@ -266,21 +266,19 @@ fn outcome(backend: &mut dyn Backend, model: &Model, tokens: usize) -> Result<(V
     Ok((all, logits))
 }
 
-/// The CPU rounds activations to 8 bits, a GPU to bf16. Noise for audio makes the most of that.
+/// The CPU rounds activations to 8 bits, or not at all, a GPU to bf16.
 fn packed_as_on_the_cpu(_: &Gpu) -> Result<(), String> {
     const TOKENS: usize = 150;
     for encoding in [INT8, INT4, Encoding::Bf12] {
         for (name, model) in [("digits", voxtral_digits::model()), ("two layers of the released widths", released(2)?)]
         {
             let model = model.packed(&Plan::all(encoding));
-            let (predictions, logits) = outcome(&mut backend(&model), &model, TOKENS)?;
+            let (_, logits) = outcome(&mut backend(&model), &model, TOKENS)?;
             for precision in [Precision::Auto, Precision::F32] {
                 let options = CpuOptions { precision, ..CpuOptions::default() };
                 let mut cpu = CpuBackend::new(&model, options).map_err(|e| e.to_string())?;
                 let (_, want) = outcome(&mut cpu, &model, TOKENS)?;
-                let said = logprobs(&predictions, want.chunks_exact(model.config.vocab));
                 println!("        {encoding:?}, {name}, CPU in {precision:?}:");
-                worst("log-probabilities", &predicted(&predictions), &[said], 0.3)?;
                 worst("logits", &logits, &[want], 0.3)?;
             }
         }
