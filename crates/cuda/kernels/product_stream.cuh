@@ -1,14 +1,15 @@
 // Products of a few rows.
 //
-// product_<rows>_<encoding>: up to so many rows by tiles of 384 / slices outputs. A block of 8 warps walks over the tiles of one split; a warp takes
-// 48 outputs and one slice. What it multiplies travels through a ring in shared memory, across the ends of tiles: a chunk of weights (3 KB)
-// and of x (512 bytes for eight rows) at a time. A lane reads what it fetched itself, so the ring needs no barrier: it is what registers
-// would be, were there enough of them. At the end of a tile the slices meet in shared memory. Moves 2 n k bytes of weights and, from the
-// second-level cache, 2 rows k for each 48 outputs: 48 a warp rather than 16 for that, and as many more bytes on their way in a step.
+// product_<rows>_<encoding>: up to so many rows by tiles of 384 / slices outputs. A block of 8 warps walks over the tiles of one split;
+// a warp takes 48 outputs and one slice. What it multiplies travels through a ring in shared memory, across the ends of tiles: a chunk
+// of weights (3 KB of bf16) and of x (512 bytes for eight rows) at a time. A lane reads what it fetched itself, so the ring needs no
+// barrier: it is what registers would be, were there enough of them. At the end of a tile the slices meet in shared memory. Moves 2 n k
+// bytes of bf16 weights and, from the second-level cache, 2 rows k for each 48 outputs: 48 a warp rather than 16 for that, and as many
+// more bytes on their way in a step.
 //
 // Grid: blocks, one an SM at the most, by splits. The rings fill with weights before the previous kernel has ended. Shared memory
-// (src/kernels.rs, `stream_bytes`): 125 and 212 KB where an SM has 228, so that no two products share one and each has its even part
-// of the memory's bandwidth; else 97 and 93 KB. x is read up to a multiple of eight rows.
+// (src/kernels.rs, `stream_bytes`): 117 to 127 and 193 to 227 KB where an SM has 228, so that no two products share one and each has
+// its even part of the memory's bandwidth; else up to 97 KB. x is read up to a multiple of eight rows.
 //
 // What was measured on the way here is in docs/performance.md, "Tried".
 

@@ -323,7 +323,7 @@ mod tests {
             for (k, out) in out.iter_mut().enumerate() {
                 let (lane, row, i) = (o % 8 * 4 + k % BLOCK / 8, o / 8, k % 8);
                 let fragment = joined.head_bytes() + k / BLOCK * joined.format.fragment_bytes();
-                let scale = || bits(half(((k / BLOCK >> joined.parameter) * LANES + o % 8 * 2 + row) * 2));
+                let scale = || bits(half((((k / BLOCK) >> joined.parameter) * LANES + o % 8 * 2 + row) * 2));
                 let scaled = |code: i32| bf16::from_f32(code as f32 * scale()).to_f32();
                 let four = |at: usize| word(at) >> (i / 2 * 4 + i % 2 * 16) & 15;
                 *out = match joined.format {
