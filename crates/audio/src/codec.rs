@@ -33,6 +33,13 @@ pub(crate) struct Samples {
     pub(crate) channels: usize,
 }
 
+impl Samples {
+    /// How long they are.
+    pub(crate) fn seconds(&self) -> f64 {
+        (self.interleaved.len() / self.channels.max(1)) as f64 / f64::from(self.rate.max(1))
+    }
+}
+
 /// A packet cannot be decoded.
 pub(crate) struct BadPacket;
 

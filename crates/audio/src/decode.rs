@@ -156,6 +156,11 @@ impl Reader {
         self.decoder.format().codec == Codec::Opus || self.ffmpeg.is_some()
     }
 
+    /// What is decoded.
+    pub(crate) fn codec(&self) -> &Codec {
+        &self.decoder.format().codec
+    }
+
     /// Forgets what the decoder keeps from packet to packet: what comes does not follow what was.
     pub(crate) fn forget(&mut self) {
         self.decoder.reset();

@@ -67,6 +67,7 @@ mod pcm;
 mod resample;
 mod sniff;
 mod source;
+mod suspect;
 mod timeline;
 mod vorbis;
 mod wait;

@@ -13,6 +13,7 @@ use crate::mix::Mixer;
 use crate::options::AudioOptions;
 use crate::packet::Span;
 use crate::pcm::RawFormat;
+use crate::suspect::Suspect;
 use crate::timeline::{Gap, Timeline};
 
 /// A shorter gap that nothing explains is a matter of rounding, and is not told.
@@ -27,6 +28,7 @@ const BEGUN_S: f64 = 0.15;
 /// Dropping the source ends what it started; a thread that waits for a pipe ends when the pipe gives something or ends.
 pub struct AudioSource {
     reader: Reader,
+    suspect: Suspect,
     mixer: Mixer,
     timeline: Timeline,
     log: DamageLog,
@@ -126,6 +128,7 @@ impl AudioSource {
     fn begin(reader: Reader, options: &AudioOptions) -> Result<Self> {
         let mut source = Self {
             reader,
+            suspect: Suspect::default(),
             mixer: Mixer::new(options.channel),
             timeline: Timeline::new(),
             log: DamageLog::default(),
@@ -210,7 +213,7 @@ impl AudioSource {
 
     /// The way of the samples: bytes to packets to samples, of all channels to one, to their place in time and 16 kHz.
     fn step(&mut self) -> Result<()> {
-        match self.reader.next(&mut self.samples)? {
+        match self.suspect.next(&mut self.reader, &mut self.samples)? {
             Piece::Samples(span) => self.take_samples(span)?,
             Piece::BadPacket(span, seconds) => self.lose_packet(span, seconds),
             Piece::Lost { seconds, what } => {
@@ -237,7 +240,7 @@ impl AudioSource {
         match self.mixer.mix(interleaved, *channels) {
             // Where the channels change, one that was there may end.
             Err(Error::NoSuchChannel { .. }) if self.mixer.samples() > 0 => {
-                let seconds = (interleaved.len() / (*channels).max(1)) as f64 / f64::from(rate.max(1));
+                let seconds = self.samples.seconds();
                 self.lose(seconds, "what follows has no such channel");
                 return Ok(());
             }
