@@ -28,7 +28,9 @@ HEADER, BYTES_A_SECOND, PIECE = 44, 32_000, 2560
 
 def speak(pipe):
     """Writes the recording no faster than it is spoken."""
-    samples = (ROOT / "samples/digits.wav").read_bytes()[HEADER:]
+    recording = (ROOT / "samples/digits.wav").read_bytes()
+    os.write(pipe, recording[:HEADER])
+    samples = recording[HEADER:]
     begin = time.monotonic()
     for at in range(0, len(samples), PIECE):
         time.sleep(max(0, begin + (at + PIECE) / BYTES_A_SECOND - time.monotonic()))
@@ -55,9 +57,9 @@ def main():
         if select.select([ours], [], [], left)[0]:
             terminal.feed(os.read(ours, 65536))
     running.kill()
-    # What is told about raw samples belongs to this way of showing it.
+    # What is told of model and device differs from machine to machine.
     lines = [line.rstrip() for line in screen.display]
-    lines = [line for line in lines if not line.startswith("voxtral: ") and "channels" not in line]
+    lines = [line for line in lines if line and not line.startswith("voxtral: ")]
     (ROOT / "docs/images/live.svg").write_text(svg(lines))
 
 

@@ -24,7 +24,7 @@ pub(crate) fn read_aiff(input: &mut Input) -> Result<Found> {
             let skip = head.be32(offset + 8).ok_or(Error::NoSamples)? as usize;
             let bytes = match size {
                 // Writers that cannot go back.
-                0 | 8 | 0x7fff_0000.. => None,
+                0 | 8 | 0x7f00_0000.. => None,
                 size => Some(u64::from(size).saturating_sub(8)),
             };
             sound = Some(((offset + 16).saturating_add(skip) as u64, bytes.map(|b| b.saturating_sub(skip as u64))));

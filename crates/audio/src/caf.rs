@@ -1,8 +1,8 @@
 //! CAF, Apple's: plain samples, and packets by their table.
 
+use crate::aac;
 use crate::error::{Error, Result, check_channels};
 use crate::input::Input;
-use crate::mp4::aac_format;
 use crate::opus;
 use crate::packet::{Codec, Container, Event, Format, Numbers, Span, Track};
 use crate::pcm::{PcmFormat, PcmStart, SampleFormat};
@@ -46,7 +46,9 @@ pub(crate) fn open(input: &mut Input) -> Result<Opened> {
         let size = size as i64;
         if id == *b"data" {
             input.skip(16)?;
-            data = Some((input.position(), u64::try_from(size).ok().map(|size| size.saturating_sub(4))));
+            // Of writers that cannot go back, −1 or nothing at all.
+            let size = u64::try_from(size).ok().filter(|&size| size > 0);
+            data = Some((input.position(), size.map(|size| size.saturating_sub(4))));
             let Some((_, Some(len))) = data else { break };
             let plain = description.as_deref().is_some_and(is_plain);
             if plain || table.is_some() {
@@ -162,7 +164,7 @@ fn read_description(body: &[u8], cookie: &[u8]) -> Result<(Format, u32, u32)> {
                 let skip = cookie[at + 1..].iter().position(|b| b & 0x80 == 0)?;
                 cookie.get(at + 2 + skip..)
             });
-            Some(config.map_or_else(|| plain(Codec::Aac), aac_format))
+            Some(config.map_or_else(|| plain(Codec::Aac), aac::format))
         }
         b".mp3" => Some(plain(Codec::Mpeg(3))),
         b".mp2" => Some(plain(Codec::Mpeg(2))),

@@ -17,6 +17,7 @@ use symphonia::core::units::{Duration, Timestamp};
 
 use crate::error::{Error, Result, check_channels, check_rate};
 use crate::flac;
+use crate::frames::{Frame, Stream};
 use crate::opus::{self, OpusReader};
 use crate::packet::{Codec, Format, Numbers};
 use crate::pcm::PcmFormat;
@@ -30,6 +31,13 @@ pub(crate) struct Samples {
     pub(crate) interleaved: Vec<f32>,
     pub(crate) rate: u32,
     pub(crate) channels: usize,
+}
+
+impl Samples {
+    /// How long they are.
+    pub(crate) fn seconds(&self) -> f64 {
+        (self.interleaved.len() / self.channels.max(1)) as f64 / f64::from(self.rate.max(1))
+    }
 }
 
 /// A packet cannot be decoded.
@@ -53,11 +61,12 @@ impl Decoder {
     /// # Errors
     /// [`Error::NeedsFfmpeg`] where it is not built in, [`Error::Rate`] and [`Error::Channels`].
     pub(crate) fn new(format: &Format) -> Result<Self> {
-        // Decoders allocate by these.
-        if format.channels != 0 {
+        // Decoders allocate by these. 0 leaves it to the packets, and plain samples cannot tell.
+        let must_tell = matches!(format.codec, Codec::Pcm(_));
+        if format.channels != 0 || must_tell {
             check_channels(format.channels)?;
         }
-        if format.rate != 0 {
+        if format.rate != 0 || must_tell {
             check_rate(format.rate)?;
         }
         let inner = match &format.codec {
@@ -81,14 +90,12 @@ impl Decoder {
     /// Decodes a packet into `samples`. There may be none, from the first packet of some codecs.
     pub(crate) fn decode(&mut self, packet: &[u8], samples: &mut Samples) -> Result<(), BadPacket> {
         samples.interleaved.clear();
+        self.follow_layer(packet)?;
         match &mut self.inner {
             Inner::Pcm(pcm) => {
                 (samples.rate, samples.channels) = (pcm.rate, pcm.channels);
-                let whole = packet.chunks_exact(pcm.sample.bytes() * pcm.channels);
-                let rest = whole.remainder().len();
-                samples
-                    .interleaved
-                    .extend(packet[..packet.len() - rest].chunks_exact(pcm.sample.bytes()).map(|b| pcm.value(b)));
+                let whole = packet.len() / pcm.frame() * pcm.frame();
+                samples.interleaved.extend(packet[..whole].chunks_exact(pcm.sample.bytes()).map(|b| pcm.value(b)));
                 Ok(())
             }
             Inner::Opus(opus) => contained(|| opus.decode(packet, samples)).unwrap_or(Err(BadPacket)),
@@ -118,6 +125,18 @@ impl Decoder {
                 }
             }
         }
+    }
+
+    /// MP4 calls all layers of MPEG audio the same: the frames say which it is.
+    fn follow_layer(&mut self, packet: &[u8]) -> Result<(), BadPacket> {
+        if let Codec::Mpeg(layer) = self.format.codec
+            && let Some(Stream::Mpeg(found)) = Frame::at(packet).map(|frame| frame.stream)
+            && found != layer
+        {
+            let format = Format { codec: Codec::Mpeg(found), ..self.format.clone() };
+            *self = Self::new(&format).map_err(|_| BadPacket)?;
+        }
+        Ok(())
     }
 
     /// Seconds of samples that stand in for a packet that is missing before the next one, put into `interleaved`: of Opus,
@@ -228,4 +247,19 @@ thread_local! {
 /// Whether a panic of this thread would be contained just now: a program's panic hook may keep silent about it.
 pub fn is_containing_panics() -> bool {
     CONTAINING.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_say_their_layer() {
+        let mp2 = include_bytes!("../tests/data/tone.mp2");
+        let len = Frame::at(mp2).unwrap().len;
+        let mut decoder = Decoder::new(&Format::new(Codec::Mpeg(3), 44_100, 2)).unwrap();
+        let mut samples = Samples::default();
+        assert!(decoder.decode(&mp2[..len], &mut samples).is_ok());
+        assert_eq!(samples.interleaved.len(), 2 * 1152);
+    }
 }

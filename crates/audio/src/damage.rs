@@ -67,7 +67,12 @@ impl fmt::Display for Notice {
         match self {
             Self::TakenAsRaw(raw) => {
                 let sample = format!("{:?}", raw.sample).to_lowercase();
-                write!(f, "no known format, taken as raw samples: {sample}, {} Hz, {} channels", raw.rate, raw.channels)
+                let channels = if raw.channels == 1 { "channel" } else { "channels" };
+                write!(
+                    f,
+                    "no known format, taken as raw samples: {sample}, {} Hz, {} {channels}",
+                    raw.rate, raw.channels
+                )
             }
             Self::ThroughFfmpeg { format } => write!(f, "{format} is not built in, read through ffmpeg"),
             Self::ChannelsCancel => write!(f, "the channels cancel each other in the mix; choose one of them"),

@@ -36,7 +36,7 @@ pub enum Error {
     #[error("there is no audio track")]
     NoTrack,
     /// A track was asked for that is not there.
-    #[error("there is no audio track {asked}; there are {there}")]
+    #[error("there is no audio track {asked}; the input has {there}")]
     NoSuchTrack {
         /// Counted from 1.
         asked: usize,
@@ -44,7 +44,7 @@ pub enum Error {
         there: usize,
     },
     /// A channel was asked for that is not there.
-    #[error("there is no channel {asked}; there are {there}")]
+    #[error("there is no channel {asked}; the input has {there}")]
     NoSuchChannel {
         /// Counted from 1.
         asked: usize,

@@ -1,7 +1,7 @@
 //! The second decoder: an ffmpeg on the PATH, which reads what is not built in.
 //!
-//! It gets a file by its name or a pipe's bytes on its standard input, and gives WAV on its standard output, with silence
-//! where packets leave a gap. It ends with what reads it. What it complains of is damage.
+//! It gets a file by its name, a pipe's bytes on its standard input, or there the file that a pipe was kept in, and gives WAV
+//! on its standard output, with silence where packets leave a gap. It ends with what reads it. What it complains of is damage.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -28,11 +28,18 @@ pub(crate) struct Ffmpeg {
 /// Starts ffmpeg over `input`, and gives it with the WAV that it writes.
 ///
 /// # Errors
-/// [`Error::NeedsFfmpeg`] where there is none.
+/// [`Error::NeedsFfmpeg`] where there is none, [`Error::Ffmpeg`] where too much of a pipe has been read to begin anew.
 pub(crate) fn start(program: &str, mut input: Input, options: &AudioOptions, format: &str) -> Result<(Ffmpeg, Input)> {
     let path = input.path().map(Path::to_owned);
-    let mut source = OsString::from(if path.is_some() { "file:" } else { "pipe:0" });
-    source.extend(path.as_deref().map(Path::as_os_str));
+    // What a pipe was kept in has no name, but can be sought as some formats must be, where it is opened as standard input.
+    let kept = if cfg!(unix) { input.kept()? } else { None };
+    if path.is_none() && kept.is_none() && !input.restart()? {
+        let message = "the beginning of the pipe is gone; give the file itself".to_owned();
+        return Err(Error::Ffmpeg { format: format.to_owned(), message });
+    }
+    let by_name = path.as_deref().or(kept.is_some().then_some(Path::new("/dev/fd/0")));
+    let mut source = OsString::from(if by_name.is_some() { "file:" } else { "pipe:0" });
+    source.extend(by_name.map(Path::as_os_str));
     let mut command = Command::new(program);
     command.args(["-hide_banner", "-nostdin", "-loglevel", "error"]);
     // What is read may name other files and addresses: none of them is opened.
@@ -41,7 +48,11 @@ pub(crate) fn start(program: &str, mut input: Input, options: &AudioOptions, for
     command.args(["-map", &format!("0:a:{track}"), "-vn", "-sn", "-dn"]);
     command.args(["-af", "aresample=async=1:min_hard_comp=0.02:first_pts=0", "-c:a", "pcm_f32le"]);
     command.args(["-f", "wav", "-bitexact", "pipe:1"]);
-    command.stdin(if path.is_some() { Stdio::null() } else { Stdio::piped() });
+    command.stdin(match (&path, kept) {
+        (Some(_), _) => Stdio::null(),
+        (None, Some(kept)) => Stdio::from(kept),
+        (None, None) => Stdio::piped(),
+    });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Error::NeedsFfmpeg { format: format.to_owned() },
@@ -52,8 +63,6 @@ pub(crate) fn start(program: &str, mut input: Input, options: &AudioOptions, for
         return Err(io::Error::other("a process without the pipes that were asked for").into());
     };
     if let Some(stdin) = child.stdin.take() {
-        let restarted = input.restart()?;
-        debug_assert!(restarted, "ffmpeg is chosen before anything is read for good");
         std::thread::Builder::new().name("audio-ffmpeg-in".to_owned()).spawn(move || feed(input, stdin))?;
     }
     let listen = move || {

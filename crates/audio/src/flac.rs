@@ -11,6 +11,8 @@ const MIN_FRAME: usize = 9;
 const MAX_FRAME: usize = 4 << 20;
 /// Longer headers, with pictures in them, are not believed.
 const MAX_HEADER: u64 = 64 << 20;
+/// A frame that is so many later at most ends one whose own end is damaged.
+const NEAR: u64 = 256;
 /// Frames that may be missing in a row; numbers further ahead are no numbers.
 const MAX_JUMP: u64 = 1 << 20;
 
@@ -136,6 +138,8 @@ pub(crate) struct Flac {
     /// Of frames, where no frame has been shorter but the last one.
     block: u32,
     begun: bool,
+    /// Bytes before the first frame were none of a frame.
+    skipped: bool,
     /// The first sample, where the stream was cut out of a longer one.
     base: u64,
     /// Seconds of the files before, where several are joined.
@@ -148,7 +152,7 @@ impl Flac {
         let (info, format) = read_headers(input)?;
         let block = info.block.unwrap_or(0);
         let tracks = [Track { format, default: true }];
-        Ok(Self { tracks, info, at: 0, block, begun: false, base: 0, origin: 0.0, ended: false })
+        Ok(Self { tracks, info, at: 0, block, begun: false, skipped: false, base: 0, origin: 0.0, ended: false })
     }
 
     /// Another file begins where this one ends.
@@ -182,7 +186,7 @@ impl Flac {
 
     /// How many bytes the frame here has: up to the next frame or to where its checksum holds at the end. `None` where it is
     /// damaged.
-    fn frame_len(&mut self, input: &mut Input, header: &FrameHeader) -> Result<Option<usize>> {
+    fn frame_len(&self, input: &mut Input, header: &FrameHeader) -> Result<Option<usize>> {
         let next = self.start_of(header) + u64::from(header.samples);
         let (mut at, mut crc, mut summed) = (MIN_FRAME, 0u16, 0);
         let mut whole = None;
@@ -201,7 +205,9 @@ impl Flac {
                 summed += 1;
             }
             let follower = if bytes[at] == 0xff { self.start_here(&bytes[at..]) } else { None };
-            if crc != 0 && follower == Some(next) {
+            // The next frame, or a later one where the next was damaged too.
+            let near = next..=next + NEAR * u64::from(header.samples);
+            if crc != 0 && follower.is_some_and(|start| near.contains(&start)) {
                 return Ok(None);
             }
             if crc == 0 {
@@ -226,17 +232,16 @@ impl Flac {
     }
 
     /// Reads over what is no frame; `false` at the end.
-    fn resync(&mut self, input: &mut Input) -> Result<(u64, bool)> {
-        let mut skipped = 0;
+    fn resync(&self, input: &mut Input) -> Result<bool> {
         loop {
+            input.skip(1)?;
             let bytes = input.peek(16)?;
             if bytes.is_empty() {
-                return Ok((skipped, false));
+                return Ok(false);
             }
-            if skipped > 0 && (self.header(bytes).is_some() || bytes.starts_with(b"fLaC")) {
-                return Ok((skipped, true));
+            if self.header(bytes).is_some() || bytes.starts_with(b"fLaC") {
+                return Ok(true);
             }
-            skipped += input.skip(1)?;
         }
     }
 }
@@ -264,8 +269,7 @@ impl Container for Flac {
             let bytes = input.peek(16)?;
             if bytes.is_empty() {
                 if !std::mem::replace(&mut self.ended, true)
-                    && let Some(samples) = self.info.samples
-                    && samples as f64 - self.at as f64 >= crate::pcm::SLACK_S * rate
+                    && let Some(samples) = self.info.samples.filter(|&samples| samples > self.at)
                 {
                     let seconds = (samples - self.at) as f64 / rate;
                     return Ok(Event::Lost { seconds, what: "cut off: the header promises more samples" });
@@ -287,10 +291,11 @@ impl Container for Flac {
                 None => None,
             };
             let (Some(header), Some(len)) = (header, len) else {
-                let (_, more) = self.resync(input)?;
+                let more = self.resync(input)?;
                 if tag {
                     continue;
                 }
+                self.skipped |= !self.begun;
                 if more {
                     return Ok(Event::Lost { seconds: 0.0, what: "a damaged frame" });
                 }
@@ -301,9 +306,14 @@ impl Container for Flac {
             };
             let start = self.start_of(&header);
             if !self.begun {
-                // A stream that was cut out of a longer one begins when it begins.
+                // A stream that was cut out of a longer one begins when it begins, and has not the checksum of the whole.
                 self.begun = true;
-                self.base = if self.info.samples.is_none() { start } else { 0 };
+                if start > 0 && (!self.skipped || self.info.samples.is_none()) {
+                    self.base = start;
+                    let mut format = self.tracks[0].format.clone();
+                    format.setup[18..34].fill(0);
+                    return Ok(Event::Format(format));
+                }
             }
             input.take(len, packet)?;
             self.at = start + u64::from(header.samples);

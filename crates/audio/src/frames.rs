@@ -3,6 +3,8 @@
 //! A header has no magic beyond 11 or 12 set bits, which raw samples near −1 have too. What tells a stream is a chain: headers
 //! at exactly the distances that they name, which agree in what does not change from frame to frame.
 
+use crate::aac;
+
 /// Bytes that must be there to read any of the headers.
 pub(crate) const HEADER: usize = 8;
 
@@ -147,7 +149,7 @@ fn adts(head: &[u8]) -> Option<Frame> {
     (len > header).then_some(Frame {
         stream: Stream::Adts,
         len,
-        rate: AAC_RATES[rate_index],
+        rate: aac::RATES[rate_index],
         channels,
         samples: 1024 * blocks,
         header,
@@ -155,10 +157,6 @@ fn adts(head: &[u8]) -> Option<Frame> {
         kind: u32::from(head[1] & 8) << 8 | u32::from(head[2] >> 6),
     })
 }
-
-/// Sample rates of AAC by their index.
-pub(crate) const AAC_RATES: [u32; 13] =
-    [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
 
 /// A frame of LOAS, in which broadcasts have AAC.
 fn loas(head: &[u8]) -> Option<Frame> {
@@ -170,7 +168,8 @@ fn loas(head: &[u8]) -> Option<Frame> {
 /// An AC-3 or E-AC-3 frame.
 fn ac3(head: &[u8]) -> Option<Frame> {
     const KBIT: [u32; 19] = [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640];
-    if head[0] != 0x0b || head[1] != 0x77 {
+    // Samples that are all alike would be a chain too.
+    if head[0] != 0x0b || head[1] != 0x77 || head[2..4] == head[..2] {
         return None;
     }
     let (rate_index, size_code, version) = (usize::from(head[4] >> 6), usize::from(head[4] & 63), head[5] >> 3);

@@ -225,6 +225,14 @@ impl Input {
         }
     }
 
+    /// The file that a stream was kept in, at its beginning; `None` where it was not.
+    pub(crate) fn kept(&self) -> io::Result<Option<File>> {
+        let Source::File { file, path: None, .. } = &self.source else { return Ok(None) };
+        let mut file = file.try_clone()?;
+        file.seek(SeekFrom::Start(0))?;
+        Ok(Some(file))
+    }
+
     /// Goes to `position`: anywhere in a file, forward in a stream. `false` where that cannot be.
     pub(crate) fn seek(&mut self, position: u64) -> io::Result<bool> {
         if position >= self.dropped && position <= self.dropped + self.head.len() as u64 {

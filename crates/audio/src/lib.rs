@@ -41,9 +41,11 @@
 
 #![forbid(unsafe_code)]
 
+mod aac;
 mod aiff;
 mod caf;
 mod codec;
+mod containers;
 mod damage;
 mod decode;
 mod error;
@@ -65,6 +67,7 @@ mod pcm;
 mod resample;
 mod sniff;
 mod source;
+mod suspect;
 mod timeline;
 mod vorbis;
 mod wait;

@@ -33,8 +33,8 @@ impl Mixer {
         Self { channel, ..Self::default() }
     }
 
-    /// Mixes to [`mixed`](Self::mixed) interleaved samples of `channels` channels, at least one. A NaN or infinity, which would spread over the whole
-    /// rest of the transcript, is silence.
+    /// Mixes to [`mixed`](Self::mixed) interleaved samples of `channels` channels, at least one. A NaN or infinity, which would
+    /// spread over the whole rest of the transcript, is silence.
     ///
     /// # Errors
     /// [`Error::NoSuchChannel`].

@@ -12,6 +12,10 @@ const DECODER_DELAY: u32 = 529;
 /// More samples missing at the end than this are missing: encoders differ in whether they count their own padding.
 const SLACK: u64 = 2 * 1152;
 
+/// Bytes that begin a tag of lyrics, and those in which its end is looked for.
+const LYRICS: u64 = 11;
+const MAX_LYRICS: usize = 64 << 10;
+
 pub(crate) struct FrameStream {
     tracks: [Track; 1],
     last: Frame,
@@ -95,18 +99,10 @@ impl FrameStream {
         if !matches!(frame.stream, Stream::Mpeg(_) | Stream::Adts) {
             return Ok(None);
         }
-        Ok((known || self.is_followed(input, 0, &frame)?).then_some(frame))
+        Ok((known || is_followed(input, &frame)?).then_some(frame))
     }
 
-    /// Whether another such frame follows the one `at` bytes from here, or the end does.
-    fn is_followed(&mut self, input: &mut Input, at: usize, frame: &Frame) -> Result<bool> {
-        let reach = at + 2 * frame.len + HEADER;
-        let head = input.peek(reach)?;
-        let ended = head.len() < reach;
-        Ok(is_chain(head, at, frame, 3, ended) || ended && head.len() == at + frame.len)
-    }
-
-    /// Reads over what is no frame; how many bytes, whether they are but zeros, and whether nothing follows.
+    /// Reads over what is no frame; how many bytes, whether they are but filling, and whether nothing follows.
     fn resync(&mut self, input: &mut Input) -> Result<(u64, bool, bool)> {
         let (mut skipped, mut harmless) = (0, true);
         loop {
@@ -122,7 +118,10 @@ impl FrameStream {
                 return Ok((skipped, harmless, true));
             }
             if skipped == 0 || harmless {
-                let tag = tag_len(head);
+                let tag = match tag_len(head) {
+                    LYRICS => lyrics_len(input.peek(MAX_LYRICS)?),
+                    len => len,
+                };
                 if tag > 0 {
                     // What a tag says of its length is not to cost the frames behind it.
                     let after = input.position() + tag;
@@ -134,20 +133,48 @@ impl FrameStream {
             }
             if let Some(frame) = Frame::at(head)
                 && matches!(frame.stream, Stream::Mpeg(_) | Stream::Adts)
-                && self.is_followed(input, 0, &frame)?
+                && is_followed(input, &frame)?
             {
                 return Ok((skipped, harmless, false));
             }
             let head = input.peek(1)?;
-            harmless &= head.first() == Some(&0);
+            harmless &= head.first().is_some_and(|byte| matches!(byte, 0 | 0xff | b'\r' | b'\n'));
             skipped += input.skip(1)?;
         }
     }
 
     /// Seconds that so many bytes would have been.
     fn seconds_of(&self, bytes: u64) -> f64 {
-        let frames = if self.frames == 0 { 0.0 } else { bytes as f64 / (self.bytes as f64 / self.frames as f64) };
-        frames.round() * if self.frames == 0 { 0.0 } else { self.seconds / self.frames as f64 }
+        if self.frames == 0 {
+            return 0.0;
+        }
+        let (frame_bytes, frame_s) = (self.bytes as f64 / self.frames as f64, self.seconds / self.frames as f64);
+        (bytes as f64 / frame_bytes).round() * frame_s
+    }
+
+    /// What of the frame is to be heard, by the encoder's tag.
+    fn span(&self, frame: &Frame) -> Span {
+        let Some(info) = self.info.filter(|info| info.delay > 0) else { return Span::NEXT };
+        let rate = f64::from(frame.rate);
+        let skip = f64::from(info.delay + DECODER_DELAY) / rate;
+        let until = match info.frames {
+            // The padding is counted from the end of the last frame, and the decoder's delay is in it.
+            Some(frames) if info.padding > DECODER_DELAY => {
+                (frames * u64::from(frame.samples)) as f64 / rate
+                    - skip
+                    - f64::from(info.padding - DECODER_DELAY) / rate
+            }
+            _ => f64::INFINITY,
+        };
+        if self.samples == 0 {
+            return Span { start: Some(-skip), from: 0.0, until };
+        }
+        // Damage may have moved what follows, and else only the end of the last frames is trimmed.
+        let last = self.intact
+            && info
+                .frames
+                .is_some_and(|frames| self.samples + 3 * u64::from(frame.samples) >= frames * u64::from(frame.samples));
+        Span { until: if last { until } else { f64::INFINITY }, ..Span::NEXT }
     }
 
     fn ended(&mut self) -> Event {
@@ -245,31 +272,12 @@ impl Container for FrameStream {
     }
 }
 
-impl FrameStream {
-    /// What of the frame is to be heard, by the encoder's tag.
-    fn span(&self, frame: &Frame) -> Span {
-        let Some(info) = self.info.filter(|info| info.delay > 0) else { return Span::NEXT };
-        let rate = f64::from(frame.rate);
-        let skip = f64::from(info.delay + DECODER_DELAY) / rate;
-        let until = match info.frames {
-            // The padding is counted from the end of the last frame, and the decoder's delay is in it.
-            Some(frames) if info.padding > DECODER_DELAY => {
-                (frames * u64::from(frame.samples)) as f64 / rate
-                    - skip
-                    - f64::from(info.padding - DECODER_DELAY) / rate
-            }
-            _ => f64::INFINITY,
-        };
-        if self.samples == 0 {
-            return Span { start: Some(-skip), from: 0.0, until };
-        }
-        // Damage may have moved what follows, and else only the end of the last frames is trimmed.
-        let last = self.intact
-            && info
-                .frames
-                .is_some_and(|frames| self.samples + 3 * u64::from(frame.samples) >= frames * u64::from(frame.samples));
-        Span { until: if last { until } else { f64::INFINITY }, ..Span::NEXT }
-    }
+/// Whether another such frame follows the one here, or the end does.
+fn is_followed(input: &mut Input, frame: &Frame) -> Result<bool> {
+    let reach = 2 * frame.len + HEADER;
+    let head = input.peek(reach)?;
+    let ended = head.len() < reach;
+    Ok(is_chain(head, 0, frame, 3, ended) || ended && head.len() == frame.len)
 }
 
 /// What decoders need to know; without what may change from frame to frame.
@@ -293,9 +301,16 @@ fn tag_len(head: &[u8]) -> u64 {
         [b'T', b'A', b'G', ..] => 128,
         [b'A', b'P', b'E', ..] => head.le32(12).map_or(32, |size| 32 + u64::from(size)),
         [b'I', b'D', b'3', ..] => id3_len(head).unwrap_or(10),
-        [b'L', ..] => 11,
+        [b'L', ..] => LYRICS,
         _ => 3,
     }
+}
+
+/// Bytes of the tag of lyrics that begins here, which says at its end where that is.
+fn lyrics_len(bytes: &[u8]) -> u64 {
+    let ends = |window: &[u8]| matches!(window, b"LYRICS200" | b"LYRICSEND");
+    let end = bytes.windows(9).take(MAX_LYRICS).position(ends);
+    end.map_or(LYRICS, |end| end as u64 + 9)
 }
 
 /// Bytes of the ID3v2 tag that begins here.

@@ -25,7 +25,7 @@ impl OpusReader {
     /// By the identification header (`OpusHead`), or for `channels` where there is none. `None` for layouts that are not
     /// standard.
     pub(crate) fn new(head: &[u8], channels: usize) -> Option<Self> {
-        let head = Head::read(head).unwrap_or(Head { channels: channels.clamp(1, 2), skip: 0, family: 0, gain: 0 });
+        let head = Head::read(head).unwrap_or(Head { channels: channels.clamp(1, 2), skip: 0, family: 0 });
         let rate = RATE as i32;
         let decoder = match (head.family, head.channels) {
             (0, 1 | 2) => Layout::Plain(Box::new(OpusDecoder::new(rate, head.channels).ok()?)),
@@ -69,21 +69,19 @@ impl OpusReader {
     }
 }
 
-/// The identification header.
+/// The identification header. Its gain is left out: loudness does not matter to who listens for words.
 pub(crate) struct Head {
     pub(crate) channels: usize,
     /// Samples at 48 kHz before the first that is meant to be heard.
     pub(crate) skip: u16,
     family: u8,
-    #[expect(dead_code, reason = "loudness does not matter to who listens for words")]
-    gain: i16,
 }
 
 impl Head {
     pub(crate) fn read(head: &[u8]) -> Option<Self> {
         let rest = head.strip_prefix(b"OpusHead")?;
         let (channels, family) = (usize::from(*rest.get(1)?), *rest.get(10)?);
-        Some(Self { channels, skip: rest.le16(2)?, family, gain: rest.le16(8)? as i16 })
+        Some(Self { channels, skip: rest.le16(2)?, family })
     }
 }
 

@@ -43,8 +43,8 @@ impl Pauses {
         }
     }
 
-    /// Takes samples, and appends to `found`, for each pause that has lasted long enough with them, the sample at which it had. A pause
-    /// comes after speech: silence before the first word is none, and a longer one is found once.
+    /// Takes samples, and appends to `found`, for each pause that has lasted long enough with them, the sample at which it had.
+    /// A pause comes after speech: silence before the first word is none, and a longer one is found once.
     pub fn push(&mut self, mut samples: &[f32], found: &mut Vec<u64>) {
         while !samples.is_empty() {
             let (now, later) = samples.split_at(samples.len().min(FRAME - self.begun.len()));

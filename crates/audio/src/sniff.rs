@@ -14,6 +14,10 @@ const REACH: usize = 64 << 10;
 /// …but no longer than this after the first byte came: a live stream is not to be kept waiting, and what comes in this
 /// time of a live stream of frames has a dozen of them.
 const PATIENCE: Duration = Duration::from_millis(400);
+/// A pipe that has given less than so much, an eighth of a second of plain samples, is slow and is waited for longer: what it
+/// holds does not depend on how it comes.
+const LEAST: usize = 4 << 10;
+const LONG_PATIENCE: Duration = Duration::from_secs(3);
 /// Text is told from samples by so much of it.
 const TEXT: usize = 64;
 
@@ -41,16 +45,17 @@ pub(crate) enum Content {
 /// Tells what `input` is, and reads over tags before it.
 pub(crate) fn sniff(input: &mut Input) -> io::Result<Content> {
     let mut tagged = false;
-    while let Some(len) = id3_len(input.peek_soon(10, PATIENCE)?) {
+    while let Some(len) = id3_len(input.peek_soon(10, LONG_PATIENCE)?) {
         tagged = true;
         input.skip(len)?;
     }
-    let known = by_magic(input.peek_soon(16, PATIENCE)?);
+    let known = by_magic(input.peek_soon(24, LONG_PATIENCE)?);
     if known != Content::Unknown {
         return Ok(known);
     }
     // No more is waited for than it takes.
-    for look in [4 << 10, 16 << 10, REACH + (16 << 10)] {
+    for look in [LEAST, 16 << 10, REACH + (16 << 10)] {
+        input.peek_soon(LEAST, LONG_PATIENCE)?;
         input.peek_soon(look, PATIENCE)?;
         let ended = input.has_ended();
         let bytes = input.peek(0)?;
@@ -86,14 +91,44 @@ fn by_look(bytes: &[u8], ended: bool) -> Content {
     if let Some(text) = text(bytes) {
         return Content::Foreign(text);
     }
+    // Readers of PDF take what is before it for nothing.
+    if bytes[..bytes.len().min(1024)].windows(5).any(|magic| magic == b"%PDF-") {
+        return Content::Foreign("PDF");
+    }
     match find_chain(bytes, REACH, ended) {
         Some((_, frame)) => match frame.stream {
             Stream::Mpeg(_) | Stream::Adts => Content::Frames,
             Stream::Loas => Content::NotBuiltIn("AAC in LOAS"),
             Stream::Ac3 => Content::NotBuiltIn("AC-3"),
         },
+        None if is_free_format(bytes) => Content::NotBuiltIn("MP3 of free format"),
         None => single_frame(bytes, ended),
     }
+}
+
+/// MP3 whose headers do not name their bit rate, and so not how far the next one is.
+fn is_free_format(bytes: &[u8]) -> bool {
+    const LENGTHS: std::ops::Range<usize> = 64..6000;
+    const FRAMES: usize = 5;
+    const MOST: usize = 64;
+    let is_header = |head: &[u8]| matches!(head, &[0xff, 0xe2 | 0xe3 | 0xf2 | 0xf3 | 0xfa | 0xfb, rate, ..] if rate & 0xf0 == 0 && rate & 12 != 12);
+    // But for the bit that says that a frame is a byte longer.
+    let agree = |a: usize, b: usize| {
+        let (Some(a), Some(b)) = (bytes.get(a..a + 4), bytes.get(b..b + 4)) else { return false };
+        a[..2] == b[..2] && a[2] & !2 == b[2] & !2 && a[3] & 0xcf == b[3] & 0xcf
+    };
+    (0..bytes.len().min(REACH)).filter(|&at| is_header(&bytes[at..])).take(MOST).any(|first| {
+        LENGTHS.filter(|len| agree(first, first + len)).any(|len| {
+            let mut at = first + len;
+            let chain = (2..FRAMES).all(|_| {
+                let next = [at + len, at + len + 1, at + len - 1].into_iter().find(|&next| agree(first, next));
+                at = next.unwrap_or(at);
+                next.is_some()
+            });
+            // Samples of a period would all be alike.
+            chain && bytes[first..first + len] != bytes[first + len..first + 2 * len]
+        })
+    })
 }
 
 /// A whole input of one frame.
@@ -157,7 +192,7 @@ fn by_magic(head: &[u8]) -> Content {
         (b"%PDF", Foreign("PDF")),
         (b"%!PS", Foreign("PostScript")),
         (b"{\\rtf", Foreign("RTF")),
-        (b"\x7fELF", Foreign("ELF")),
+        (b"\x7fELF", Foreign("a program (ELF)")),
         (b"\xcf\xfa\xed\xfe", Foreign("Mach-O")),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Foreign("an Office document")),
         (b"SQLite format 3\0", Foreign("SQLite")),
@@ -166,6 +201,37 @@ fn by_magic(head: &[u8]) -> Content {
         (b"wOF2", Foreign("WOFF")),
         (b"OTTO", Foreign("OpenType")),
         (b"GGUF", Foreign("GGUF")),
+        (b"\0\x01\0\0\0", Foreign("TrueType")),
+        (b"\xca\xfe\xba\xbe", Foreign("a Java class or Mach-O")),
+        (b"\xfe\xed\xfa", Foreign("Mach-O")),
+        (b"\xce\xfa\xed\xfe", Foreign("Mach-O")),
+        (b"!<arch>\n", Foreign("an ar archive")),
+        (b"\xed\xab\xee\xdb", Foreign("RPM")),
+        (b"\x04\x22\x4d\x18", Foreign("LZ4")),
+        (b"LZIP\x01", Foreign("lzip")),
+        (b"MSCF\0\0\0\0", Foreign("a cabinet")),
+        (b"\0\0\0\x0cjP  ", Foreign("JPEG 2000")),
+        (b"\0\0\0\x0cJXL ", Foreign("JPEG XL")),
+        (b"8BPS\0", Foreign("Photoshop")),
+        (b"\x76\x2f\x31\x01", Foreign("OpenEXR")),
+        (b"\x89HDF\r\n", Foreign("HDF5")),
+        (b"\x93NUMPY", Foreign("NumPy")),
+        (b"PAR1", Foreign("Parquet")),
+        (b"dex\n", Foreign("a program for Android")),
+        (b"HTTP/1.", Foreign("an HTTP response")),
+        (b"\xd4\xc3\xb2\xa1", Foreign("a packet capture")),
+        (b"\x0a\x0d\x0d\x0a", Foreign("a packet capture")),
+        (b"nut/multimedia container", NotBuiltIn("NUT")),
+        (b".SoX", NotBuiltIn("SoX's own format")),
+        (b"XoS.", NotBuiltIn("SoX's own format")),
+        (b"\x64\xa3\x01\0\0", NotBuiltIn("IRCAM")),
+        (b"\x64\xa3\x02\0\0", NotBuiltIn("IRCAM")),
+        (b"CWS", NotBuiltIn("Flash")),
+        (b"FWS", NotBuiltIn("Flash")),
+        (b"DKIF\0\0", NotBuiltIn("IVF")),
+        (b"YUV4MPEG2 ", NotBuiltIn("YUV4MPEG2")),
+        (b"\0\0\0\x01\x67", NotBuiltIn("H.264")),
+        (b"\0\0\0\x01\x40\x01", NotBuiltIn("H.265")),
     ];
     if at(0, b"RIFF") || at(0, b"RIFX") || at(0, b"RF64") || at(0, b"BW64") {
         return match head.get(8..12) {
@@ -175,11 +241,16 @@ fn by_magic(head: &[u8]) -> Content {
             Some(b"CDXA") => NotBuiltIn("Video CD"),
             Some(b"RMID") => Foreign("MIDI"),
             Some(kind) if kind.iter().all(u8::is_ascii_graphic) => NotBuiltIn("RIFF of an unknown kind"),
-            _ => Unknown,
+            Some(_) => Unknown,
+            // Cut off; what reads it says so.
+            None => Wav,
         };
     }
     if at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")) {
         return Aiff;
+    }
+    if at(4, b"\xf8\x72\x6f") {
+        return NotBuiltIn("TrueHD or MLP");
     }
     if at(0, b"FORM") && at(8, b"8SVX") {
         return NotBuiltIn("8SVX");
@@ -189,6 +260,18 @@ fn by_magic(head: &[u8]) -> Content {
     }
     if at(0, b"MZ") && head.get(2..4).is_some_and(|b| b[1] < 2) && at(4, b"\x03\0\0\0") {
         return Foreign("a Windows program");
+    }
+    // A bitmap says its own size, and that of its header.
+    if at(0, b"BM")
+        && at(6, &[0; 4])
+        && at(15, &[0; 3])
+        && matches!(head.get(14), Some(12 | 40 | 52 | 56 | 64 | 108 | 124))
+    {
+        return Foreign("BMP");
+    }
+    // The index of a file of tensors comes first, in JSON.
+    if at(3, &[0; 5]) && at(8, b"{\"") {
+        return Foreign("safetensors");
     }
     match Atom::read(head) {
         Some(atom) if atom.kind == *b"ftyp" => Mp4,
@@ -245,29 +328,42 @@ fn text(bytes: &[u8]) -> Option<&'static str> {
         Err(e) if e.error_len().is_none() && bytes.len() > 8 => {
             std::str::from_utf8(&bytes[..e.valid_up_to()]).unwrap_or("")
         }
-        Err(_) => return None,
+        Err(_) => return is_latin1(bytes).then_some("text"),
     };
     let printable = valid.bytes().all(|b| b >= 0x80 || is_printable(b));
-    let plain = valid.bytes().filter(|b| b.is_ascii_graphic()).count();
+    let letters = valid.chars().any(|c| c.is_ascii_graphic() || c.is_alphabetic());
     let short_json = (begins("{") || begins("[")) && valid.trim_end().ends_with(['}', ']']);
-    if !printable || plain == 0 || valid.len() < 8 && !short_json {
+    if !printable || !letters || valid.len() < 8 && !short_json {
         return None;
     }
-    let mut seen = [false; 256];
-    valid.bytes().for_each(|b| seen[usize::from(b)] = true);
-    let different = seen.iter().filter(|&&seen| seen).count();
-    // Samples that happen to be printable are of one or two values, or they have no words.
-    let words = valid.bytes().any(|b| matches!(b, b' ' | b'\n' | b',' | b':')) || valid.len() < TEXT;
+    let different = different(valid.as_bytes());
+    // Samples that happen to be printable are of one or two values, or they have no words. So has what is coded as text.
+    let words = valid.bytes().any(|b| matches!(b, b' ' | b'\n' | b',' | b':')) || valid.len() < TEXT || different >= 16;
     if !(different >= 6 && words || short_json) {
         return None;
     }
     Some(match start.first() {
+        _ if begins("#EXTM3U") || begins("[playlist]") => "a playlist",
         Some(b'{' | b'[') => "JSON",
         Some(b'<') => "HTML or XML",
-        _ if begins("#EXTM3U") => "a playlist",
         _ if begins("WEBVTT") => "WebVTT",
         _ => "text",
     })
+}
+
+/// How many values bytes have.
+fn different(bytes: &[u8]) -> usize {
+    let mut seen = [false; 256];
+    bytes.iter().for_each(|&b| seen[usize::from(b)] = true);
+    seen.iter().filter(|&&seen| seen).count()
+}
+
+/// Text of one byte a character: nearly all of it plain, in words, and the rest letters with accents.
+fn is_latin1(bytes: &[u8]) -> bool {
+    let of = |kind: fn(u8) -> bool| bytes.iter().filter(|&&b| kind(b)).count();
+    let (plain, accents) = (of(is_printable), of(|b| b >= 0xa0));
+    let blanks = of(|b| matches!(b, b' ' | b'\n'));
+    bytes.len() >= TEXT && plain + accents == bytes.len() && plain * 10 >= bytes.len() * 8 && blanks * 20 >= bytes.len()
 }
 
 fn is_printable(byte: u8) -> bool {
@@ -296,9 +392,31 @@ mod tests {
             .flat_map(u16::to_le_bytes)
             .collect();
         assert_eq!(content(&wide), Content::Foreign("text (UTF-16)"));
+        for (text, name) in [
+            ("\u{3053}\u{308c}\u{306f}\u{6587}\u{7ae0}\u{3067}\u{3059}\u{3002}\n".repeat(300), "text"),
+            ("UklGRiQAAABXQVZFZm10IBAAAAABAAEAgD4AAAB9AAACABAAZGF0YQ".repeat(100), "text"),
+            ("[playlist]\nFile1=http://example.org/a.mp3\n".to_owned(), "a playlist"),
+        ] {
+            assert_eq!(content(text.as_bytes()), Content::Foreign(name), "{text:.20}");
+        }
+        let latin1: Vec<u8> = "Un \u{e9}t\u{e9} \u{e0} Paris.\n".repeat(20).chars().map(|c| c as u8).collect();
+        assert_eq!(content(&latin1), Content::Foreign("text"));
+        assert_eq!(content(b"\n%PDF-1.4\n\xe2\xe3\xcf\xd3"), Content::Foreign("PDF"));
+        assert_eq!(content(b"HTTP/1.1 200 OK\r\n\r\nRIFF\0\0"), Content::Foreign("an HTTP response"));
+        let mut bitmap = b"BM\x36\x84\x03\0\0\0\0\0\x36\0\0\0\x28\0\0\0".to_vec();
+        bitmap.resize(3000, 0x5a);
+        assert_eq!(content(&bitmap), Content::Foreign("BMP"));
         let mut tar = vec![0; 1024];
         tar[257..262].copy_from_slice(b"ustar");
         assert_eq!(content(&tar), Content::Foreign("a tar archive"));
+    }
+
+    #[test]
+    fn free_format_is_named() {
+        let frame = |n: u8| [&[0xff, 0xfb, 0x00, 0xc4][..], &[n.wrapping_mul(37); 309]].concat();
+        let stream: Vec<u8> = (0..40).flat_map(frame).collect();
+        assert_eq!(content(&stream), Content::NotBuiltIn("MP3 of free format"));
+        assert_eq!(content(&frame(1).repeat(40)), Content::Unknown);
     }
 
     #[test]
@@ -313,6 +431,7 @@ mod tests {
             &[0x4141, 0x2041],
             &[i16::MAX, i16::MIN],
             &[-5, -5, -112, 0x64],
+            &[0x770b],
         ] {
             assert_eq!(content(&repeated(values)), Content::Unknown, "{values:?}");
         }

@@ -13,6 +13,7 @@ use crate::mix::Mixer;
 use crate::options::AudioOptions;
 use crate::packet::Span;
 use crate::pcm::RawFormat;
+use crate::suspect::Suspect;
 use crate::timeline::{Gap, Timeline};
 
 /// A shorter gap that nothing explains is a matter of rounding, and is not told.
@@ -27,37 +28,41 @@ const BEGUN_S: f64 = 0.15;
 /// Dropping the source ends what it started; a thread that waits for a pipe ends when the pipe gives something or ends.
 pub struct AudioSource {
     reader: Reader,
+    suspect: Suspect,
     mixer: Mixer,
     timeline: Timeline,
     log: DamageLog,
     notices: Vec<Notice>,
     samples: Samples,
     block: Vec<f32>,
-    /// Why time that is passed over next is missing.
-    missing: Option<String>,
+    missing: Option<Missing>,
     /// Seconds that are missing before the next samples, where those have no time of their own. Nothing follows an end, so
     /// silence for what is cut off is not made.
     owed_s: f64,
     /// Samples whose time leaps, until those that follow confirm it: a time may be damaged too.
     held: Option<Held>,
+    /// Some packet could not be decoded.
     bad_packets: bool,
     /// Why the audio ends, until it is told.
     failure: Option<Error>,
     /// `block` was read on opening, as only the decoder knows rate and channels for certain, and has not been handed out.
     primed: bool,
-    state: State,
+    ended: bool,
+}
+
+/// Why time that is passed over next is missing.
+enum Missing {
+    Why(String),
+    /// That was told when it was noticed, up to there, in seconds.
+    Told {
+        until_s: f64,
+    },
 }
 
 struct Held {
     span: Span,
     rate: u32,
     mono: Vec<f32>,
-}
-
-#[derive(PartialEq)]
-enum State {
-    Running,
-    Ended,
 }
 
 impl AudioSource {
@@ -123,6 +128,7 @@ impl AudioSource {
     fn begin(reader: Reader, options: &AudioOptions) -> Result<Self> {
         let mut source = Self {
             reader,
+            suspect: Suspect::default(),
             mixer: Mixer::new(options.channel),
             timeline: Timeline::new(),
             log: DamageLog::default(),
@@ -135,7 +141,7 @@ impl AudioSource {
             bad_packets: false,
             failure: None,
             primed: false,
-            state: State::Running,
+            ended: false,
         };
         source.read_block();
         if source.block.is_empty()
@@ -193,13 +199,13 @@ impl AudioSource {
         self.block.clear();
         while self.block.is_empty() {
             self.timeline.pending(&mut self.block);
-            if !self.block.is_empty() || self.state == State::Ended {
+            if !self.block.is_empty() || self.ended {
                 return;
             }
             if let Err(error) = self.step() {
                 self.timeline.finish(&mut self.block);
                 self.log.close();
-                self.state = State::Ended;
+                self.ended = true;
                 self.failure = Some(error);
             }
         }
@@ -207,33 +213,10 @@ impl AudioSource {
 
     /// The way of the samples: bytes to packets to samples, of all channels to one, to their place in time and 16 kHz.
     fn step(&mut self) -> Result<()> {
-        match self.reader.next(&mut self.samples) {
-            Ok(Piece::Samples(span)) => {
-                let rate = self.samples.rate;
-                match self.mixer.mix(&self.samples.interleaved, self.samples.channels) {
-                    // Where the channels change, one that was there may end.
-                    Err(Error::NoSuchChannel { .. }) if self.mixer.samples() > 0 => {
-                        let count = self.samples.interleaved.len() / self.samples.channels.max(1);
-                        let seconds = count as f64 / f64::from(rate.max(1));
-                        self.lose(seconds, "what follows has no such channel");
-                        return Ok(());
-                    }
-                    mixed => mixed?,
-                }
-                let owed_s = std::mem::take(&mut self.owed_s);
-                if span.start.is_none() {
-                    self.timeline.fill(owed_s, &mut self.block);
-                }
-                if let Some(held) = self.held.take() {
-                    self.release(held, Some(&span))?;
-                } else if self.timeline.leaps(&span) {
-                    self.held = Some(Held { span, rate, mono: self.mixer.mixed().to_vec() });
-                    return Ok(());
-                }
-                self.place(span, rate)?;
-            }
-            Ok(Piece::BadPacket(span, seconds)) => self.lose_packet(span, seconds),
-            Ok(Piece::Lost { seconds, what }) => {
+        match self.suspect.next(&mut self.reader, &mut self.samples)? {
+            Piece::Samples(span) => self.take_samples(span)?,
+            Piece::BadPacket(span, seconds) => self.lose_packet(span, seconds),
+            Piece::Lost { seconds, what } => {
                 if let Some(held) = self.held.take() {
                     self.release(held, None)?;
                 }
@@ -241,14 +224,39 @@ impl AudioSource {
                 if seconds > 0.0 {
                     self.lose(seconds, &what);
                 } else {
-                    self.missing.get_or_insert(what);
+                    self.missing.get_or_insert(Missing::Why(what));
                 }
             }
-            Ok(Piece::End) => self.end()?,
-            Err(e) => return Err(e),
+            Piece::End => self.end()?,
         }
         self.log.now(self.timeline.now());
         Ok(())
+    }
+
+    /// Mixes the samples of a packet and puts them into their place, or holds them where their time leaps.
+    fn take_samples(&mut self, span: Span) -> Result<()> {
+        let Samples { interleaved, rate, channels } = &self.samples;
+        let rate = *rate;
+        match self.mixer.mix(interleaved, *channels) {
+            // Where the channels change, one that was there may end.
+            Err(Error::NoSuchChannel { .. }) if self.mixer.samples() > 0 => {
+                let seconds = self.samples.seconds();
+                self.lose(seconds, "what follows has no such channel");
+                return Ok(());
+            }
+            mixed => mixed?,
+        }
+        let owed_s = std::mem::take(&mut self.owed_s);
+        if span.start.is_none() {
+            self.timeline.fill(owed_s, &mut self.block);
+        }
+        if let Some(held) = self.held.take() {
+            self.release(held, Some(&span))?;
+        } else if self.timeline.leaps(&span) {
+            self.held = Some(Held { span, rate, mono: self.mixer.mixed().to_vec() });
+            return Ok(());
+        }
+        self.place(span, rate)
     }
 
     /// Puts what was mixed last into its place.
@@ -280,10 +288,15 @@ impl AudioSource {
     fn tell(&mut self, gap: Gap, before_s: f64) {
         let missing = self.missing.take();
         match (gap, missing) {
-            // It has been told already.
-            (_, Some(what)) if what.is_empty() => {}
-            (Gap::Filled(seconds), Some(what)) => self.log.add(before_s, seconds, &what),
-            (Gap::None, Some(what)) => self.log.add(before_s, 0.0, &what),
+            (Gap::Filled(seconds), Some(Missing::Told { until_s })) => {
+                let more_s = before_s + seconds - until_s;
+                if more_s >= TOLD_GAP_S && !self.reader.may_leave_out() {
+                    self.log.add(until_s, more_s, "there are no packets");
+                }
+            }
+            (_, Some(Missing::Told { .. })) => {}
+            (Gap::Filled(seconds), Some(Missing::Why(what))) => self.log.add(before_s, seconds, &what),
+            (Gap::None, Some(Missing::Why(what))) => self.log.add(before_s, 0.0, &what),
             // A track may begin late, also behind a packet of what encoders put first.
             (Gap::Filled(seconds), None)
                 if before_s > BEGUN_S && seconds >= TOLD_GAP_S && !self.reader.may_leave_out() =>
@@ -291,7 +304,7 @@ impl AudioSource {
                 self.log.add(before_s, seconds, "there are no packets");
             }
             (Gap::Filled(_) | Gap::None, None) => {}
-            (Gap::NotBelieved(_), _) => self.log.add(before_s, 0.0, "a time that cannot be"),
+            (Gap::NotBelieved, _) => self.log.add(before_s, 0.0, "a time that cannot be"),
         }
     }
 
@@ -307,8 +320,11 @@ impl AudioSource {
             None => self.lose(seconds, WHAT),
             // The next packet shows how long it was.
             Some(start) => {
-                self.log.add(start.max(self.timeline.now()), seconds, WHAT);
-                self.missing.get_or_insert_with(String::new);
+                let at_s = start.max(self.timeline.now());
+                self.log.add(at_s, seconds, WHAT);
+                if !matches!(self.missing, Some(Missing::Why(_))) {
+                    self.missing = Some(Missing::Told { until_s: at_s + seconds });
+                }
             }
         }
     }
@@ -324,8 +340,8 @@ impl AudioSource {
             self.release(held, None)?;
         }
         self.timeline.finish(&mut self.block);
-        self.state = State::Ended;
-        if let Some(what) = self.missing.take().filter(|what| !what.is_empty()) {
+        self.ended = true;
+        if let Some(Missing::Why(what)) = self.missing.take() {
             self.log.add(self.timeline.now(), 0.0, &what);
         }
         if self.log.count() == 0 && self.reader.is_changed() {

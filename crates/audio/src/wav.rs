@@ -76,7 +76,8 @@ pub(crate) fn read_header(input: &mut Input) -> Result<Wav> {
         }
         // A byte follows a chunk of odd length, unless its writer forgot it.
         let begins = |at: usize| head.get(at..).is_some_and(is_chunk);
-        let padded = size % 2 == 1 && (begins(end + 1) || !begins(end));
+        let is_needed = |at: usize| matches!(head.get(at..at + 4), Some(b"data" | b"fmt "));
+        let padded = size % 2 == 1 && !is_needed(end) && (begins(end + 1) || !begins(end));
         offset = end + usize::from(padded);
     }
     match kind {

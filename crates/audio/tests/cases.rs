@@ -108,6 +108,110 @@ fn damage_costs_nothing_but_itself() {
     }
 }
 
+/// Where `pattern` is in `bytes`, in its order.
+fn places(bytes: &[u8], pattern: &[u8]) -> Vec<usize> {
+    (0..bytes.len()).filter(|&at| bytes[at..].starts_with(pattern)).collect()
+}
+
+#[test]
+fn a_frame_of_flac_whose_end_is_missing_costs_no_more() {
+    let flac = case("id3v1.flac");
+    // Headers of frames: a sync code, 16 kHz, mono, and the number.
+    let frames: Vec<usize> = (1..30)
+        .filter_map(|n| places(&flac, &[0xff, 0xf8, flac[places(&flac, &[0xff, 0xf8])[0] + 2], 8, n]).pop())
+        .collect();
+    assert!(frames.len() > 20);
+    for header in &frames[4..] {
+        let mut bytes = flac.clone();
+        bytes.drain(header - 30..header + 30);
+        let heard = both(&bytes, "FLAC", &built_in());
+        assert_eq!(heard.samples.len(), 42_400);
+        let lost: f64 = heard.damage.iter().map(|damage| damage.lost_s).sum();
+        assert!(lost < 0.6, "{header}: {:?}", heard.damage);
+    }
+}
+
+#[test]
+fn a_flac_stream_may_begin_in_the_middle() {
+    let flac = case("id3v1.flac");
+    let rate = flac[places(&flac, &[0xff, 0xf8])[0] + 2];
+    let tenth = places(&flac, &[0xff, 0xf8, rate, 8, 10])[0];
+    let first = places(&flac, &[0xff, 0xf8, rate, 8, 0])[0];
+    let mut bytes = flac.clone();
+    bytes.drain(first..tenth);
+    let heard = both(&bytes, "FLAC from its middle", &built_in());
+    assert_damage(&heard, None, "FLAC from its middle");
+    let from = 2.65 - heard.samples.len() as f64 / 16_000.0;
+    assert!(from > 0.5);
+    assert_heard(&heard, &[(from + 0.05, 2.6, 0.05)], "FLAC from its middle");
+}
+
+#[test]
+fn damage_to_a_fragment_costs_no_other() {
+    let whole = case("fragmented_cut60.mp4");
+    let run = places(&whole, b"trun")[1];
+    // A size of a sample that is larger than all the fragment.
+    let mut size = whole.clone();
+    size[run + 18] = 0x40;
+    // The head of the index of a fragment.
+    let mut index = whole.clone();
+    index[places(&whole, b"moof")[1]] ^= 0x20;
+    for (label, bytes) in [("a size", size), ("an index", index)] {
+        let heard = both(&bytes, label, &built_in());
+        assert_heard(&heard, &[(2.3, 4.8, 2.35)], label);
+        let at: Vec<f64> = heard.damage.iter().map(|damage| damage.at_s).collect();
+        assert!(matches!(at[..], [at, cut] if (0.5..1.7).contains(&at) && cut > 4.7), "{label}: {:?}", heard.damage);
+    }
+}
+
+#[test]
+fn addresses_of_fragments_may_be_moved() {
+    let whole = case("fragmented_cut60.mp4");
+    // An address in the file for the second fragment, as if its file had lost a byte since.
+    let head = places(&whole, b"tfhd")[1];
+    let moof = places(&whole, b"moof")[1] - 4;
+    let grow = |bytes: &mut Vec<u8>, at: usize| {
+        let size = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) + 8;
+        bytes[at..at + 4].copy_from_slice(&size.to_be_bytes());
+    };
+    let mut bytes = whole.clone();
+    for at in [moof, places(&whole, b"traf")[1] - 4, head - 4] {
+        grow(&mut bytes, at);
+    }
+    let run = places(&whole, b"trun")[1];
+    grow(&mut bytes, run + 12);
+    bytes[head + 7] |= 1;
+    bytes.splice(head + 12..head + 12, (moof as u64 + 1).to_be_bytes());
+    let heard = both(&bytes, "a moved fragment", &built_in());
+    assert_heard(&heard, &[(0.3, 4.8, 0.35)], "a moved fragment");
+    assert_eq!(heard.damage.len(), 1, "{:?}", heard.damage);
+}
+
+#[test]
+fn a_gap_behind_a_bad_packet_is_told_whole() {
+    // The last packet before the three seconds that are missing.
+    let mut bytes = case("gap3s.mkv");
+    let last = places(&bytes, &[0x81, 0, 0, 0x80])[1];
+    bytes[last + 4] = 0x40;
+    let heard = both(&bytes, "a bad packet before a gap", &built_in());
+    let told = |damage: &Damage| damage.lost_s > 3.0 && damage.what == "a packet that cannot be decoded";
+    assert!(matches!(&heard.damage[..], [damage] if told(damage)), "{:?}", heard.damage);
+}
+
+#[test]
+fn elements_of_matroska_that_are_not_known_are_no_damage() {
+    let mut bytes = case("gap3s.mkv");
+    // Before the timestamps of clusters, and behind one.
+    let cluster = places(&bytes, b"\x1f\x43\xb6\x75");
+    for at in cluster.into_iter().rev() {
+        let body = at + 4 + bytes[at + 4].leading_zeros() as usize + 1;
+        bytes.splice(body..body, *b"\x44\x44\x83abc");
+    }
+    let heard = both(&bytes, "unknown elements", &built_in());
+    assert_damage(&heard, Some(2.0), "unknown elements");
+    assert_eq!(heard.damage.len(), 1, "{:?}", heard.damage);
+}
+
 #[test]
 fn what_lost_nothing_is_no_damage() {
     let (to_5, to_2_6): ([Stretch; 1], [Stretch; 1]) = ([(0.3, 4.9, 0.3)], [(0.3, 2.6, 0.3)]);
@@ -173,6 +277,66 @@ fn lost_packets_of_opus_are_made_up_for() {
 }
 
 #[test]
+fn what_follows_an_mp3_is_no_damage() {
+    let mp3 = case("zeros_before.mp3");
+    let lyrics = [&b"LYRICSBEGININD0000200LYR00005Hello000032LYRICS200TAG"[..], &[b' '; 125]].concat();
+    for (label, tail) in [("lyrics", &lyrics[..]), ("a line end", b"\r\n"), ("filling", &[0xff; 2000])] {
+        let heard = both(&[&mp3[..], tail].concat(), label, &built_in());
+        assert_heard(&heard, &[(0.3, 8.0, 0.35)], label);
+        assert_damage(&heard, None, label);
+    }
+}
+
+/// The sum of an Ogg page whose own field for it is 0.
+fn ogg_sum(page: &[u8]) -> u32 {
+    page.iter().fold(0u32, |sum, &byte| {
+        (0..8).fold(sum ^ u32::from(byte) << 24, |s, _| if s >> 31 == 1 { s << 1 ^ 0x04c1_1db7 } else { s << 1 })
+    })
+}
+
+#[test]
+fn an_ogg_stream_beside_a_picture_may_begin_late() {
+    let opus = case("opus.opus");
+    let mut bytes = Vec::new();
+    for (number, at) in places(&opus, b"OggS").into_iter().enumerate() {
+        let segments = usize::from(opus[at + 26]);
+        let len = 27 + segments + opus[at + 27..at + 27 + segments].iter().map(|&n| usize::from(n)).sum::<usize>();
+        let mut page = opus[at..at + len].to_vec();
+        if number > 1 {
+            let granule = u64::from_le_bytes(page[6..14].try_into().unwrap()) + 3 * 48_000;
+            page[6..14].copy_from_slice(&granule.to_le_bytes());
+        }
+        let mut picture = [&b"OggS\0\x02"[..], &[0; 8], &[7; 4], &[0; 8], &[1, 7], b"\x80theora"].concat();
+        for page in [Some(&mut page), (number == 0).then_some(&mut picture)].into_iter().flatten() {
+            page[22..26].fill(0);
+            let sum = ogg_sum(page);
+            page[22..26].copy_from_slice(&sum.to_le_bytes());
+            bytes.extend_from_slice(page);
+        }
+    }
+    let heard = both(&bytes, "a late stream", &built_in());
+    assert_heard(&heard, &[(0.3, 8.1, 3.3)], "a late stream");
+    assert_damage(&heard, None, "a late stream");
+}
+
+#[test]
+fn a_slow_pipe_is_the_same() {
+    let bytes = case("rate_change.aac");
+    let (sender, live) = common::live();
+    let feeder = std::thread::spawn(move || {
+        // Longer than what raw samples are waited for.
+        for part in [&bytes[..1], &bytes[1..100], &bytes[100..]] {
+            sender.send(part.to_vec()).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+    });
+    let heard = hear(common::from_reader(live, Some(RawFormat::default())).unwrap());
+    feeder.join().unwrap();
+    assert_heard(&heard, &[(0.3, 2.6, 0.35)], "slow");
+    assert_eq!(heard.notices, []);
+}
+
+#[test]
 fn files_may_be_joined() {
     let flac = case("id3v1.flac");
     let whole: Vec<u8> = flac[..flac.len() - 128].to_vec();
@@ -185,6 +349,13 @@ fn files_may_be_joined() {
     let heard = both(&[&opus[..], &opus].concat(), "joined Opus", &built_in());
     assert_heard(&heard, &[ALL, (0.3, 8.1, 8.5)], "joined Opus");
     assert_damage(&heard, None, "joined Opus");
+    // The second may have another rate and other channels.
+    let matroska = [case("gap3s.mkv"), common::bytes_of("tone.mkv")].concat();
+    let heard = both(&matroska, "joined Matroska", &built_in());
+    assert_damage(&heard, Some(2.0), "joined Matroska");
+    assert_eq!(heard.damage.len(), 1);
+    let tone = &heard.samples[heard.samples.len() - 8000..];
+    assert!(common::amplitude(&tone[2000..6000], 440.0, 16_000) > 0.4);
     // What is not read is told.
     let heard = both(&[&opus[..], &case("speex.spx")].concat(), "Speex behind Opus", &built_in());
     assert_heard(&heard, &[ALL], "Speex behind Opus");
@@ -277,6 +448,13 @@ fn lies_of_wav_headers_are_seen_through() {
     list.extend((short.len() as u32).to_le_bytes());
     list.extend(&short);
     plain(&list, "an odd chunk without padding", 2.6);
+    // The length behind the name makes "ata" look like the name of a chunk, too.
+    let even = short.len() - short.len() % 256 + 0x42;
+    list.truncate(69);
+    list.extend(b"data");
+    list.extend((even as u32).to_le_bytes());
+    list.extend(&le(&s16(3.0))[..even]);
+    plain(&list, "a length that looks like a letter", 2.6);
 
     let mut behind = says(short.len(), &short);
     behind.extend(b"LIST\x04\0\0\0INFO");
@@ -318,13 +496,18 @@ fn samples_may_have_their_highest_byte_first() {
         [&b"COMM"[..], &numbers(&[18]), &[0, 1, 0, 0, 0, 0, 0, 16, 0x40, 0x0c, 0xfa, 0, 0, 0, 0, 0, 0, 0]].concat();
     let aiff = [&b"FORM"[..], &numbers(&[0]), b"AIFF", &common, b"SSND", &numbers(&[0, 0, 0]), &samples].concat();
 
+    // SoX's size in a pipe.
+    let sox =
+        [&b"FORM"[..], &numbers(&[0x7f00_0050]), b"AIFF", &common, b"SSND", &numbers(&[0x7f00_0008, 0, 0]), &samples];
+    let sox = sox.concat();
+
     // A size of -1.
     let description = [&16_000f64.to_be_bytes()[..], b"lpcm", &numbers(&[0, 2, 1, 1, 16])].concat();
     let caf =
         [&b"caff\0\x01\0\0desc"[..], &32u64.to_be_bytes(), &description, b"data", &u64::MAX.to_be_bytes(), &[0; 4]];
     let caf = [&caf.concat()[..], &samples].concat();
 
-    for (label, bytes) in [("rifx", rifx), ("au", au), ("aiff", aiff), ("caf", caf)] {
+    for (label, bytes) in [("rifx", rifx), ("au", au), ("aiff", aiff), ("sox", sox), ("caf", caf)] {
         let heard = both(&bytes, label, &built_in());
         assert_heard(&heard, &[(0.3, 2.6, 0.3)], label);
         assert_damage(&heard, None, label);
@@ -364,6 +547,39 @@ fn documents_are_never_samples() {
     }
 }
 
+/// A Matroska file of one track of plain samples, or of what else its codec is called, with so many bytes before its header.
+fn matroska(codec: &str, channels: u8, before: u32) -> Vec<u8> {
+    let unknown = [0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+    let element = |id: &[u8], body: &[u8]| [id, &[0x80 | body.len() as u8], body].concat();
+    let rate = element(&[0xb5], &16_000f32.to_be_bytes());
+    let audio = element(&[0xe1], &[rate, element(&[0x9f], &[channels]), element(&[0x62, 0x64], &[16])].concat());
+    let parts = [element(&[0xd7], &[1]), element(&[0x83], &[2]), element(&[0x86], codec.as_bytes()), audio];
+    let tracks = element(&[0x16, 0x54, 0xae, 0x6b], &element(&[0xae], &parts.concat()));
+    let void = [&[0xec, 0x01, 0, 0, 0][..], &before.to_be_bytes(), &vec![0; before as usize]].concat();
+    let block = [&[0xe7, 0x81, 0, 0xa3, 0x40, 104, 0x81, 0, 0, 0x80][..], &[7; 100]].concat();
+    let (segment, cluster) = (&[0x18, 0x53, 0x80, 0x67], &[0x1f, 0x43, 0xb6, 0x75]);
+    [&element(&[0x1a, 0x45, 0xdf, 0xa3], &[]), &segment[..], &unknown, &void, &tracks, cluster, &unknown, &block]
+        .concat()
+}
+
+#[test]
+fn plain_samples_of_no_channels_are_refused() {
+    let heard = hear(common::from_reader(Cursor::new(matroska("A_PCM/INT/LIT", 1, 0)), None).unwrap());
+    assert_eq!(heard.samples.len(), 50);
+    let outcome = common::from_reader(Cursor::new(matroska("A_PCM/INT/LIT", 0, 0)), None);
+    assert!(matches!(outcome.err(), Some(Error::Channels(0))));
+}
+
+#[test]
+fn a_pipe_whose_beginning_is_gone_is_not_given_to_ffmpeg() {
+    let bytes = matroska("A_AC3", 2, 5 << 20);
+    let outcome = AudioSource::from_reader(Cursor::new(bytes), None).err();
+    assert!(
+        matches!(&outcome, Some(Error::Ffmpeg { message, .. }) if message.contains("give the file itself")),
+        "{outcome:?}"
+    );
+}
+
 /// A program in the place of ffmpeg.
 #[cfg(unix)]
 fn stand_in(name: &str, script: &str) -> std::path::PathBuf {
@@ -390,6 +606,17 @@ fn ffmpeg_is_the_second_decoder() {
     assert_heard(&heard, &[ALL], "piped");
     assert_eq!(heard.notices, [Notice::ThroughFfmpeg { format: "Speex in Ogg".to_owned() }]);
     assert_damage(&heard, None, "piped");
+
+    // What had to be kept to be read is given so that it can be sought.
+    let kept = stand_in(
+        "kept",
+        &format!(
+            "case \"$*\" in *' -i file:/dev/fd/0 '*) test $(cat | wc -c) = 54378 && cat {sample};; *) exit 1;; esac"
+        ),
+    );
+    let first = AudioOptions { track: Some(1), ..with_program(&kept) };
+    let heard = hear(AudioSource::from_reader_with(Cursor::new(case("ac3_then_aac.mp4")), &first).unwrap());
+    assert_heard(&heard, &[ALL], "kept");
 
     // A file is given by its name, whatever that looks like.
     let named = stand_in("named", &format!("case \"$*\" in *' -i file:'*speex.spx*) cat {sample};; *) exit 1;; esac"));
@@ -420,7 +647,7 @@ fn ffmpeg_is_the_second_decoder() {
     let missing = AudioOptions { ffmpeg: Some("/nowhere/ffmpeg".to_owned()), ..AudioOptions::default() };
     let outcome = AudioSource::open_with(&path, &missing).err();
     assert!(matches!(&outcome, Some(Error::NeedsFfmpeg { format }) if format == "Speex in Ogg"), "{outcome:?}");
-    for name in ["good", "named", "complaining", "failing", "endless", "good.pid"] {
+    for name in ["good", "kept", "named", "complaining", "failing", "endless", "good.pid"] {
         let _ = std::fs::remove_file(std::env::temp_dir().join(format!("voxtral-audio-{}-{name}", std::process::id())));
     }
 }

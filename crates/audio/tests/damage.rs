@@ -209,13 +209,3 @@ fn mutated_files_neither_panic_nor_hang() {
     }
     eprintln!("{inputs} inputs of seed {seed}; the slowest, {}, took {:?}; peak {:?}", slowest.1, slowest.0, peak());
 }
-
-#[test]
-fn found_cases_stay_mended() {
-    let found = std::fs::read_dir(common::data("found"));
-    for entry in found.into_iter().flatten() {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-        survive(bytes.clone(), true);
-        survive(bytes, false);
-    }
-}

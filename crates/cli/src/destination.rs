@@ -25,7 +25,7 @@ impl Destination {
     /// inputs that have all their files are taken out.
     pub(crate) fn open(args: &Outputs, inputs: &mut Vec<Input>) -> anyhow::Result<Self> {
         let formats = formats(args);
-        let path = args.output.as_deref().filter(|path| *path != Path::new("-"));
+        let path = args.output.as_deref();
         if let Some(folder) = path.filter(|path| names_folder(path)) {
             let mut files = files(folder, inputs, &formats);
             spare(inputs.iter().filter_map(Input::path), files.iter().flatten().map(|(_, path)| &**path));
@@ -38,6 +38,9 @@ impl Destination {
                 Output::open(Some(path))?;
             }
             return Ok(Self::Folder(files));
+        }
+        if let Some(folder) = path.filter(|path| path.is_dir()).map(Path::display) {
+            anyhow::bail!("{folder} is a folder: for a file of each input in it, end it with a slash, -o {folder}/");
         }
         if args.skip_existing {
             usage(ErrorKind::ArgumentConflict, "--skip-existing looks for a file of each input, in a folder: -o DIR/");
@@ -53,6 +56,11 @@ impl Destination {
         }
         spare(inputs.iter().filter_map(Input::path), path);
         Ok(Self::Shared(format, Turns::new(Output::open(path)?)))
+    }
+
+    /// Whether it is standard output.
+    pub(crate) fn is_stdout(&self) -> bool {
+        matches!(self, Self::Shared(_, turns) if turns.is_stdout())
     }
 
     /// Writes what was heard, where the program ends before all is. It says itself what goes wrong.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::anyhow;
 use glob::MatchOptions;
 use walkdir::{DirEntry, WalkDir};
 
@@ -15,31 +15,49 @@ const ENDINGS: [&str; 43] = [
     "opus", "spx", "ts", "voc", "vob", "w64", "wav", "wave", "webm", "wma", "wmv",
 ];
 
-/// What a FILE of the command line stands for: itself, the recordings in a folder, or those that a pattern names which the shell has
-/// left as it is.
-pub(crate) fn expand(path: &Path, recursive: bool) -> anyhow::Result<Vec<Input>> {
-    if path.is_dir() {
-        let found = recordings(path, recursive);
-        let hint = if recursive { "" } else { "; --recursive looks into its folders too" };
-        ensure!(!found.is_empty(), "{}: no recordings in this folder{hint}", path.display());
-        return Ok(found);
-    }
-    let Some(pattern) = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists()) else {
-        return Ok(vec![Input::file(path)]);
-    };
-    let not_a_pattern = || format!("{pattern}: not a pattern of names");
-    let mut found = Vec::new();
-    // As a shell does.
-    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::default() };
-    for path in glob::glob_with(pattern, options).with_context(not_a_pattern)? {
-        // What cannot be looked into is told where it is opened.
-        let path = path.unwrap_or_else(|error| error.path().to_owned());
-        if path.is_file() {
-            found.push(Input::file(&path));
+/// Why there is nothing to transcribe.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Nothing {
+    /// No recording in a folder, whose folders were not looked into.
+    InFolder,
+    /// No recording in a folder or below it.
+    InFolders,
+    /// No file that a pattern names.
+    Named,
+}
+
+impl Nothing {
+    pub(crate) fn error(self) -> anyhow::Error {
+        match self {
+            Self::InFolder => anyhow!("no recordings in this folder; --recursive looks into its folders too"),
+            Self::InFolders => anyhow!("no recordings in this folder"),
+            Self::Named => anyhow!("no file has such a name"),
         }
     }
-    ensure!(!found.is_empty(), "{pattern}: no file has such a name");
-    Ok(found)
+}
+
+/// What a FILE of the command line stands for: itself, the recordings in a folder, or those that a pattern names which the shell has
+/// left as it is.
+pub(crate) fn expand(path: &Path, recursive: bool) -> Vec<Input> {
+    let nothing = |why| vec![Input::Nothing { path: path.to_owned(), why }];
+    if path.is_dir() {
+        let found = recordings(path, recursive);
+        return match found.is_empty() {
+            true if recursive => nothing(Nothing::InFolders),
+            true => nothing(Nothing::InFolder),
+            false => found,
+        };
+    }
+    // As a shell does.
+    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::default() };
+    let pattern = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists());
+    let Some(Ok(named)) = pattern.map(|pattern| glob::glob_with(pattern, options)) else {
+        return vec![Input::file(path)];
+    };
+    // What cannot be looked into is told where it is opened.
+    let named = named.map(|path| path.unwrap_or_else(|error| error.path().to_owned()));
+    let found: Vec<_> = named.filter(|path| path.is_file()).map(|path| Input::file(&path)).collect();
+    if found.is_empty() { nothing(Nothing::Named) } else { found }
 }
 
 /// The recordings in a folder, by their names. What begins with a dot is hidden, and passed over.
@@ -49,14 +67,26 @@ fn recordings(folder: &Path, recursive: bool) -> Vec<Input> {
     let entries = WalkDir::new(folder).min_depth(1).max_depth(depth).follow_links(true).sort_by_file_name();
     let found = entries.into_iter().filter_entry(|entry| !is_hidden(entry)).filter_map(|entry| match entry {
         Ok(entry) => (entry.file_type().is_file() && is_recording(entry.path())).then(|| entry.into_path()),
+        // A link to a folder that it is in: what is there is found without it.
+        Err(error) if error.loop_ancestor().is_some() => None,
+        // A link that leads nowhere is no recording, unless it is called like one.
+        Err(error) if is_missing(&error) => error.path().filter(|path| ends_as_one(path)).map(Path::to_owned),
         // A folder that cannot be read is not passed over in silence: opening it fails, and says why.
         Err(error) => error.path().map(Path::to_owned),
     });
     found.map(|path| Input::in_folder(folder, path)).collect()
 }
 
+fn is_missing(error: &walkdir::Error) -> bool {
+    error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
 /// Whether a file is one, by its name or by its content.
 fn is_recording(path: &Path) -> bool {
+    ends_as_one(path) || voxtral_audio::is_audio(path).unwrap_or(true)
+}
+
+fn ends_as_one(path: &Path) -> bool {
     let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-    ending.is_some_and(|ending| ENDINGS.contains(&&*ending)) || voxtral_audio::is_audio(path).unwrap_or(true)
+    ending.is_some_and(|ending| ENDINGS.contains(&&*ending))
 }

@@ -1,6 +1,7 @@
 //! Where audio comes from, as the command line names it.
 
 use std::collections::HashSet;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -10,8 +11,9 @@ use voxtral::{AudioOptions, RawFormat, Source};
 use voxtral_audio::Waiting;
 
 use crate::args::{Inputs, usage};
+use crate::folders::{self, Nothing};
+use crate::microphone;
 use crate::output::escaped;
-use crate::{folders, microphone};
 
 /// One thing to transcribe.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +23,11 @@ pub(crate) enum Input {
         /// Where its transcript goes in a folder of transcripts, but for the ending.
         place: PathBuf,
     },
+    /// A folder or a pattern in which there is no recording.
+    Nothing {
+        path: PathBuf,
+        why: Nothing,
+    },
     Stdin(RawFormat),
     /// The default device if none is named.
     Microphone(Option<String>),
@@ -28,14 +35,14 @@ pub(crate) enum Input {
 
 impl Input {
     /// All that the command line names, in its order.
-    pub(crate) fn all(args: &Inputs) -> anyhow::Result<Vec<Self>> {
+    pub(crate) fn all(args: &Inputs) -> Vec<Self> {
         let raw = RawFormat { sample: args.raw_format.into(), rate: args.raw_rate, channels: args.raw_channels.into() };
         let mut all = Vec::new();
         for path in args.inputs.iter().chain(&args.files) {
             if path == Path::new("-") {
                 all.push(Self::Stdin(raw));
             } else {
-                all.extend(folders::expand(path, args.recursive)?);
+                all.extend(folders::expand(path, args.recursive));
             }
         }
         if args.stdin {
@@ -45,10 +52,13 @@ impl Input {
         if all.iter().filter(|input| matches!(input, Self::Stdin(_))).count() > 1 {
             usage(ErrorKind::ArgumentConflict, "standard input can be read only once");
         }
+        if io::stdin().is_terminal() && all.iter().any(|input| matches!(input, Self::Stdin(_))) {
+            usage(ErrorKind::InvalidValue, "standard input is a terminal: pipe audio into it, or use --mic");
+        }
         if all.is_empty() {
             usage(ErrorKind::MissingRequiredArgument, "nothing to transcribe: name a FILE, --stdin or --mic");
         }
-        Ok(all)
+        all
     }
 
     /// A file that the command line names: its transcript is named after it.
@@ -67,6 +77,7 @@ impl Input {
     pub(crate) fn place(&self) -> &Path {
         match self {
             Self::File { place, .. } => place,
+            Self::Nothing { path, .. } => path,
             Self::Stdin(_) => Path::new("stdin"),
             Self::Microphone(_) => Path::new(microphone::NAME),
         }
@@ -76,7 +87,7 @@ impl Input {
     pub(crate) fn path(&self) -> Option<&PathBuf> {
         match self {
             Self::File { path, .. } => Some(path),
-            Self::Stdin(_) | Self::Microphone(_) => None,
+            Self::Nothing { .. } | Self::Stdin(_) | Self::Microphone(_) => None,
         }
     }
 
@@ -88,7 +99,7 @@ impl Input {
     /// As the command line has it.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::File { path, .. } => path.display().to_string(),
+            Self::File { path, .. } | Self::Nothing { path, .. } => path.display().to_string(),
             Self::Stdin(_) => "-".to_owned(),
             Self::Microphone(_) => microphone::NAME.to_owned(),
         }
@@ -98,6 +109,7 @@ impl Input {
     pub(crate) fn open(&self, options: &AudioOptions) -> anyhow::Result<Source> {
         let source = match self {
             Self::File { path, .. } => Source::file_with(path, options),
+            Self::Nothing { why, .. } => return Err(why.error()).with_context(|| self.name()),
             Self::Stdin(raw) => {
                 Source::stream(Waiting(io::stdin()), &AudioOptions { raw: Some(*raw), ..options.clone() })
             }
@@ -110,6 +122,7 @@ impl Input {
     pub(crate) fn try_to_open(&self, options: &AudioOptions) -> anyhow::Result<()> {
         match self {
             Self::File { path, .. } if !Source::is_pipe(path) => self.open(options).map(drop),
+            Self::Nothing { .. } => self.open(options).map(drop),
             Self::Microphone(device) => microphone::open(device.as_deref()).map(drop),
             Self::File { .. } | Self::Stdin(_) => Ok(()),
         }

@@ -46,7 +46,7 @@ pub(crate) fn end() -> ! {
 }
 
 fn listen(interrupted: impl FnMut() + Send + 'static) -> anyhow::Result<()> {
-    ctrlc::set_handler(interrupted).context("cannot listen for Ctrl-C")
+    voxtral_files::heed_nohup(|| ctrlc::set_handler(interrupted)).context("cannot listen for Ctrl-C")
 }
 
 /// Ctrl-C came before a recording had ended.

@@ -23,7 +23,7 @@ pub(crate) enum Output {
 impl Output {
     /// Opened before anything is computed, so that a wrong path is known at once, and that nothing takes what standard output is given.
     pub(crate) fn open(path: Option<&Path>) -> anyhow::Result<Self> {
-        let Some(path) = path else {
+        let Some(path) = path.filter(|path| !is_stdout(path)) else {
             stdout_is_open()?;
             return Ok(Self::Stdout);
         };
@@ -68,6 +68,12 @@ impl Output {
         };
         put().with_context(|| cannot_write(path))
     }
+}
+
+/// Whether a path is a name of standard output. To open `/dev/stdout` would be another thing: where that is a file, others that write to
+/// it would not go on behind what was written.
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-") || cfg!(unix) && path == Path::new("/dev/stdout")
 }
 
 fn stdout_is_open() -> anyhow::Result<()> {

@@ -29,7 +29,7 @@ const MOST_NAMES: usize = 20;
 const DAMAGED: u8 = 4;
 
 pub(crate) fn run(args: &Transcribe) -> anyhow::Result<ExitCode> {
-    let mut inputs = Input::all(&args.inputs)?;
+    let mut inputs = Input::all(&args.inputs);
     let all = inputs.len();
     let destination = Arc::new(Destination::open(&args.outputs, &mut inputs)?);
     let skipped = all - inputs.len();
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Transcribe) -> anyhow::Result<ExitCode> {
         stop: Some(stop.clone()),
         ..Options::default()
     };
-    let watched = !args.work.silent && (args.outputs.output.is_some() || !io::stdout().is_terminal());
+    let watched = !args.work.silent && (!destination.is_stdout() || !io::stdout().is_terminal());
     let bytes = inputs.iter().map(Input::bytes).sum();
     let progress = Recordings::new(watched && bytes > 0, inputs.len(), bytes);
     let job = Job {

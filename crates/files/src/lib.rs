@@ -17,5 +17,5 @@
 mod process;
 mod writer;
 
-pub use process::{stdout_is_writable, survive_size_limit};
+pub use process::{heed_nohup, stdout_is_writable, survive_size_limit};
 pub use writer::Writer;

@@ -12,6 +12,27 @@ pub fn survive_size_limit() {
     }
 }
 
+/// Runs what listens for signals, and leaves the end of the terminal ignored where it was: `nohup` asks for that.
+pub fn heed_nohup<T>(listen: impl FnOnce() -> T) -> T {
+    #[cfg(unix)]
+    {
+        // SAFETY: to ignore a signal runs no code of ours, now or later.
+        let ignore = || unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+        let before = ignore();
+        if before != libc::SIG_IGN {
+            // SAFETY: it is what the system named a moment ago.
+            unsafe { libc::signal(libc::SIGHUP, before) };
+        }
+        let listening = listen();
+        if before == libc::SIG_IGN {
+            ignore();
+        }
+        listening
+    }
+    #[cfg(not(unix))]
+    listen()
+}
+
 /// Whether standard output was open for writing when the program started.
 ///
 /// The standard library opens `/dev/null` in place of a standard output that is closed, and drops what is written to one that is only

@@ -14,6 +14,7 @@ const MOST_LINKS: usize = 40;
 ///
 /// * Where there is a file, it is replaced and the new one has its permissions. One that may not be written is not replaced.
 /// * Where there is a link, what it leads to is replaced, and the link stays.
+/// * What is open already (`/dev/stderr`, `/dev/fd/63` of a shell's `>(…)`) takes what is written at once, behind what it holds.
 /// * What cannot be replaced is written in place: a device or a pipe at once, a file on which nothing can be renamed (it is a mount of
 ///   its own, its folder is not writable) when all is there or, where the folder takes no new file, as it comes.
 pub struct Writer {
@@ -43,10 +44,11 @@ impl Writer {
             Err(e) if e.kind() == ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
+        let is_open = names_what_is_open(&path);
         // That it can be opened says that it may be written; it is not changed by that.
-        let old = found.as_ref().map(|_| File::options().write(true).open(&path)).transpose()?;
+        let old = found.as_ref().map(|_| File::options().write(true).append(is_open).open(&path)).transpose()?;
         let to = match (old, found) {
-            (Some(file), Some(found)) if !found.is_file() => To::InPlace { file, is_stream: true },
+            (Some(file), Some(found)) if is_open || !found.is_file() => To::InPlace { file, is_stream: true },
             (old, found) => match (beside(&path, found.as_ref()), old) {
                 (Ok(new), old) => To::Beside { new, old },
                 (Err(e), Some(file)) if takes_no_files(&e) => To::InPlace { file, is_stream: false },
@@ -134,11 +136,20 @@ fn end_here(file: &mut File) -> io::Result<()> {
 fn destination(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
+        if names_what_is_open(&path) {
+            return Ok(path);
+        }
         // Whatever else is wrong with it is told when it is opened.
         let Ok(target) = fs::read_link(&path) else { return Ok(path) };
         path = folder(&path).join(target);
     }
     fs::metadata(&path).map(|_| path)
+}
+
+/// Whether the path is Linux's name for what a process has open. It looks like a link, and what that says may be no path at all
+/// (`pipe:[123]`) or a file that others write at the same time: only the system itself can follow it.
+fn names_what_is_open(path: &Path) -> bool {
+    cfg!(target_os = "linux") && folder(path).canonicalize().is_ok_and(|folder| folder.starts_with("/proc"))
 }
 
 fn folder(path: &Path) -> &Path {

@@ -74,7 +74,9 @@ fn two_at_once_are_one_or_the_other() {
 
 #[cfg(unix)]
 mod unix {
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
 
     use super::*;
 
@@ -140,6 +142,33 @@ mod unix {
         assert_eq!(&reader.join().unwrap().0, b"live");
         writer.commit().unwrap();
         assert_eq!(names(dir.path()), ["pipe"]);
+    }
+
+    /// `/dev/stdout`, `/dev/fd/63` of a shell's `>(…)`: their links lead to no place in a folder.
+    #[test]
+    fn what_is_open_already_is_written_where_it_is() {
+        let name = |fd: &dyn AsRawFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        if !name(&std::io::stdout()).exists() {
+            eprintln!("skipped: nothing here names what is open");
+            return;
+        }
+        let (mut reader, pipe) = std::io::pipe().unwrap();
+        let mut writer = Writer::create(&name(&pipe)).unwrap();
+        assert!(writer.is_stream());
+        writer.write_all(b"live").unwrap();
+        let mut text = [0; 4];
+        reader.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"live");
+
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        fs::write(&log, "before ").unwrap();
+        let open = File::options().append(true).open(&log).unwrap();
+        symlink(name(&open), dir.path().join("link")).unwrap();
+        write(&name(&open), "once ").unwrap();
+        write(&dir.path().join("link"), "twice").unwrap();
+        assert_eq!(fs::read_to_string(&log).unwrap(), "before once twice");
+        assert_eq!(names(dir.path()), ["link", "log"]);
     }
 
     /// As where a file is mounted over another, which nothing can be renamed onto.

@@ -1,7 +1,6 @@
 //! A model, file by file.
 
-use std::fs::{self, File};
-use std::io::Seek;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -161,16 +160,10 @@ impl Hub {
 
     /// Holds what came to its checksum, and lets it reach the disk.
     fn check(&self, file: &Remote, path: &Path, partial: Partial) -> Result<(), Error> {
-        let found = || {
-            let mut bytes: File = partial.finish()?;
-            bytes.rewind()?;
-            let found = file.checksum.of_bytes(&bytes, file.size)?;
-            bytes.sync_all()?;
-            Ok(found)
-        };
-        let found = found().map_err(Error::io(path))?;
+        let found =
+            partial.bytes().and_then(|bytes| file.checksum.of_bytes(bytes, file.size)).map_err(Error::io(path))?;
         if found == file.checksum {
-            return Ok(());
+            return partial.finish().map_err(Error::io(path));
         }
         fs::remove_file(path).map_err(Error::io(path))?;
         let [promised, found] = [&file.checksum, &found].map(|checksum| checksum.as_str().to_owned());

@@ -77,15 +77,16 @@ pub enum Error {
     },
     /// HTTP 429 or 503, several times, or with a longer wait than anybody has patience for.
     #[error(
-        "{host} is busy, or had too many requests (HTTP {status}): try again in {wait}; what has come so far is kept"
+        "{host} is busy, or had too many requests (HTTP {status}): try again in {}; what has come so far is kept",
+        .wait.map_or_else(|| "some minutes".to_owned(), |wait| format!("{} s", wait.as_secs()))
     )]
     Busy {
         /// Who.
         host: String,
         /// 429 or 503.
         status: u16,
-        /// What it asks to wait.
-        wait: Wait,
+        /// What it asks to wait, if it says so.
+        wait: Option<Duration>,
     },
     /// Any other status that is no success.
     #[error("{host} answered with HTTP status {status}")]
@@ -180,19 +181,6 @@ pub enum Error {
     /// Threads that cannot be started.
     #[error("cannot start threads for the download")]
     Threads(#[source] io::Error),
-}
-
-/// What a server asks to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wait(pub Option<Duration>);
-
-impl std::fmt::Display for Wait {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(wait) => write!(f, "{} s", wait.as_secs()),
-            None => f.write_str("some minutes"),
-        }
-    }
 }
 
 impl Error {

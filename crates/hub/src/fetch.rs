@@ -44,7 +44,7 @@ impl Patience {
 
     /// How long to wait after an error; the error, where that makes no sense.
     pub(crate) fn after(&mut self, error: Error) -> Result<Wait, Error> {
-        let asked = if let Error::Busy { wait, .. } = &error { wait.0 } else { None };
+        let asked = if let Error::Busy { wait, .. } = error { wait } else { None };
         if !error.may_pass() || self.tries == Self::TRIES || asked.is_some_and(|asked| asked > Self::MOST) {
             return Err(error);
         }

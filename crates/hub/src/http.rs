@@ -14,7 +14,6 @@ use ureq::{Agent, Body};
 
 use crate::cache::is_commit;
 use crate::checksum::Checksum;
-use crate::error::Wait;
 use crate::{Error, Repo};
 
 /// Redirects that are followed; the Hub needs two at most.
@@ -213,7 +212,7 @@ impl Client {
         let code = text(response.headers(), "x-error-code").unwrap_or_default();
         Err(match (response.status().as_u16(), code, file) {
             (200 | 206, ..) => return Ok(response),
-            (status @ (429 | 503), ..) => Error::Busy { host, status, wait: Wait(asked_to_wait(response.headers())) },
+            (status @ (429 | 503), ..) => Error::Busy { host, status, wait: asked_to_wait(response.headers()) },
             (status, ..) if !is_hub => Error::Status { host, status },
             (_, "GatedRepo", _) | (403, ..) => Error::Refused { repo, endpoint },
             (401, ..) if self.authorization.is_some() && code != "RepoNotFound" => Error::BadToken { repo, endpoint },

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! [`Cache`] is the layout on disk: [`Cache::snapshot`] finds what is there, whoever downloaded it. [`Hub::download`] gets what is not.
-//! Nothing here reads the environment.
+//! Nothing here reads the environment, but for `HTTPS_PROXY` and the other variables that name a proxy.
 //!
 //! # What happens when I …
 //!

@@ -74,11 +74,16 @@ impl Partial {
         incomplete.map(chunk).collect()
     }
 
-    /// The file alone, when all of it is there.
-    pub(crate) fn finish(self) -> io::Result<File> {
-        let file = File::options().read(true).write(true).open(&self.path)?;
+    /// The bytes of the file, when all are there.
+    pub(crate) fn bytes(&self) -> io::Result<impl Read> {
+        Ok(File::open(&self.path)?.take(self.size))
+    }
+
+    /// Makes it the file alone, on the disk. Not before its bytes are known to be right: this cannot be gone on with.
+    pub(crate) fn finish(self) -> io::Result<()> {
+        let file = File::options().write(true).open(&self.path)?;
         file.set_len(self.size)?;
-        Ok(file)
+        file.sync_all()
     }
 }
 
@@ -140,4 +145,27 @@ fn read_counters(path: &Path, size: u64) -> io::Result<Vec<u64>> {
     let done: Vec<u64> = counters.as_chunks().0.iter().map(|&bytes| u64::from_le_bytes(bytes)).collect();
     let possible = (0..done.len()).all(|index| done[index] <= length(size, chunk, index));
     possible.then_some(done).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checking some gigabytes takes a while, in which a program may be ended.
+    #[test]
+    fn what_is_whole_and_was_not_finished_does_not_come_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("partial");
+        let partial = Partial::open(&path, 5).unwrap();
+        for mut chunk in partial.missing() {
+            let mut file = chunk.open().unwrap();
+            chunk.append(&mut file, b"hello").unwrap();
+        }
+        let mut bytes = String::new();
+        Partial::open(&path, 5).unwrap().bytes().unwrap().read_to_string(&mut bytes).unwrap();
+        let again = Partial::open(&path, 5).unwrap();
+        assert_eq!((bytes.as_str(), again.have(), Partial::missing_of(&path, 5)), ("hello", 5, 0));
+        again.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"hello");
+    }
 }

@@ -15,9 +15,12 @@ pub struct Device {
     pub is_monitor: bool,
 }
 
-/// The device that somebody means: by its name, its number counted from 1, or a part of its description. A monitor has the name of what
-/// it monitors in its description: it is meant only where no microphone fits.
-pub(crate) fn choose<'a>(devices: &'a [Device], wanted: &str) -> Result<&'a Device, Error> {
+/// The device that somebody means: by its name, its number counted from 1, or a part of its description; the default one if none. A
+/// monitor has the name of what it monitors in its description: it is meant only where no microphone fits.
+pub(crate) fn choose<'a>(devices: &'a [Device], wanted: Option<&str>) -> Result<&'a Device, Error> {
+    let Some(wanted) = wanted else {
+        return devices.iter().find(|device| device.is_default).or(devices.first()).ok_or(Error::NoDevice);
+    };
     if let Some(device) = devices.iter().find(|device| device.name == wanted) {
         return Ok(device);
     }
@@ -61,7 +64,7 @@ mod tests {
     }
 
     fn chosen(wanted: &str) -> String {
-        choose(&devices(), wanted).unwrap().name.clone()
+        choose(&devices(), Some(wanted)).unwrap().name.clone()
     }
 
     #[test]
@@ -73,6 +76,15 @@ mod tests {
     }
 
     #[test]
+    fn without_a_wish_it_is_the_default_or_else_the_first() {
+        let mut all = devices();
+        assert_eq!(choose(&all, None).unwrap().name, "out.monitor");
+        all[2].is_default = true;
+        assert_eq!(choose(&all, None).unwrap().name, "in.usb");
+        assert!(matches!(choose(&[], None), Err(Error::NoDevice)));
+    }
+
+    #[test]
     fn a_monitor_is_meant_only_where_no_microphone_fits() {
         assert_eq!(chosen("built-in"), "in.pci");
         assert_eq!(chosen("monitor"), "out.monitor");
@@ -80,11 +92,14 @@ mod tests {
 
     #[test]
     fn what_fits_several_or_none_is_refused_with_their_names() {
-        let ambiguous = choose(&devices(), "blue").unwrap_err();
+        let ambiguous = choose(&devices(), Some("blue")).unwrap_err();
         assert_eq!(ambiguous.to_string(), "\"blue\" fits several devices: in.usb, 3");
         for wanted in ["red", "0", "5"] {
-            let none = choose(&devices(), wanted).unwrap_err().to_string();
-            assert_eq!(none, format!("there is no device {wanted:?}: there are out.monitor, in.pci, in.usb, 3"));
+            let none = choose(&devices(), Some(wanted)).unwrap_err().to_string();
+            assert_eq!(
+                none,
+                format!("there is no device {wanted:?}; choose one of these: out.monitor, in.pci, in.usb, 3")
+            );
         }
     }
 }

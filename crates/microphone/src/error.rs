@@ -43,7 +43,7 @@ pub enum Error {
     #[error("there is no device to record from")]
     NoDevice,
     /// No device is what was asked for.
-    #[error("there is no device {wanted:?}: there are {there}")]
+    #[error("there is no device {wanted:?}; choose one of these: {there}")]
     NoSuchDevice {
         /// What was asked for.
         wanted: String,

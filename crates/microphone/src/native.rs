@@ -34,10 +34,7 @@ fn inputs() -> Result<Vec<(Device, cpal::Device)>, Error> {
 pub(crate) fn open(wanted: Option<&str>) -> Result<Microphone, Error> {
     let inputs = inputs()?;
     let devices: Vec<Device> = inputs.iter().map(|(device, _)| device.clone()).collect();
-    let device = match wanted {
-        Some(wanted) => choose(&devices, wanted)?,
-        None => devices.iter().find(|device| device.is_default).or(devices.first()).ok_or(Error::NoDevice)?,
-    };
+    let device = choose(&devices, wanted)?;
     let input = inputs.iter().find(|(listed, _)| listed == device).map(|(_, input)| input).ok_or(Error::NoDevice)?;
 
     let config: StreamConfig = input.default_input_config()?.into();

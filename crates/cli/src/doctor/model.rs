@@ -41,8 +41,7 @@ pub(crate) fn open(args: &Doctor, host: &Host, gpu: &Gpu) -> (Option<Opened>, Ch
     let model = match models::open(args.model.as_ref().unwrap_or(&ModelRef::Digits)) {
         Ok(model) => model,
         Err(error) => {
-            let remedy =
-                "`voxtral download` gets the model, or what is missing of it; README.md says which files a model has";
+            let remedy = "`voxtral download` gets the model, or what is missing of it; docs/models.md says which files a model has";
             return (None, Check::bad("model", Status::Failure, error.to_string(), remedy));
         }
     };

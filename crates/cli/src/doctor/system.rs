@@ -147,7 +147,9 @@ pub(crate) fn disk(host: &Host, model: Option<&Path>) -> Check {
         let remedy = "keep the model in WSL's own file system: `cp -r` its folder to ~/models";
         Check::bad("disk", Status::Warning, found, remedy)
     } else if model.is_none() && disk.free < download {
-        let remedy = format!("the full-size model is a download of {}: make room, or go elsewhere", size(download));
+        let (model, room) = (size(full_size_bytes()), size(download));
+        let remedy =
+            format!("the full-size model is a download of {model} and wants {room} free: make room, or go elsewhere");
         Check::bad("disk", Status::Warning, found, remedy)
     } else {
         Check::ok("disk", found)

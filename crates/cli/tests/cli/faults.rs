@@ -190,7 +190,11 @@ fn outputs_that_cannot_be_written() {
         "samples/digits.wav/out",
         &["cannot write to samples/digits.wav/out: Not a directory (os error 20)\n"],
     );
-    run("a folder", "samples", &["cannot write to samples: is a directory"]);
+    run(
+        "a folder",
+        "samples",
+        &["samples is a folder: for a file of each input in it, end it with a slash, -o samples/\n"],
+    );
     if Path::new("/dev/full").exists() {
         run("full", "/dev/full", &["cannot write to /dev/full: No space left"]);
         for format in ["text", "json"] {

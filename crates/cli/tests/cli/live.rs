@@ -137,7 +137,12 @@ fn on_a_terminal(flags: &str) -> String {
     let feed = "for i in 0 1 2 3 4; do dd if=samples/digits.wav bs=30000 skip=$i count=1 status=none; sleep 0.2; done";
     let command = format!("stty cols 50; ({feed}) | {program} --stdin {flags}");
     let mut script = Command::new("script");
-    script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm").env_remove("VOXTRAL_MODEL").current_dir(root());
+    script
+        .args(["-qec", &command, "/dev/null"])
+        .env("TERM", "xterm")
+        .env("HF_HUB_CACHE", NO_CACHE)
+        .env_remove("VOXTRAL_MODEL")
+        .current_dir(root());
     String::from_utf8(script.stdin(Stdio::null()).output().unwrap().stdout).unwrap()
 }
 
@@ -159,6 +164,22 @@ fn a_status_is_below_the_words_on_a_terminal_and_goes_away() {
         assert!(!on_a_terminal(silent).contains(status), "{silent}");
     }
     assert!(on_a_terminal("> /dev/null").contains(status));
+}
+
+/// It would tear and wipe out the words.
+#[test]
+fn no_bar_is_among_words_on_a_terminal() {
+    let seen = |flags: &str| {
+        let program = env!("CARGO_BIN_EXE_voxtral");
+        let command = format!("stty cols 80; {program} -d digits --backend cpu samples/digits.wav {flags}");
+        let mut script = Command::new("script");
+        script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm").current_dir(root());
+        String::from_utf8(script.stdin(Stdio::null()).output().unwrap().stdout).unwrap()
+    };
+    for flags in ["", "-o -", "-o /dev/stdout"] {
+        assert_eq!(seen(flags), format!("{DIGITS}\r\n"), "{flags}");
+    }
+    assert!(seen("> /dev/null").contains("real time"));
 }
 
 #[test]
@@ -343,6 +364,21 @@ fn an_interrupt_while_nothing_is_heard_ends_it() {
 }
 
 /// The output takes nothing, and so what was heard is never written.
+/// As after the end of a session over SSH.
+#[test]
+fn a_program_under_nohup_goes_on_when_its_terminal_is_gone() {
+    let mut command = Command::new("nohup");
+    command.arg(env!("CARGO_BIN_EXE_voxtral")).args(["--silent", "-d", "digits", "--stdin"]).stdin(Stdio::piped());
+    let mut running = Running::of(command);
+    running.write(&first_half());
+    running.wait_for("four seven");
+    running.signal("-HUP");
+    running.write(&raw()[first_half().len()..]);
+    drop(running.stdin.take());
+    let (code, text, errors) = running.end();
+    assert_eq!((code, text), (Some(0), format!("{DIGITS}\n")), "{errors}");
+}
+
 #[test]
 fn a_second_interrupt_ends_a_program_that_hangs() {
     let (_reader, mut full) = std::io::pipe().unwrap();

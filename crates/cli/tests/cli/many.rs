@@ -52,15 +52,32 @@ fn a_folder_is_the_recordings_in_it() {
     run.stderr(predicate::str::contains("empty: no recordings in this folder; --recursive looks into its folders too"));
 }
 
+/// What is in the folder that it leads to is transcribed anyway.
+#[test]
+#[cfg(unix)]
+fn a_link_back_up_is_passed_over() {
+    let dir = folder();
+    let talks = dir.path().join("talks");
+    std::os::unix::fs::symlink("..", talks.join("deep/up")).unwrap();
+    std::os::unix::fs::symlink(".", talks.join("self")).unwrap();
+    let talks = talks.to_str().unwrap();
+    assert_eq!(output(&[talks], ""), format!("{DIGITS}\n{DIGITS}\n"));
+    assert_eq!(output(&["--recursive", talks], ""), format!("{DIGITS}\n{DIGITS}\n{DIGITS}\n"));
+}
+
 #[test]
 fn a_pattern_that_the_shell_has_left_is_the_files_that_it_names() {
     let dir = folder();
     let pattern = |name: &str| dir.path().join("talks").join(name).to_str().unwrap().to_owned();
     assert_eq!(output(&[pattern("*.wav")], ""), format!("{DIGITS}\n"));
     assert_eq!(output(&[pattern("**/*.wav")], ""), format!("{DIGITS}\n{DIGITS}\n"));
-    for (wrong, says) in [("*.mp3", "no file has such a name"), ("***.wav", "not a pattern of names")] {
+    for (wrong, says) in [("*.mp3", "no file has such a name"), ("***.wav", "No such file"), ("[x.wav", "No such file")]
+    {
         voxtral().arg(pattern(wrong)).assert().code(1).stdout("").stderr(predicate::str::contains(says));
     }
+    // One that names nothing costs only itself.
+    let run = voxtral().arg("--silent").args([pattern("*.wav"), pattern("*.mp3")]).assert().code(1);
+    run.stdout(format!("{DIGITS}\n")).stderr(predicate::str::contains("1 of 2 inputs failed"));
     // A name is what it is, if there is such a file.
     fs::write(dir.path().join("talks/[1].wav"), digits_wav()).unwrap();
     assert_eq!(output(&[pattern("[1].wav")], ""), format!("{DIGITS}\n"));

@@ -119,7 +119,7 @@ fn devices_are_listed_without_a_model_and_one_that_is_not_among_them_is_refused(
     let expected = format!(" 1  {MONITOR}  {DESCRIPTION} (default)\n");
     assert_eq!((list.status.code(), String::from_utf8(list.stdout).unwrap()), (Some(0), expected));
     let other = program_at(&daemon, &["--silent", "--mic", "yeti"]).output().unwrap();
-    let expected = format!("voxtral: microphone: there is no device \"yeti\": there are {MONITOR}\n");
+    let expected = format!("voxtral: microphone: there is no device \"yeti\"; choose one of these: {MONITOR}\n");
     assert_eq!((other.status.code(), String::from_utf8(other.stderr).unwrap()), (Some(1), expected));
 }
 

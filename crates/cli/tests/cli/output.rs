@@ -139,7 +139,26 @@ fn a_dash_is_standard_output() {
     let mut command = voxtral();
     let run = command.current_dir(dir.path()).args(["--silent", "-o", "-"]).arg(talk).assert().success();
     run.stdout(format!("{DIGITS}\n"));
+    let mut command = voxtral();
+    let compare = ["compare", "--decodes", "sequential,parallel", "--backend", "cpu", "-o", "-"];
+    let run = command.current_dir(dir.path()).args(compare).assert().success();
+    run.stdout(predicate::str::contains("mismatch 0.0000"));
     assert!(files(dir.path()).is_empty());
+}
+
+/// Also where that is a file that others write too, such as a log.
+#[test]
+#[cfg(unix)]
+fn dev_stdout_is_standard_output() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    fs::write(&log, "before\n").unwrap();
+    let to_log = || fs::File::options().append(true).open(&log).unwrap();
+    for name in ["/dev/stdout", "/dev/fd/1"] {
+        assert!(program().args(["--silent", TALK, "-o", name]).stdout(to_log()).status().unwrap().success());
+    }
+    assert_eq!(fs::read_to_string(&log).unwrap(), format!("before\n{DIGITS}\n{DIGITS}\n"));
+    assert_eq!(output(&[TALK, "-o", "/dev/stdout"], ""), format!("{DIGITS}\n"));
 }
 
 #[test]

@@ -65,12 +65,15 @@ unsafe fn widening_panels<V: Vector>(x: &[f32], w: &Packed, out: &Output<'_>, pa
 unsafe fn add_block<V: Vector>(x: &[f32], weights: &[[f32; LANES]; BLOCK], sums: &mut [[f32; LANES]; LANES]) {
     for (lane, sums) in sums.iter_mut().enumerate().take(V::LANES) {
         for slice in (0..LANES).step_by(V::LANES) {
-            // SAFETY: slice + V::LANES is at most LANES, the length of each row of weights and sums.
+            // SAFETY: slice + V::LANES is at most LANES, the length of each row of weights and sums; x has at most BLOCK inputs.
             unsafe {
                 let at = sums.as_mut_ptr().add(slice);
                 let mut sum = V::load(at);
-                for (x, w) in x.iter().zip(weights).skip(lane).step_by(V::LANES) {
-                    sum = V::splat(*x).mul_add(V::load(w.as_ptr().add(slice)), sum);
+                let mut k = lane;
+                while k < x.len() {
+                    sum = V::splat(*x.as_ptr().add(k))
+                        .mul_add(V::load(weights.as_ptr().add(k).cast::<f32>().add(slice)), sum);
+                    k += V::LANES;
                 }
                 sum.store(at);
             }

@@ -246,10 +246,14 @@ impl Quads for PortableQuads {
     #[inline(always)]
     unsafe fn dot(sum: Self::Ints, w: Self::Bytes, x: *const i8) -> Self::Ints {
         // SAFETY: valid for four bytes, by the trait's contract.
-        let x = unsafe { x.cast::<[i8; QUAD]>().read() };
-        std::array::from_fn(|lane| {
-            sum[lane] + w[lane].iter().zip(x).map(|(&w, x)| i32::from(w) * i32::from(x)).sum::<i32>()
-        })
+        let x = unsafe { x.cast::<[i8; QUAD]>().read() }.map(i16::from);
+        let mut out = sum;
+        for lane in 0..Portable::LANES {
+            // A product of a byte and a signed byte fits 16 bits.
+            let product = |i: usize| i32::from(i16::from(w[lane][i]) * x[i]);
+            out[lane] += (product(0) + product(1)) + (product(2) + product(3));
+        }
+        out
     }
 
     #[inline(always)]

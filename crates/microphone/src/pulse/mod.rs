@@ -53,10 +53,7 @@ fn devices_of(environment: &Environment) -> Result<Vec<Device>, Error> {
 fn open_of(environment: &Environment, wanted: Option<&str>) -> Result<Microphone, Error> {
     let mut connection = Connection::open(environment)?;
     let (numbers, devices): (Vec<u32>, Vec<Device>) = connection.sources()?.into_iter().unzip();
-    let device = match wanted {
-        Some(wanted) => choose(&devices, wanted)?,
-        None => devices.iter().find(|device| device.is_default).or(devices.first()).ok_or(Error::NoDevice)?,
-    };
+    let device = choose(&devices, wanted)?;
     // Somebody may send the default to another device under way, with a mixer. What was chosen here is what was meant.
     connection.record(&device.name, wanted.is_some())?;
     let Connection { mut socket, .. } = connection;

@@ -1,16 +1,16 @@
 //! Ogg: pages with checksums, numbers and positions, so that what is lost is known and what is not keeps its time.
 
+mod page;
+
 use std::collections::VecDeque;
 
 use crate::error::{Error, Result};
-use crate::flac;
 use crate::input::Input;
-use crate::opus;
 use crate::packet::{Codec, Container, Event, Format, Numbers, Span, Track};
-use crate::vorbis;
+use crate::{flac, opus, vorbis};
 
-/// The largest page.
-const MAX_PAGE: usize = 27 + 255 + 255 * 255;
+use page::{CONTINUED, FIRST, LAST, NO_GRANULE, Page};
+
 /// Larger packets are not believed.
 const MAX_PACKET: usize = 8 << 20;
 /// A stream that begins by so much behind 0 was cut out of a longer one.
@@ -28,6 +28,10 @@ pub(crate) struct Ogg {
     /// Pages that were read while looking for headers.
     pages: VecDeque<Page>,
     asked: usize,
+    /// There are other streams, whose clock is the same.
+    has_others: bool,
+    /// The last page was none that a stream begins with.
+    goes_on: bool,
     ended: bool,
 }
 
@@ -35,22 +39,6 @@ enum Queued {
     Packet(Vec<u8>, Span, f64),
     Event(Event),
 }
-
-struct Page {
-    flags: u8,
-    granule: u64,
-    serial: u32,
-    sequence: u32,
-    lacing: Vec<u8>,
-    body: Vec<u8>,
-    /// Bytes before it were none of a page.
-    after_junk: bool,
-}
-
-const CONTINUED: u8 = 1;
-const FIRST: u8 = 2;
-const LAST: u8 = 4;
-const NO_GRANULE: u64 = u64::MAX;
 
 /// The stream that is read.
 struct Stream {
@@ -87,6 +75,28 @@ impl Stream {
         }
     }
 
+    /// The packets that end in a page, with the beginnings that earlier ones had of them.
+    fn packets(&mut self, page: &Page) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
+        let mut orphan = page.flags & CONTINUED != 0 && self.partial.is_none();
+        if page.flags & CONTINUED == 0 {
+            self.partial = None;
+        }
+        for (packet, whole) in page.packets() {
+            let mut bytes = self.partial.take().unwrap_or_default();
+            bytes.extend_from_slice(packet);
+            match (whole, orphan) {
+                // The end of a packet whose beginning is lost.
+                (_, true) => orphan = !whole,
+                (true, false) => packets.push(bytes),
+                (false, false) if bytes.len() <= MAX_PACKET => self.partial = Some(bytes),
+                (false, false) => {}
+            }
+        }
+        packets
+    }
+
+    /// Of the clock of the granules.
     fn rate(&self) -> f64 {
         if matches!(self.timing, Timing::Opus { .. }) {
             f64::from(opus::RATE)
@@ -105,10 +115,12 @@ impl Ogg {
             queue: VecDeque::new(),
             pages: VecDeque::new(),
             asked: 0,
+            has_others: false,
+            goes_on: false,
             ended: false,
         };
         let mut heads: Vec<(u32, Vec<u8>)> = Vec::new();
-        while let Some(page) = ogg.read_page(input)? {
+        while let Some(page) = Page::read(input)? {
             let first = page.flags & FIRST != 0;
             if first && heads.len() < MAX_STREAMS {
                 heads.push((page.serial, page.body.clone()));
@@ -118,6 +130,7 @@ impl Ogg {
                 break;
             }
         }
+        ogg.has_others = heads.len() > 1;
         for (serial, head) in heads {
             if let Some(format) = identify(&head) {
                 ogg.tracks.push(Track { format, default: false });
@@ -127,27 +140,24 @@ impl Ogg {
         if ogg.tracks.is_empty() {
             return Err(Error::NoTrack);
         }
-        // Vorbis needs its headers before a decoder can be made.
         for index in 0..ogg.tracks.len() {
             ogg.complete(input, index)?;
         }
         Ok(ogg)
     }
 
-    /// Reads on until all headers of the track are there.
+    /// Reads on until all headers of a Vorbis track are there, without which there is no decoder.
     fn complete(&mut self, input: &mut Input, index: usize) -> Result<()> {
+        if self.tracks[index].format.codec != Codec::Vorbis {
+            return Ok(());
+        }
         let serial = self.serials[index];
-        let wanted = match self.tracks[index].format.codec {
-            Codec::Vorbis => 3,
-            _ => return Ok(()),
-        };
         let (mut at, mut packets, mut partial) = (0, Vec::new(), Vec::new());
-        while packets.len() < wanted {
+        while packets.len() < 3 {
             while at == self.pages.len() {
-                match self.read_page(input)? {
+                match Page::read(input)? {
                     Some(page) if self.pages.len() < 4 * MAX_STREAMS => self.pages.push_back(page),
-                    Some(_) => return Ok(()),
-                    None => return Ok(()),
+                    _ => return Ok(()),
                 }
             }
             let page = &self.pages[at];
@@ -164,47 +174,6 @@ impl Ogg {
         }
         self.tracks[index].format.setup = [&packets[0][..], &packets[2]].concat();
         Ok(())
-    }
-
-    /// The next page that is whole. Bytes that are none are read over.
-    fn read_page(&mut self, input: &mut Input) -> Result<Option<Page>> {
-        let mut junk = false;
-        loop {
-            let head = input.peek(27)?;
-            if head.is_empty() {
-                return Ok(None);
-            }
-            if !head.starts_with(b"OggS") {
-                junk |= head.iter().any(|&b| b != 0) && !crate::frames::is_tag(head);
-                let step = head[1..].iter().position(|&b| b == b'O').map_or(head.len(), |at| at + 1) as u64;
-                input.skip(step)?;
-                continue;
-            }
-            let segments = head.get(26).map_or(0, |&n| usize::from(n));
-            let head = input.peek(27 + segments)?;
-            let lacing = head.get(27..27 + segments).unwrap_or(&[]).to_vec();
-            let size = 27 + segments + lacing.iter().map(|&n| usize::from(n)).sum::<usize>();
-            debug_assert!(size <= MAX_PAGE);
-            let page = input.peek(size)?;
-            let good = page.len() >= size && lacing.len() == segments && page.le32(22) == Some(checksum(&page[..size]));
-            if !good {
-                junk = true;
-                // The end of the input is no damage of this page's content: it was cut off.
-                input.skip(4)?;
-                continue;
-            }
-            let read = Page {
-                flags: page[5],
-                granule: page.le64(6).unwrap_or(NO_GRANULE),
-                serial: page.le32(14).unwrap_or(0),
-                sequence: page.le32(18).unwrap_or(0),
-                body: page[27 + segments..size].to_vec(),
-                lacing,
-                after_junk: junk,
-            };
-            input.skip(size as u64)?;
-            return Ok(Some(read));
-        }
     }
 
     /// Begins to read the track.
@@ -239,7 +208,7 @@ impl Ogg {
         let mut at = 0;
         while at < MAX_STREAMS {
             if at == self.pages.len() {
-                match self.read_page(input)? {
+                match Page::read(input)? {
                     Some(page) => self.pages.push_back(page),
                     None => break,
                 }
@@ -269,6 +238,7 @@ impl Ogg {
 
     /// Takes a page of the stream apart.
     fn take_page(&mut self, page: &Page) {
+        let has_others = self.has_others;
         let Some(stream) = &mut self.stream else { return };
         if page.serial != stream.serial || stream.finished {
             return;
@@ -281,22 +251,7 @@ impl Ogg {
             let what = if page.after_junk { "a damaged page" } else { "a missing page" };
             self.queue.push_back(Queued::Event(Event::Lost { seconds: 0.0, what }));
         }
-        let mut packets: Vec<Vec<u8>> = Vec::new();
-        let mut orphan = page.flags & CONTINUED != 0 && stream.partial.is_none();
-        if page.flags & CONTINUED == 0 {
-            stream.partial = None;
-        }
-        for (packet, whole) in page.packets() {
-            let mut bytes = stream.partial.take().unwrap_or_default();
-            bytes.extend_from_slice(packet);
-            match (whole, orphan) {
-                // The end of a packet whose beginning is lost.
-                (_, true) => orphan = !whole,
-                (true, false) => packets.push(bytes),
-                (false, false) if bytes.len() <= MAX_PACKET => stream.partial = Some(bytes),
-                (false, false) => {}
-            }
-        }
+        let mut packets = stream.packets(page);
         packets.retain(|packet| !is_header(&stream.format.codec, packet));
         if let Timing::Vorbis(timing) = &mut stream.timing
             && missing
@@ -315,10 +270,10 @@ impl Ogg {
         let mut until = f64::INFINITY;
         if timed {
             let base = *stream.base.get_or_insert_with(|| {
-                // A stream that was cut out of a longer one begins far behind 0. Where a little is missing at the
-                // beginning, that is a gap; only the last page may end before its packets do.
+                // A stream that was cut out of a longer one begins far behind 0, one beside a picture begins late. Where a
+                // little is missing at the beginning, that is a gap; only the last page may end before its packets do.
                 let first = granule.saturating_sub(total);
-                if last || first as f64 <= CUT_OUT_S * rate { 0 } else { first }
+                if last || has_others || first as f64 <= CUT_OUT_S * rate { 0 } else { first }
             });
             let start = granule.saturating_sub(total).saturating_sub(base).saturating_sub(skip);
             let follows = stream.end - stream.origin;
@@ -370,7 +325,7 @@ impl Container for Ogg {
             }
             let page = match self.pages.pop_front() {
                 Some(page) => page,
-                None => match self.read_page(input)? {
+                None => match Page::read(input)? {
                     Some(page) => page,
                     None if !std::mem::replace(&mut self.ended, true)
                         && self.stream.as_ref().is_some_and(|stream| !stream.finished) =>
@@ -380,11 +335,15 @@ impl Container for Ogg {
                     None => return Ok(Event::End),
                 },
             };
-            let begun = self.stream.as_ref().is_some_and(|stream| stream.sequence.is_some());
-            let ours = self.stream.as_ref().is_some_and(|stream| stream.serial == page.serial);
-            let finished = self.stream.as_ref().is_some_and(|stream| stream.finished);
-            if page.flags & FIRST != 0 && begun && (!ours || finished || page.sequence == 0) {
-                if !finished {
+            // All streams of a group begin before any of them goes on.
+            let first = page.flags & FIRST != 0;
+            let goes_on = std::mem::replace(&mut self.goes_on, !first);
+            if first
+                && goes_on
+                && let Some(stream) = self.stream.as_ref().filter(|stream| stream.sequence.is_some())
+                && (stream.serial != page.serial || stream.finished || page.sequence == 0)
+            {
+                if !stream.finished {
                     self.queue.push_back(Queued::Event(Event::Lost {
                         seconds: 0.0,
                         what: "cut off: the last page is missing",
@@ -396,27 +355,6 @@ impl Container for Ogg {
             }
             self.take_page(&page);
         }
-    }
-}
-
-impl Page {
-    /// The packets, and whether each ends in this page.
-    fn packets(&self) -> impl Iterator<Item = (&[u8], bool)> {
-        let (mut at, mut segment) = (0, 0);
-        std::iter::from_fn(move || {
-            if segment >= self.lacing.len() {
-                return None;
-            }
-            let begin = at;
-            loop {
-                let Some(&len) = self.lacing.get(segment) else { return Some((&self.body[begin..at], false)) };
-                segment += 1;
-                at += usize::from(len);
-                if len < 255 {
-                    return Some((&self.body[begin..at], true));
-                }
-            }
-        })
     }
 }
 
@@ -454,27 +392,4 @@ fn is_header(codec: &Codec, packet: &[u8]) -> bool {
         Codec::Opus => packet.starts_with(b"OpusHead") || packet.starts_with(b"OpusTags"),
         _ => packet.first() != Some(&0xff),
     }
-}
-
-/// The checksum of a page, with its own field taken as 0.
-fn checksum(page: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut i = 0;
-        while i < 256 {
-            let mut value = (i as u32) << 24;
-            let mut bit = 0;
-            while bit < 8 {
-                value = if value & 0x8000_0000 != 0 { value << 1 ^ 0x04c1_1db7 } else { value << 1 };
-                bit += 1;
-            }
-            table[i] = value;
-            i += 1;
-        }
-        table
-    };
-    page.iter().enumerate().fold(0u32, |sum, (at, &byte)| {
-        let byte = if (22..26).contains(&at) { 0 } else { byte };
-        sum << 8 ^ TABLE[usize::from((sum >> 24) as u8 ^ byte)]
-    })
 }
