@@ -96,14 +96,6 @@ DEVICE void mma(float (&c)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-// Where element (row, k) of a weight lies: fragments of 16 rows by 32 k, fragments of the same rows one after the other. The halves of a
-// fragment belong to the two instructions of `multiply`; in a half each lane's a0 to a3 lie beside each other, so that one 16-byte load
-// fills the four registers in a row that the instruction takes. An even k and the next lie beside each other.
-DEVICE u64 weight_at(u32 row, u32 k, u32 width) {
-    const u32 lane = row % 8 * 4 + k % 32 / 8, half = k % 8 / 4, reg = k % 4 / 2 * 2 + row % 16 / 8;
-    return (u64)(row / 16) * 16 * width + k / 32 * 512 + half * 256 + lane * 8 + reg * 2 + k % 2;
-}
-
 // Zeros for `mma` to add to.
 template <int ROWS, int COLUMNS> DEVICE void clear(float (&sums)[ROWS][COLUMNS][4]) {
 #pragma unroll

@@ -20,7 +20,7 @@ struct Best {
 
 // y[r, f] = sum_k w[f, k] x[r, k]. src/kernels.rs is its twin.
 struct Product {
-    u64 w;              // bf16 [n rounded up to 128, k] as `weight_at` says, zeros beyond n
+    u64 w;              // [n rounded up to 128, k] as encoding.cuh says, zeros beyond n
     u64 x;              // bf16 [rows rounded up to 8, k]
     u64 bias;           // f32 [n] or 0
     u64 out;            // see Mode
@@ -40,6 +40,10 @@ struct Product {
     u32 kv_dim;
     u32 head_dim;
     u32 layers;
+    u32 encoding;       // of w
+    u32 stride;         // bytes of a panel of 16 outputs, a multiple of 16
+    u32 head;           // bytes of it before its weights, a multiple of 16
+    u32 parameter;      // see encoding.cuh
 };
 
 // Outputs f and f + 1 of a row; nothing is written where `live` is false, but row and f exist even there.

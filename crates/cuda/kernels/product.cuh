@@ -1,6 +1,6 @@
 // y[r, f] = sum_k w[f, k] x[r, k] (+ bias, and what Mode says)                                   twin: tests/gpu/twins.rs, `Case`
 //
-// w bf16 [n, k] in fragments, x bf16 [rows, k], sums f32. The order of additions of an output depends on w's shape alone, never on the
+// w [n, k] in fragments of bf16 or of less, x bf16 [rows, k], sums f32. The order of additions of an output depends on w's shape alone, never on the
 // number of rows: k is cut into `splits` (split-K, over blocks) and these into `slices` (sliced-K, over warps), all of them runs of
 // 32-wide chunks; a slice is one chain of mma instructions, two a chunk; the slices of a split are then added first to last. The sums of
 // splits stay apart: add_rms_norm adds them. Weights are the 16-row operand and activations the 8-column one, so that a few rows waste
@@ -26,6 +26,13 @@ template <int HALF> DEVICE void multiply(float (&c)[4], const uint4& a, const ui
 DEVICE void fetch(u32 shared, const void* global, bool live) {
     const u32 bytes = live ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(shared), "l"(global), "r"(bytes) : "memory");
+}
+// 8 or 4 bytes.
+DEVICE void fetch_8(u32 shared, const void* global) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" :: "r"(shared), "l"(global) : "memory");
+}
+DEVICE void fetch_4(u32 shared, const void* global) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" :: "r"(shared), "l"(global) : "memory");
 }
 DEVICE void fetch_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int PENDING> DEVICE void fetch_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(PENDING) : "memory"); }

@@ -1,14 +1,15 @@
 // Products of a few rows.
 //
-// product_<rows>: up to so many rows by tiles of 384 / slices outputs. A block of 8 warps walks over the tiles of one split; a warp takes
-// 48 outputs and one slice. What it multiplies travels through a ring in shared memory, across the ends of tiles: a chunk of weights (3 KB)
-// and of x (512 bytes for eight rows) at a time. A lane reads what it fetched itself, so the ring needs no barrier: it is what registers
-// would be, were there enough of them. At the end of a tile the slices meet in shared memory. Moves 2 n k bytes of weights and, from the
-// second-level cache, 2 rows k for each 48 outputs: 48 a warp rather than 16 for that, and as many more bytes on their way in a step.
+// product_<rows>_<encoding>: up to so many rows by tiles of 384 / slices outputs. A block of 8 warps walks over the tiles of one split;
+// a warp takes 48 outputs and one slice. What it multiplies travels through a ring in shared memory, across the ends of tiles: a chunk
+// of weights (3 KB of bf16) and of x (512 bytes for eight rows) at a time. A lane reads what it fetched itself, so the ring needs no
+// barrier: it is what registers would be, were there enough of them. At the end of a tile the slices meet in shared memory. Moves 2 n k
+// bytes of bf16 weights and, from the second-level cache, 2 rows k for each 48 outputs: 48 a warp rather than 16 for that, and as many
+// more bytes on their way in a step.
 //
 // Grid: blocks, one an SM at the most, by splits. The rings fill with weights before the previous kernel has ended. Shared memory
-// (src/kernels.rs, `stream_bytes`): 125 and 212 KB where an SM has 228, so that no two products share one and each has its even part
-// of the memory's bandwidth; else 97 and 93 KB. x is read up to a multiple of eight rows.
+// (src/kernels.rs, `stream_bytes`): 117 to 127 and 193 to 227 KB where an SM has 228, so that no two products share one and each has
+// its even part of the memory's bandwidth; else up to 97 KB. x is read up to a multiple of eight rows.
 //
 // What was measured on the way here is in docs/performance.md, "Tried".
 
@@ -24,19 +25,25 @@ constexpr u32 STREAM_WARPS = 8, STREAM_TF = 3;          // of a block; instructi
 constexpr u32 STREAM_WIDTH = 16 * STREAM_TF;            // outputs of a warp
 constexpr u32 STREAM_OUTPUTS = STREAM_WARPS * STREAM_WIDTH;             // of a tile, if k is in one slice
 
-// For TR instruction tiles of eight rows.
-template <u32 TR> struct Streaming {
-    static constexpr u32 RING = LARGE_SHARED ? 4 : TR == 1 ? 3 : 2;     // chunks on their way
-    static constexpr u32 STAGE = 1024 * STREAM_TF + 512 * TR;           // bytes of one
+// Chunks on their way for TR instruction tiles of eight rows: what a block's shared memory holds.
+template <u32 E, u32 TR> static __device__ constexpr u32 ring_chunks() {
+    constexpr u32 CHUNKS[2][2][4] = {{{3, 3, 4, 6}, {2, 2, 2, 3}}, {{4, 5, 6, 8}, {4, 5, 5, 7}}};
+    return CHUNKS[LARGE_SHARED][TR > 1][E];
+}
+
+template <u32 E, u32 TR> struct Streaming {
+    static constexpr u32 RING = ring_chunks<E, TR>();
+    static constexpr u32 SCALES = Encoded<E>::BYTES * STREAM_TF;        // where they begin in a chunk: each lane's for itself
+    static constexpr u32 X = SCALES + (Encoded<E>::SCALED ? 128 * STREAM_TF : 0);
+    static constexpr u32 STAGE = X + 512 * TR;                          // bytes of a chunk
+    static constexpr u32 PACE = 1024 / Encoded<E>::BYTES;               // as many chunks have about the bytes of one of bf16
     static constexpr u32 ROUND = LARGE_SHARED ? 8 * TR : 8;             // rows that leave at once
     static constexpr u32 LD = STREAM_WIDTH + 4;                         // a stride at which the writes of a round meet no bank twice
-    static constexpr u32 BYTES = TR == 1 ? LARGE_SHARED ? 128000 : 99328 : LARGE_SHARED ? 217088 : 95232;
-    static_assert(STREAM_WARPS * (RING * STAGE + ROUND * LD * 4) == BYTES, "as src/kernels.rs");
 };
 
 // The outputs of a tile leave: the slices of each are added in a fixed order. `sums` is f32 [warp][ROUND][LD].
-template <u32 TR> DEVICE void store_tile(const Product& p, float* sums, const float (&sum)[STREAM_TF][TR][4], u32 split, u32 f0, u32 rows) {
-    constexpr u32 ROUND = Streaming<TR>::ROUND, LD = Streaming<TR>::LD;
+template <u32 E, u32 TR> DEVICE void store_tile(const Product& p, float* sums, const float (&sum)[STREAM_TF][TR][4], u32 split, u32 f0, u32 rows) {
+    constexpr u32 ROUND = Streaming<E, TR>::ROUND, LD = Streaming<E, TR>::LD;
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4, bits = slice_bits(p);
     const u32 across = STREAM_OUTPUTS / 4 >> bits;      // threads of a row, four outputs each
     // The first slice of output f of the tile; the next are ROUND * LD further each.
@@ -85,8 +92,10 @@ template <u32 TR> DEVICE void store_tile(const Product& p, float* sums, const fl
     }
 }
 
-template <u32 TR> DEVICE void product_stream(const Product& p) {
-    constexpr u32 TF = STREAM_TF, RING = Streaming<TR>::RING, STAGE = Streaming<TR>::STAGE;
+template <u32 E, u32 TR> DEVICE void product_stream(const Product& p) {
+    using Sizes = Streaming<E, TR>;
+    constexpr u32 TF = STREAM_TF, RING = Sizes::RING, STAGE = Sizes::STAGE, BYTES = Encoded<E>::BYTES;
+    constexpr int WIDE = Encoded<E>::WIDE;
     extern __shared__ uint4 stream_memory[];            // [warp][RING] chunks, then what store_tile asks for
     let_next_start();
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
@@ -94,46 +103,52 @@ template <u32 TR> DEVICE void product_stream(const Product& p) {
     const u32 bits = slice_bits(p), slice = (split << bits) + warp % (1 << bits), column = warp >> bits, width = STREAM_OUTPUTS >> bits;
     const u32 tiles = ((p.n << bits) + STREAM_OUTPUTS - 1) / STREAM_OUTPUTS, padded = (p.n + 127) / 128 * 128;
     const u32 start = slice_start(p, slice), end = slice_start(p, slice + 1);
-    const char* ring = (const char*)(stream_memory + lane) + warp * RING * STAGE;
+    const char* ring = (const char*)stream_memory + warp * RING * STAGE;
     const u32 ring_to = (u32)__cvta_generic_to_shared(ring);
 
-    // Where the copies are: `live` of the warp's groups of 16 outputs are in the matrix.
+    // Where the copies are: `live` of the warp's panels, from `panel` on, are in the matrix.
     struct Cursor {
-        const char *w, *x;
+        const char *w, *x, *panel;
         u32 tile, chunk, live;
     };
     auto enter = [&](u32 tile) {
         const u32 f = tile * width + column * STREAM_WIDTH;
-        const char* w = (const char*)p.w + ((u64)f * p.k + start * 512 + lane * 8) * 2;
+        const char* panel = panel_at(p, f / 16);
+        const char* w = panel + p.head + start * BYTES;
         const char* x = (const char*)p.x + ((u64)g * p.k + start * 32 + t * 8) * 2;
-        return Cursor{w, x, tile, start, tile < tiles && f < padded ? min(TF, (padded - f) / 16) : 0};
+        return Cursor{w, x, panel + 4 * g, tile, start, tile < tiles && f < padded ? min(TF, (padded - f) / 16) : 0};
     };
     auto advance = [&](Cursor& c) {
-        c.w += 1024;
+        c.w += BYTES;
         c.x += 64;
         if (++c.chunk == end) c = enter(c.tile + gridDim.x);
     };
     auto fetch_w = [&](u32 stage, const Cursor& c) {
+        const u32 to = ring_to + stage;
+        const char* scales = c.panel + (c.chunk >> p.parameter) * 32;
 #pragma unroll
         for (u32 m = 0; m < TF; m++)
             if (m < c.live) {
-                const char* from = c.w + (u64)p.k * (32 * m);
-                fetch(ring_to + stage + 1024 * m, from, true);
-                fetch(ring_to + stage + 1024 * m + 512, from + 512, true);
+                const char* from = c.w + (u64)p.stride * m;
+#pragma unroll
+                for (int i = 0; i < WIDE; i++) fetch(to + BYTES * m + 512 * i + 16 * lane, from + 512 * i + 16 * lane, true);
+                if (Encoded<E>::NARROW) fetch_8(to + BYTES * m + 512 * WIDE + 8 * lane, from + 512 * WIDE + 8 * lane);
+                if (Encoded<E>::SCALED)
+                    fetch_4(to + Sizes::SCALES + 128 * m + 4 * lane, scales + (u64)p.stride * m);
             }
     };
     auto fetch_x = [&](u32 stage, const Cursor& c) {
 #pragma unroll
         for (u32 n = 0; n < TR; n++)
-            if (8 * n < rows && c.live) fetch(ring_to + stage + 1024 * TF + 512 * n, c.x + (u64)p.k * (16 * n), true);
+            if (8 * n < rows && c.live) fetch(ring_to + stage + Sizes::X + 512 * n + 16 * lane, c.x + (u64)p.k * (16 * n), true);
     };
 
-    // One chunk on its way at a time: what the previous kernel still reads from the second-level cache queues behind these copies, a whole
+    // A few bytes on their way at a time: what the previous kernel still reads from the second-level cache queues behind these copies, a whole
     // ring's for 3 us. Where kernels do not overlap nothing runs beside.
     Cursor ahead = enter(blockIdx.x);
 #pragma unroll
     for (u32 i = 0; i < RING; i++) {
-        if (OVERLAP && i > 0) fetch_wait<0>();
+        if (OVERLAP && i >= Sizes::PACE) fetch_wait<Sizes::PACE - 1>();
         fetch_w(i * STAGE, ahead);
         fetch_commit();
         advance(ahead);
@@ -149,23 +164,26 @@ template <u32 TR> DEVICE void product_stream(const Product& p) {
 
     u32 stage = 0;                                      // in bytes
     for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const u32 panel = (tile * width + column * STREAM_WIDTH) / 16;
         float sum[TF][TR][4];
         clear(sum);
         for (u32 chunk = start; chunk < end; chunk++) {
             fetch_wait<RING - 1>();
-            uint4 a[TF][2], b[TR];
+            uint4 b[TR];
+            Part<E> part[TF];
 #pragma unroll
-            for (u32 n = 0; n < TR; n++) b[n] = *(const uint4*)(ring + stage + 1024 * TF + 512 * n);
+            for (u32 n = 0; n < TR; n++) b[n] = *(const uint4*)(ring + stage + Sizes::X + 512 * n + 16 * lane);
 #pragma unroll
-            for (u32 m = 0; m < TF; m++) {
-                a[m][0] = *(const uint4*)(ring + stage + 1024 * m);
-                a[m][1] = *(const uint4*)(ring + stage + 1024 * m + 512);
-            }
+            for (u32 m = 0; m < TF; m++)
+                part[m] = load_part<E>(ring + stage + BYTES * m, ring + stage + Sizes::SCALES + 128 * m + 4 * lane, lane);
             fetch_x(stage, ahead);
             fetch_w(stage, ahead);
             fetch_commit();
             advance(ahead);
             stage = stage == (RING - 1) * STAGE ? 0 : stage + STAGE;
+            uint4 a[TF][2];
+#pragma unroll
+            for (u32 m = 0; m < TF; m++) decode<E>(p, panel + m, part[m], a[m]);
 #pragma unroll
             for (u32 m = 0; m < TF; m++)
 #pragma unroll
@@ -175,10 +193,15 @@ template <u32 TR> DEVICE void product_stream(const Product& p) {
 #pragma unroll
                 for (u32 n = 0; n < TR; n++) multiply<1>(sum[m][n], a[m][1], b[n]);
         }
-        store_tile<TR>(p, (float*)stream_memory + STREAM_WARPS * RING * STAGE / 4, sum, split, tile * width, rows);
+        store_tile<E, TR>(p, (float*)stream_memory + STREAM_WARPS * RING * STAGE / 4, sum, split, tile * width, rows);
     }
 }
 
 // Bounds that leave registers to blocks of attention and norms beside them.
-KERNEL __launch_bounds__(32 * STREAM_WARPS, 2) product_8(const __grid_constant__ Product p) { product_stream<1>(p); }
-KERNEL __launch_bounds__(32 * STREAM_WARPS, 1) product_32(const __grid_constant__ Product p) { product_stream<4>(p); }
+#define PRODUCT_STREAM(NAME, E) \
+    KERNEL __launch_bounds__(32 * STREAM_WARPS, 2) product_8_##NAME(const __grid_constant__ Product p) { product_stream<E, 1>(p); } \
+    KERNEL __launch_bounds__(32 * STREAM_WARPS, 1) product_32_##NAME(const __grid_constant__ Product p) { product_stream<E, 4>(p); }
+PRODUCT_STREAM(bf16, BF16)
+PRODUCT_STREAM(bf12, BF12)
+PRODUCT_STREAM(int8, INT8)
+PRODUCT_STREAM(int4, INT4)

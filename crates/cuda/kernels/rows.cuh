@@ -18,7 +18,7 @@ struct RowWork {
     u32 layer;
     u32 group;          // add_rms_norm: so many rows make one row of out, one after the other
     float eps;
-    u32 k;
+    u32 unused;
 };
 
 // x[r] = in[r] + (sums[0][r] + sums[1][r] + ..), out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight (* ada[layer])
@@ -106,19 +106,34 @@ KERNEL __launch_bounds__(64) rope_table(const __grid_constant__ RowWork p) {
 }
 
 // out[r] = embedding[id(r)] + audio(r)
-// out f32 [rows, dim]; weight is the embedding, bf16 [vocab, k] as `weight_at` says. One block of 256 a row.
-KERNEL __launch_bounds__(256) embed(const __grid_constant__ RowWork p) {
+// out f32 [rows, ldo]; w is the embedding [n, k]. One block of 256 a row, a thread for eight of its elements.
+template <u32 E> DEVICE void embed_row(const Product& p, const Row& row, float* out) {
+    const u32 upper = row.id % 16 / 8;
+    const char* panel = panel_at(p, row.id / 16);
+    for (u32 i = threadIdx.x; i < p.ldo / 8; i += 256) {
+        const u32 chunk = i / 4;
+        const char* scales = panel + (chunk >> p.parameter) * 32 + row.id % 8 * 4;
+        uint4 a[2];
+        decode<E>(p, row.id / 16, load_part<E>(panel + p.head + chunk * Encoded<E>::BYTES, scales, row.id % 8 * 4 + i % 4), a);
+        const u32 pairs[4] = {upper ? a[0].y : a[0].x, upper ? a[0].w : a[0].z, upper ? a[1].y : a[1].x, upper ? a[1].w : a[1].z};
+        const float2* audio = (const float2*)row.audio + 4 * i;
+#pragma unroll
+        for (int j = 0; j < 4; j++) ((float2*)out)[4 * i + j] = make_float2(low(pairs[j]) + audio[j].x, high(pairs[j]) + audio[j].y);
+    }
+}
+
+KERNEL __launch_bounds__(256) embed(const __grid_constant__ Product p) {
     let_next_start();
     const u32 r = blockIdx.x;
-    if (r >= ((const Counts*)p.counts)->rows) return;
+    if (r >= *(const u32*)p.count) return;
     wait_for_previous();
     const Row& row = ((const Row*)p.rows)[r];
-    const u16* text = (const u16*)p.weight;
-    const float2* audio = (const float2*)row.audio;
-    float2* out = (float2*)((float*)p.out + (u64)r * p.dim);
-    for (u32 i = threadIdx.x; i < p.dim / 2; i += 256) {
-        const u32 pair = *(const u32*)(text + weight_at(row.id, 2 * i, p.k));
-        out[i] = make_float2(low(pair) + audio[i].x, high(pair) + audio[i].y);
+    float* out = (float*)p.out + (u64)r * p.ldo;
+    switch (p.encoding) {
+    case BF16: return embed_row<BF16>(p, row, out);
+    case BF12: return embed_row<BF12>(p, row, out);
+    case INT8: return embed_row<INT8>(p, row, out);
+    case INT4: return embed_row<INT4>(p, row, out);
     }
 }
 

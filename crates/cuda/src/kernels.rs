@@ -15,10 +15,19 @@ use crate::limits::{
 type Result<T> = std::result::Result<T, DriverError>;
 
 /// Every kernel that this module launches.
-pub const KERNELS: [&str; 29] = [
-    "product_8",
-    "product_32",
-    "product_tile",
+pub const KERNELS: [&str; 38] = [
+    "product_8_bf16",
+    "product_8_bf12",
+    "product_8_int8",
+    "product_8_int4",
+    "product_32_bf16",
+    "product_32_bf12",
+    "product_32_int8",
+    "product_32_int4",
+    "product_tile_bf16",
+    "product_tile_bf12",
+    "product_tile_int8",
+    "product_tile_int4",
     "product_sum",
     "attention_16",
     "attention_32",
@@ -67,7 +76,41 @@ pub enum Mode {
     Head = 6,
 }
 
-/// Parameters of the product kernels; see kernels/epilogue.cuh.
+/// How the weights of a product lie on the device (kernels/encoding.cuh).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Format {
+    /// As they are.
+    #[default]
+    Bf16 = 0,
+    /// bf16 without loss in 12 bits.
+    Bf12 = 1,
+    /// 8 bits and scales.
+    Int8 = 2,
+    /// 4 bits and scales.
+    Int4 = 3,
+}
+
+impl Format {
+    /// In the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Bf16, Self::Bf12, Self::Int8, Self::Int4];
+
+    /// Bytes of 16 outputs by 32 inputs.
+    pub fn fragment_bytes(self) -> usize {
+        [1024, 768, 512, 256][self as usize]
+    }
+
+    /// Its name in those of kernels.
+    fn name(self) -> &'static str {
+        ["bf16", "bf12", "int8", "int4"][self as usize]
+    }
+
+    fn scaled(self) -> bool {
+        matches!(self, Self::Int8 | Self::Int4)
+    }
+}
+
+/// Parameters of the product kernels and of `embed`; see kernels/epilogue.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[allow(missing_docs)]
@@ -92,6 +135,10 @@ pub struct Product {
     pub kv_dim: u32,
     pub head_dim: u32,
     pub layers: u32,
+    pub encoding: u32,
+    pub stride: u32,
+    pub head: u32,
+    pub parameter: u32,
 }
 
 /// Parameters of the attention kernels; see kernels/attention.cuh.
@@ -139,7 +186,7 @@ pub struct RowWork {
     pub layer: u32,
     pub group: u32,
     pub eps: f32,
-    pub k: u32,
+    pub unused: u32,
 }
 
 /// The warps of a streaming product kernel, the outputs of each, and so the outputs of a tile where a split of k is in one slice (as
@@ -150,15 +197,21 @@ const STREAM_OUTPUTS: u32 = STREAM_WARPS * STREAM_WIDTH;
 
 /// Shared memory of the streaming kernel for so many rows (kernels/product_stream.cuh): for each warp a ring of chunks, weights and rows,
 /// and the sums of the rows that leave at once.
-fn stream_bytes(rows: usize, large_shared: bool) -> u32 {
-    let outputs = STREAM_WIDTH as usize;
-    let few = STREAM_ROWS[0];
-    let (chunks, round) = if large_shared { (4, rows) } else { (if rows == few { 3 } else { 2 }, few) };
-    STREAM_WARPS * (chunks * (outputs + rows) * CHUNK * 2 + round * (outputs + 4) * 4) as u32
+fn stream_bytes(format: Format, rows: usize, large_shared: bool) -> u32 {
+    const CHUNKS: [[[usize; 4]; 2]; 2] = [[[3, 3, 4, 6], [2, 2, 2, 3]], [[4, 5, 6, 8], [4, 5, 5, 7]]];
+    let (outputs, few) = (STREAM_WIDTH as usize, STREAM_ROWS[0]);
+    let chunks = CHUNKS[usize::from(large_shared)][usize::from(rows > few)][format as usize];
+    let round = if large_shared { rows } else { few };
+    let scales = if format.scaled() { 128 } else { 0 };
+    let chunk = outputs / 16 * (format.fragment_bytes() + scales) + rows * CHUNK * 2;
+    STREAM_WARPS * (chunks * chunk + round * (outputs + 4) * 4) as u32
 }
 
 /// Shared memory of `product_tile`: three stages of two chunks.
-const TILE_BYTES: u32 = (3 * 2 * CHUNK * 2 * (TILE_ROWS + TILE_OUTPUTS)) as u32;
+fn tile_bytes(format: Format) -> u32 {
+    let scales = if format.scaled() { 32 } else { 0 };
+    (3 * 2 * (TILE_OUTPUTS / 16 * (format.fragment_bytes() + scales) + TILE_ROWS * CHUNK * 2)) as u32
+}
 
 /// A product of no more tiles than this is cut into its slices, a block each: so few would leave much of a large GPU idle.
 const SLICED_TILES: usize = 128;
@@ -182,8 +235,7 @@ fn attention_bytes(head_dim: usize, few: bool) -> u32 {
 /// Loaded kernels.
 #[derive(Debug)]
 pub struct Kernels {
-    streams: [Function; STREAM_ROWS.len()],
-    tile: Function,
+    products: Vec<ProductKernels>,
     sum: Function,
     partial: Buffer,
     attention: AttentionKernels,
@@ -197,6 +249,14 @@ pub struct Kernels {
     runners_up: Function,
     sms: u32,
     overlap: bool,
+}
+
+/// The products of a format.
+#[derive(Debug)]
+struct ProductKernels {
+    /// One for each of [`STREAM_ROWS`].
+    streams: [Function; STREAM_ROWS.len()],
+    tile: Function,
 }
 
 /// Attention over many rows, or over a few.
@@ -216,15 +276,21 @@ impl Kernels {
         let module = Module::load(device, image.bytes)?;
         let plain = |name: &str| module.function(name, 0);
         let large_shared = image.has_large_shared();
-        let product = |rows: usize| module.function(&format!("product_{rows}"), stream_bytes(rows, large_shared));
+        let products = |format: Format| -> Result<ProductKernels> {
+            let name = format.name();
+            let stream = |rows: usize| {
+                module.function(&format!("product_{rows}_{name}"), stream_bytes(format, rows, large_shared))
+            };
+            let streams = [stream(STREAM_ROWS[0])?, stream(STREAM_ROWS[1])?];
+            Ok(ProductKernels { streams, tile: module.function(&format!("product_tile_{name}"), tile_bytes(format))? })
+        };
         let attention = |name: &str, combine: &str, few: bool| -> Result<AttentionKernels> {
             let load = |width: usize| module.function(&format!("{name}_{width}"), attention_bytes(width, few));
             let attend = (16..=MAX_HEAD_DIM).step_by(16).map(load).collect::<Result<_>>()?;
             Ok(AttentionKernels { attend, combine: plain(combine)? })
         };
         Ok(Self {
-            streams: [product(STREAM_ROWS[0])?, product(STREAM_ROWS[1])?],
-            tile: module.function("product_tile", TILE_BYTES)?,
+            products: Format::ALL.into_iter().map(products).collect::<Result<_>>()?,
             sum: plain("product_sum")?,
             partial: Buffer::new(device, Self::SCRATCH_BYTES)?,
             attention: attention("attention", "attention_combine", false)?,
@@ -267,6 +333,7 @@ impl Kernels {
         assert!(p.splits * p.slices <= chunks && (p.mode != Mode::Head as u32 || p.slices == 1));
         assert!(p.splits == 1 || p.mode == Mode::Store as u32);
         assert!(p.mode != Mode::Qkv as u32 || p.layer < p.layers);
+        assert!(p.stride.is_multiple_of(16) && p.head.is_multiple_of(16) && p.stride > p.head);
         let Some(which) = STREAM_ROWS.iter().position(|rows| max_rows <= *rows) else {
             // SAFETY: the caller vouches for it.
             return unsafe { self.tiles(stream, p, max_rows) };
@@ -276,7 +343,7 @@ impl Kernels {
         let rounds = (tiles * p.splits).div_ceil(self.sms);
         let grid = (tiles.div_ceil(rounds), p.splits);
         // SAFETY: the kernel takes a `Product`; the caller vouches for the addresses.
-        unsafe { self.launch(stream, &self.streams[which], grid, 32 * STREAM_WARPS, &p) }
+        unsafe { self.launch(stream, &self.products[p.encoding as usize].streams[which], grid, 32 * STREAM_WARPS, &p) }
     }
 
     /// A product of more rows than the streaming kernels take.
@@ -292,7 +359,13 @@ impl Kernels {
         // SAFETY: the kernels take a `Product`; the caller vouches for the addresses, and `partial` has a tile for each slice of up to
         // SLICED_TILES tiles.
         unsafe {
-            self.launch(stream, &self.tile, (rows as u32, runs as u32 * slices), 128, &p)?;
+            self.launch(
+                stream,
+                &self.products[p.encoding as usize].tile,
+                (rows as u32, runs as u32 * slices),
+                128,
+                &p,
+            )?;
             if sliced {
                 self.launch(stream, &self.sum, (max_rows.div_ceil(8) as u32, runs as u32), 256, &p)?;
             }
@@ -346,13 +419,13 @@ impl Kernels {
         unsafe { self.launch(stream, &self.rope_table, (max_rows as u32, 1), 64, &p) }
     }
 
-    /// Text and audio embeddings added.
+    /// Text and audio embeddings added, `ldo` elements a row.
     ///
     /// # Safety
-    /// As [`Kernels::add_rms_norm`].
-    pub unsafe fn embed(&self, stream: &Stream, p: RowWork, max_rows: usize) -> Result<()> {
-        assert!(p.dim.is_multiple_of(16));
-        // SAFETY: as above.
+    /// As [`Kernels::product`]; the ids of the rows are below `n`.
+    pub unsafe fn embed(&self, stream: &Stream, p: Product, max_rows: usize) -> Result<()> {
+        assert!(p.ldo.is_multiple_of(8) && p.ldo <= p.k && p.stride > p.head);
+        // SAFETY: the kernel takes a `Product`; the caller vouches for the addresses.
         unsafe { self.launch(stream, &self.embed, (max_rows as u32, 1), 256, &p) }
     }
 
@@ -456,7 +529,11 @@ mod tests {
                 q_dim,
                 kv_dim,
                 head_dim,
-                layers
+                layers,
+                encoding,
+                stride,
+                head,
+                parameter
             }
         );
         twin!(
@@ -499,7 +576,7 @@ mod tests {
                 layer,
                 group,
                 eps,
-                k
+                unused
             }
         );
         twin!(
@@ -528,14 +605,21 @@ mod tests {
     #[test]
     fn a_block_fits_its_shared_memory() {
         let smallest = 99 * 1024; // compute capability 8.6, 8.9 and 12.0
-        // What kernels/product_stream.cuh asserts of itself.
-        assert_eq!(STREAM_ROWS.map(|rows| stream_bytes(rows, false)), [99328, 95232]);
-        assert_eq!(STREAM_ROWS.map(|rows| stream_bytes(rows, true)), [128000, 217088]);
-        assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(rows, false) <= smallest));
-        assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(rows, true) <= 227 * 1024));
-        assert!(stream_bytes(STREAM_ROWS[0], true) > 114 * 1024, "two products would share an SM");
+        let source = include_str!("../kernels/product_stream.cuh");
+        assert!(source.contains("{{{3, 3, 4, 6}, {2, 2, 2, 3}}, {{4, 5, 6, 8}, {4, 5, 5, 7}}}"), "as stream_bytes");
+        for format in Format::ALL {
+            assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(format, rows, false) <= smallest - 1024));
+            assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(format, rows, true) <= 227 * 1024));
+            assert!(stream_bytes(format, STREAM_ROWS[0], true) > 114 * 1024, "two products would share an SM");
+            // The outputs of a tile leave through the memory that its weights came to.
+            assert!(tile_bytes(format) <= smallest - 1024 && tile_bytes(format) as usize >= TILE_ROWS * 132 * 4);
+        }
+        let bf16 = Format::Bf16;
+        assert_eq!(STREAM_ROWS.map(|rows| stream_bytes(bf16, rows, false)), [99328, 95232]);
+        assert_eq!(STREAM_ROWS.map(|rows| stream_bytes(bf16, rows, true)), [128000, 217088]);
+        assert_eq!(tile_bytes(bf16), 73728);
         // What kernels/attention.cuh asserts of itself.
         assert_eq!([true, false].map(|few| attention_bytes(MAX_HEAD_DIM, few)), [41728, 87040]);
-        assert!(attention_bytes(MAX_HEAD_DIM, false) <= smallest - 1024 && TILE_BYTES <= smallest - 1024);
+        assert!(attention_bytes(MAX_HEAD_DIM, false) <= smallest - 1024);
     }
 }

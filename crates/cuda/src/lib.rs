@@ -11,7 +11,7 @@
 //! and audio embeddings never leave the device. What a row comes to has the same bits for every number of rows in the call: no
 //! kernel's order of additions depends on it.
 //!
-//! Weights are bf16 (other checkpoints are rounded to it on upload), as are keys, values and the inputs of products; sums, norms,
+//! Weights are bf16 (other checkpoints are rounded to it on upload) or packed, and then decoded to bf16 in registers. bf16 are keys, values and the inputs of products; sums, norms,
 //! softmax and the residual stream are f32.
 
 mod backend;
@@ -33,6 +33,8 @@ pub mod images;
 pub mod kernels;
 #[doc(hidden)]
 pub mod limits;
+#[doc(hidden)]
+pub mod packed;
 #[doc(hidden)]
 pub mod table;
 

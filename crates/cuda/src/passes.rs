@@ -146,8 +146,8 @@ impl Passes<'_> {
             conditioned: true,
         };
         let dim = dec.dim as u32;
-        let (k, weight, out) = (w.embedding.k, w.embedding.w, s.decoder.x);
-        let embed = RowWork { weight, out, rows, counts: table, dim, k, ..RowWork::default() };
+        let (out, count) = (s.decoder.x, count(table, Count::Rows));
+        let embed = Product { out, rows, count, ldo: dim, ..w.embedding.product() };
         let tiles = w.embedding.n.div_ceil(TILE_OUTPUTS as u32);
         let best = RowWork { input: s.best, out: s.predictions, counts: table, dim: tiles, ..RowWork::default() };
         // SAFETY: as of an encode pass.
@@ -240,8 +240,9 @@ impl Passes<'_> {
     /// # Safety
     /// As [`Kernels::product`].
     unsafe fn product(&self, m: &Matrix, mode: Mode, p: Product, max_rows: usize) -> Result<()> {
-        let Matrix { w, bias, n, k, splits, slices } = *m;
-        let p = Product { w, bias, n, k, splits, slices, mode: mode as u32, ..p };
+        let Product { w, bias, n, k, splits, slices, encoding, stride, head, parameter, .. } = m.product();
+        let weights = Product { w, bias, n, k, splits, slices, encoding, stride, head, parameter, ..p };
+        let p = Product { mode: mode as u32, ..weights };
         // SAFETY: the caller vouches for it.
         unsafe { self.kernels.product(self.stream, p, max_rows) }
     }

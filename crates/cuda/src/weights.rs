@@ -2,7 +2,8 @@
 //!
 //! Products read bf16 matrices in fragments of 16 rows by 32 columns, each 1 KB, the fragments of 16 rows one after the other: what a
 //! warp reads at once is then contiguous. Rows are padded with zeros to a multiple of 32 columns, matrices to a multiple of 128 rows
-//! (the released model needs no padding); checkpoints in F16 or F32 are rounded to bf16 on the way. What a product wants beside each
+//! (the released model needs no padding); checkpoints in F16 or F32 are rounded to bf16 on the way. Packed matrices stay packed, in
+//! smaller fragments (`packed`), where all that makes one of the device's is packed alike. What a product wants beside each
 //! other is put beside each other here: q, k and v above one another, gate and up row by row in turn, the taps of a convolution outside
 //! its channels.
 
@@ -13,7 +14,9 @@ use voxtral_model::{LayerWeights, Linear, ModelConfig, Rope, Tensor, TensorData,
 
 use crate::cut::{slices, splits};
 use crate::driver::{Address, Buffer, Device, DriverError, Stream, Upload};
+use crate::kernels::{Format, Product};
 use crate::limits::{CHUNK, TILE_OUTPUTS};
+use crate::packed::Joined;
 
 const ALIGN: usize = 256;
 const STAGES: usize = 4;
@@ -22,7 +25,7 @@ const STAGE_BYTES: usize = 32 << 20;
 /// A product's matrix on the device.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Matrix {
-    /// bf16 `[n, k]`
+    /// `[n, k]`
     pub w: Address,
     /// f32 `[n]`, or none
     pub bias: Address,
@@ -34,9 +37,24 @@ pub struct Matrix {
     pub splits: u32,
     /// How each split is cut over warps.
     pub slices: u32,
+    /// How the weights lie.
+    pub format: Format,
+    /// Bytes of 16 outputs.
+    pub stride: u32,
+    /// Of these before the first fragment.
+    pub head: u32,
+    /// What decodes them (kernels/encoding.cuh).
+    pub parameter: u32,
 }
 
 impl Matrix {
+    /// A product with it, of nothing yet.
+    pub fn product(&self) -> Product {
+        let Self { w, bias, n, k, splits, slices, format, stride, head, parameter } = *self;
+        let encoding = format as u32;
+        Product { w, bias, n, k, splits, slices, encoding, stride, head, parameter, ..Product::default() }
+    }
+
     /// For a product whose splits `add_rms_norm` adds.
     fn split(self) -> Self {
         let (n, k) = (self.n as usize, self.k as usize);
@@ -90,10 +108,12 @@ pub struct Places {
 
 /// Where the rows of a matrix come from.
 enum Source {
-    /// One tensor above the other.
-    Stacked(Vec<Tensor>),
-    /// Rows of two tensors in turn.
-    InTurn(Tensor, Tensor),
+    /// One matrix above the other.
+    Stacked(Vec<Weight>),
+    /// Rows of two matrices in turn.
+    InTurn(Weight, Weight),
+    /// Either, packed.
+    Packed(Joined),
     /// `[out][in][3]` read as `[out][3][in]`.
     Taps(Tensor),
     /// Numbers of our own.
@@ -129,7 +149,7 @@ impl Plan {
     /// For all of `weights`.
     ///
     /// # Errors
-    /// A sentence about a tensor whose shape is not what `config` says, or that is packed.
+    /// A sentence about a tensor whose shape is not what `config` says.
     pub fn new(config: &ModelConfig, weights: &Weights) -> Result<Self, String> {
         // Offset 0 is kept free: it would be no address.
         let mut b = Builder { jobs: Vec::new(), bytes: ALIGN };
@@ -246,25 +266,35 @@ impl Builder {
 
     fn matrix(&mut self, n: usize, k: usize, bias: Option<Vec<f32>>, source: Source) -> Matrix {
         let k = k.next_multiple_of(CHUNK);
-        let job = Job { offset: 0, rows: n, groups: n.div_ceil(GROUP), group_bytes: GROUP * k * 2, source };
-        let w = self.place(n.next_multiple_of(TILE_OUTPUTS) * k * 2, job);
+        let (format, group_bytes, head, parameter) = match &source {
+            Source::Packed(joined) => (joined.format(), joined.panel_bytes(), joined.head_bytes(), joined.parameter()),
+            _ => (Format::Bf16, GROUP * k * 2, 0, 0),
+        };
+        let job = Job { offset: 0, rows: n, groups: n.div_ceil(GROUP), group_bytes, source };
+        let w = self.place(n.next_multiple_of(TILE_OUTPUTS) / GROUP * group_bytes, job);
         let bias = bias.map_or(Address::NONE, |bias| self.values(bias));
-        Matrix { w, bias, n: n as u32, k: k as u32, splits: 1, slices: slices(n, k, 1) as u32 }
+        let (stride, head) = (group_bytes as u32, head as u32);
+        let slices = slices(n, k, 1) as u32;
+        Matrix { w, bias, n: n as u32, k: k as u32, splits: 1, slices, format, stride, head, parameter }
     }
 
     fn stacked(&mut self, linears: &[(&Linear, usize)], k: usize) -> Result<Matrix, String> {
         let mut bias = Vec::new();
         for (linear, n) in linears {
-            expect(dense(&linear.weight)?, &[*n, k])?;
+            expect_shape(linear.weight.shape(), &[*n, k])?;
             bias.extend(bias_of(linear, *n)?.unwrap_or_else(|| vec![0.0; *n]));
         }
         let bias = linears.iter().any(|(linear, _)| linear.bias.is_some()).then_some(bias);
-        let tensors = linears.iter().map(|(linear, _)| dense(&linear.weight).cloned()).collect::<Result<_, _>>()?;
-        Ok(self.matrix(linears.iter().map(|(_, n)| n).sum(), k, bias, Source::Stacked(tensors)))
+        let weights: Vec<&Weight> = linears.iter().map(|(linear, _)| &linear.weight).collect();
+        let source = Joined::new(&weights, false)
+            .map_or_else(|| Source::Stacked(weights.into_iter().cloned().collect()), Source::Packed);
+        Ok(self.matrix(linears.iter().map(|(_, n)| n).sum(), k, bias, source))
     }
 
     fn taps(&mut self, conv: &Linear, n: usize, channels: usize) -> Result<Matrix, String> {
-        let weight = dense(&conv.weight)?;
+        let Weight::Dense(weight) = &conv.weight else {
+            return Err("the convolutions are packed".to_owned());
+        };
         expect(weight, &[n, channels, ModelConfig::CONV_KERNEL])?;
         let bias = bias_of(conv, n)?;
         Ok(self.matrix(n, channels * ModelConfig::CONV_KERNEL, bias, Source::Taps(weight.clone())))
@@ -278,10 +308,11 @@ impl Builder {
     }
 
     fn layer(&mut self, c: &TransformerConfig, l: &LayerWeights) -> Result<Layer, String> {
-        let (gate, up) = (dense(&l.gate.weight)?, dense(&l.up.weight)?);
-        expect(gate, &[c.ffn_dim, c.dim])?;
-        expect(up, &[c.ffn_dim, c.dim])?;
-        let gate_up = Source::InTurn(gate.clone(), up.clone());
+        let (gate, up) = (&l.gate.weight, &l.up.weight);
+        expect_shape(gate.shape(), &[c.ffn_dim, c.dim])?;
+        expect_shape(up.shape(), &[c.ffn_dim, c.dim])?;
+        let gate_up =
+            Joined::new(&[gate, up], true).map_or_else(|| Source::InTurn(gate.clone(), up.clone()), Source::Packed);
         Ok(Layer {
             attention_norm: self.vector(&l.attention_norm, c.dim)?,
             qkv: self.stacked(&[(&l.wq, c.q_dim()), (&l.wk, c.kv_dim()), (&l.wv, c.kv_dim())], c.dim)?,
@@ -293,22 +324,15 @@ impl Builder {
     }
 }
 
-/// The weights as the kernels here take them.
-fn dense(weight: &Weight) -> Result<&Tensor, String> {
-    match weight {
-        Weight::Dense(tensor) => Ok(tensor),
-        Weight::Packed(packed) => Err(format!(
-            "the weights are packed ({}), which GPUs do not read yet: take the model that they were made of, or --backend cpu",
-            packed.encoding().name()
-        )),
-    }
+fn expect(tensor: &Tensor, shape: &[usize]) -> Result<(), String> {
+    expect_shape(tensor.shape(), shape)
 }
 
-fn expect(tensor: &Tensor, shape: &[usize]) -> Result<(), String> {
-    if tensor.shape() == shape {
+fn expect_shape(is: &[usize], shape: &[usize]) -> Result<(), String> {
+    if is == shape {
         return Ok(());
     }
-    Err(format!("a weight has shape {:?}, the configuration says {shape:?}", tensor.shape()))
+    Err(format!("a weight has shape {is:?}, the configuration says {shape:?}"))
 }
 
 fn bias_of(linear: &Linear, n: usize) -> Result<Option<Vec<f32>>, String> {
@@ -335,6 +359,10 @@ impl Job {
         if let Source::Values(values) = &self.source {
             return out.copy_from_slice(bytemuck::cast_slice(values));
         }
+        if let Source::Packed(joined) = &self.source {
+            let panels = out.chunks_exact_mut(self.group_bytes).enumerate();
+            return panels.for_each(|(i, out)| joined.panel(first + i, out));
+        }
         let mut row = vec![bf16::ZERO; self.group_bytes / (GROUP * 2)];
         for (i, out) in out.chunks_mut(self.group_bytes).enumerate() {
             let out: &mut [bf16] = bytemuck::cast_slice_mut(out);
@@ -354,26 +382,37 @@ impl Job {
 
     /// A row of the matrix: as it lies in the checkpoint, or else written to `out`.
     fn row(&self, row: usize, out: &mut [bf16]) -> Option<&[bf16]> {
-        let (tensor, row) = match &self.source {
+        let (weight, row) = match &self.source {
             _ if row >= self.rows => {
                 out.fill(bf16::ZERO);
                 return None;
             }
-            Source::Values(_) => return None,
+            Source::Values(_) | Source::Packed(_) => return None,
             Source::Taps(tensor) => {
                 copy_taps(tensor, row, out);
                 return None;
             }
             Source::InTurn(even, odd) => (if row.is_multiple_of(2) { even } else { odd }, row / 2),
-            Source::Stacked(tensors) => {
+            Source::Stacked(weights) => {
                 let mut row = row;
-                let mut above = tensors.iter();
-                let tensor = above.find(|t| {
-                    let here = row < t.shape()[0];
-                    row -= if here { 0 } else { t.shape()[0] };
+                let mut above = weights.iter();
+                let weight = above.find(|weight| {
+                    let here = row < weight.n();
+                    row -= if here { 0 } else { weight.n() };
                     here
                 })?;
-                (tensor, row)
+                (weight, row)
+            }
+        };
+        let tensor = match weight {
+            Weight::Dense(tensor) => tensor,
+            Weight::Packed(packed) => {
+                // Packed otherwise than what it is put together with.
+                let mut values = vec![0.0; packed.k()];
+                weight.row(row, &mut values);
+                out.fill(bf16::ZERO);
+                out.iter_mut().zip(values).for_each(|(out, v)| *out = bf16::from_f32(v));
+                return None;
             }
         };
         let width = tensor.shape()[1];
@@ -409,16 +448,6 @@ fn copy_taps(tensor: &Tensor, row: usize, out: &mut [bf16]) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn packed_weights_are_refused_with_what_to_do() {
-        let config = ModelConfig::synthetic("small", &["vocab=1500"]).unwrap();
-        let model = voxtral_model::Model::synthetic(&config, 1).unwrap();
-        assert!(Plan::new(&config, &model.weights).is_ok());
-        let packed = model.packed(&voxtral_model::Plan::all(voxtral_model::Encoding::Bf16));
-        let said = Plan::new(&config, &packed.weights).err().unwrap();
-        assert!(said.contains("packed (bf16)") && said.ends_with("or --backend cpu"), "{said}");
-    }
-
     /// The rows of a job as a product sees them.
     fn read(job: &Job) -> Vec<f32> {
         let mut words = vec![u64::MAX; job.groups * job.group_bytes / 8];
@@ -446,7 +475,7 @@ mod tests {
         assert_eq!((m.n, m.k, b.bytes), (3, 32, 128 * 64));
         let rows = read(&b.jobs[0]);
         assert_eq!([&rows[0..3], &rows[32..35], &rows[64..67]], [&[0., 1., 0.], &[2., 3., 0.], &[10., 11., 0.]]);
-        b.matrix(4, 2, None, Source::InTurn(tensor(2, 2, 0), tensor(2, 2, 10)));
+        b.matrix(4, 2, None, Source::InTurn(Weight::Dense(tensor(2, 2, 0)), Weight::Dense(tensor(2, 2, 10))));
         let rows = read(&b.jobs[1]);
         assert_eq!([rows[0], rows[32], rows[64], rows[96]], [0., 10., 2., 12.]);
     }

@@ -119,7 +119,8 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &mut Opened) -> Check {
         (BackendChoice::Cuda, Some(Fit::No)) => bad(
             Status::Failure,
             "it does not fit the GPU",
-            "end other programs that use the GPU, or take one with more memory",
+            "end other programs that use the GPU, take one with more memory, or pack the weights in fewer bits: \
+             voxtral quantize",
         ),
         // That there is no GPU has been said.
         (BackendChoice::Cuda, None) => Check::ok("model", found),
@@ -129,7 +130,9 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &mut Opened) -> Check {
             "give the machine, container or WSL more memory, or compute on a GPU",
         ),
         (BackendChoice::Auto, Some(Fit::No)) => {
-            bad(Status::Warning, "it does not fit the GPU", "it runs on the CPU; end other programs that use the GPU")
+            let remedy = "it runs on the CPU; end other programs that use the GPU, or pack the weights in fewer bits: \
+                          voxtral quantize";
+            bad(Status::Warning, "it does not fit the GPU", remedy)
         }
         (_, _) if cpu_fit == Fit::Partly => bad(
             Status::Warning,

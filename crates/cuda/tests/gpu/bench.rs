@@ -8,7 +8,7 @@ use voxtral_cuda::cut::{slices, splits};
 use voxtral_cuda::driver::Event;
 use voxtral_cuda::kernels::{Kernels, Mode, Product, RowWork};
 use voxtral_cuda::table::{Counts, Row, Table};
-use voxtral_model::{Backend, DecodeSpan, EncodeSpan, Model, ModelConfig};
+use voxtral_model::{Backend, DecodeSpan, EncodeSpan, Encoding, Group, Model, ModelConfig, Plan};
 
 use crate::gpu::{Gpu, random, rng};
 use crate::model::{backend, open};
@@ -16,8 +16,8 @@ use crate::twins_attention::{Call, Shape};
 
 /// The figures whose names hold `filter`; how many that are.
 pub fn run(gpu: &Gpu, filter: &str) -> usize {
-    let all: [(_, fn(&Gpu)); 4] =
-        [("products", products), ("norms", norms), ("attention", attention), ("passes", passes)];
+    let all: [(_, fn(&Gpu)); 5] =
+        [("products", products), ("norms", norms), ("attention", attention), ("passes", passes), ("packed", packed)];
     let asked = all.iter().filter(|(name, _)| name.contains(filter));
     asked.inspect(|(_, measure)| measure(gpu)).count()
 }
@@ -85,6 +85,7 @@ fn products(gpu: &Gpu) {
                     count: count.address(),
                     n: n as u32,
                     k: k as u32,
+                    stride: (16 * k * 2) as u32,
                     splits: splits as u32,
                     split_stride: (1024 * n) as u32,
                     slices: slices(n, k, splits) as u32,
@@ -256,4 +257,64 @@ fn passes(_: &Gpu) {
         "live step, growth, encode and decode: p50 {:.3} ms ({:.3} of it growth and encode), p99 {:.3} ms",
         p50.0, p50.1, p99.0
     );
+}
+
+/// Passes with every encoding of the weights, one after the other.
+fn packed(_: &Gpu) {
+    let config = ModelConfig::released();
+    let dense = Model::synthetic(&config, 1).expect("the released dimensions");
+    let len = config.frames_per_token() * config.audio.mel_bins;
+    println!("ms of a decode pass at 128 and at 2304 positions, rows 1, 8, 16, 32, 64, 128 (median of 30)");
+    let packed = [Encoding::Bf12, Encoding::Int8(Group::Of32), Encoding::Int4(Group::Of32)];
+    for encoding in [None].into_iter().chain(packed.map(Some)) {
+        let name = encoding.map_or("bf16", Encoding::name);
+        let begun = Instant::now();
+        let model = encoding.map_or_else(|| dense.clone(), |encoding| dense.packed(&Plan::all(encoding)));
+        let packed_s = begun.elapsed().as_secs_f64();
+        let needs = CudaBackend::needs(&model, usize::MAX).expect("planned");
+        let begun = Instant::now();
+        let mut backend = backend(&model);
+        let (load_s, gb) = (begun.elapsed().as_secs_f64(), backend.info().device_bytes as f64 / 1e9);
+        println!(
+            "{name}: packed in {packed_s:.1} s, loaded in {load_s:.2} s, {gb:.2} GB, {:.2} GB with a full window",
+            needs as f64 / 1e9
+        );
+        let mel = random(&mut rng(3), 256 * len, 1.0);
+        let mut encode_s = Vec::new();
+        for _ in 0..3 {
+            let stream = open(&mut backend, 256, 2304).expect("memory");
+            let begun = Instant::now();
+            for _ in 0..9 {
+                backend.encode(&[EncodeSpan { stream, mel: &mel }]).expect("encoded");
+            }
+            encode_s.push(begun.elapsed().as_secs_f64());
+            backend.close(stream);
+        }
+        println!("{name}: encoder and adapter, 2304 tokens in calls of 256: {:.4} s", median(encode_s));
+        let stream = open(&mut backend, 256, 2560).expect("memory");
+        let (mut position, mut encoded, mut out) = (0, 0, Vec::new());
+        for context in [128, 2304] {
+            while position < context + 128 {
+                while encoded < position + 128 {
+                    backend.encode(&[EncodeSpan { stream, mel: &mel }]).expect("encoded");
+                    encoded += 256;
+                }
+                let span = DecodeSpan { stream, position, ids: &[32; 128], runners_up: None };
+                backend.decode(&[span], &mut out).expect("decoded");
+                position += 128;
+            }
+            position -= 128;
+            let mut row = String::new();
+            for rows in [1, 8, 16, 32, 64, 128] {
+                let times = (0..33).map(|_| {
+                    let begun = Instant::now();
+                    let span = DecodeSpan { stream, position, ids: &[32; 128][..rows], runners_up: None };
+                    backend.decode(&[span], &mut out).expect("decoded");
+                    begun.elapsed().as_secs_f64() * 1e3
+                });
+                row += &format!("{:8.3}", median(times.skip(3).collect()));
+            }
+            println!("{name}, context {context:5}:{row}");
+        }
+    }
 }

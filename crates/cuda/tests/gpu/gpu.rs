@@ -88,6 +88,11 @@ impl Gpu {
         words(unsafe { self.kernels.product(&self.stream, p, max_rows) })
     }
 
+    pub fn embed(&self, p: Product, max_rows: usize) -> Launched {
+        // SAFETY: a check sees to it, as above.
+        words(unsafe { self.kernels.embed(&self.stream, p, max_rows) })
+    }
+
     pub fn attention(&self, p: Attention, cut: Cut) -> Launched {
         // SAFETY: a check sees to it, as above.
         words(unsafe { self.kernels.attention(&self.stream, p, cut) })

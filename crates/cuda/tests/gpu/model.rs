@@ -7,7 +7,8 @@ use voxtral_cpu::{CpuBackend, CpuOptions, Precision};
 use voxtral_cuda::{CudaBackend, CudaOptions};
 use voxtral_model::conformance::{self, Terms};
 use voxtral_model::{
-    Backend, BackendError, DecodeSpan, Delay, EncodeSpan, Model, ModelConfig, Prediction, Stage, StreamId,
+    Backend, BackendError, DecodeSpan, Delay, EncodeSpan, Encoding, Group, Model, ModelConfig, Plan, Prediction, Stage,
+    StreamId,
 };
 
 use crate::Check;
@@ -20,6 +21,9 @@ pub const CHECKS: &[Check] = &[
     ("model: two layers of the released widths as on the CPU", released_widths),
     ("model: conformance", conforms),
     ("model: the same bits again and again", again),
+    ("model: packed weights: conformance", packed_conforms),
+    ("model: packed weights: as on the CPU", packed_as_on_the_cpu),
+    ("model: packed weights: 12 bits are bf16", lossless),
 ];
 
 pub fn backend(model: &Model) -> CudaBackend {
@@ -221,4 +225,80 @@ fn conforms(_: &Gpu) -> Result<(), String> {
     let make = |model: &Model| -> Box<dyn Backend> { Box::new(backend(model)) };
     catch_unwind(AssertUnwindSafe(|| conformance::run(&make, &terms)))
         .map_err(|what| what.downcast_ref::<String>().cloned().unwrap_or_else(|| "a property does not hold".to_owned()))
+}
+
+const INT8: Encoding = Encoding::Int8(Group::Of32);
+const INT4: Encoding = Encoding::Int4(Group::Of32);
+
+fn packed_conforms(_: &Gpu) -> Result<(), String> {
+    for encoding in [Encoding::Bf12, INT8, INT4, Encoding::Int4(Group::Of128)] {
+        let terms = Terms { head_dims: &[16, 48, 64, 128], ..Terms::EXACT };
+        let make = |model: &Model| -> Box<dyn Backend> { Box::new(backend(&model.packed(&Plan::all(encoding)))) };
+        catch_unwind(AssertUnwindSafe(|| conformance::run(&make, &terms))).map_err(|what| {
+            let what = what.downcast_ref::<String>().map_or("a property does not hold", String::as_str);
+            format!("{encoding:?}: {what}")
+        })?;
+    }
+    Ok(())
+}
+
+/// What a backend makes of some audio and ids: predictions and logits.
+fn outcome(backend: &mut dyn Backend, model: &Model, tokens: usize) -> Result<(Vec<Prediction>, Vec<f32>), String> {
+    let words = |e: BackendError| e.to_string();
+    let rng = &mut rng(23);
+    let (mel, ids) = (mel(&model.config, tokens, rng), ids(&model.config, tokens, rng));
+    let stream = open(backend, 60, tokens).map_err(words)?;
+    let len = mel.len() / tokens;
+    for mel in mel.chunks(60 * len) {
+        backend.encode(&[EncodeSpan { stream, mel }]).map_err(words)?;
+    }
+    let (mut all, mut logits, mut predictions) = (Vec::new(), Vec::new(), Vec::new());
+    for span in [1, 7, 32, 39].into_iter().cycle() {
+        let position = all.len();
+        let ids = &ids[position..(position + span).min(tokens)];
+        if ids.is_empty() {
+            break;
+        }
+        backend.decode(&[DecodeSpan { stream, position, ids, runners_up: None }], &mut predictions).map_err(words)?;
+        logits.extend(backend.inspect(Stage::Logits).map_err(words)?);
+        all.append(&mut predictions);
+    }
+    Ok((all, logits))
+}
+
+/// The CPU rounds activations to 8 bits, or not at all, a GPU to bf16.
+fn packed_as_on_the_cpu(_: &Gpu) -> Result<(), String> {
+    const TOKENS: usize = 150;
+    for encoding in [INT8, INT4, Encoding::Bf12] {
+        for (name, model) in [("digits", voxtral_digits::model()), ("two layers of the released widths", released(2)?)]
+        {
+            let model = model.packed(&Plan::all(encoding));
+            let (_, logits) = outcome(&mut backend(&model), &model, TOKENS)?;
+            for precision in [Precision::Auto, Precision::F32] {
+                let options = CpuOptions { precision, ..CpuOptions::default() };
+                let mut cpu = CpuBackend::new(&model, options).map_err(|e| e.to_string())?;
+                let (_, want) = outcome(&mut cpu, &model, TOKENS)?;
+                println!("        {encoding:?}, {name}, CPU in {precision:?}:");
+                worst("logits", &logits, &[want], 0.3)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn lossless(_: &Gpu) -> Result<(), String> {
+    for model in [voxtral_digits::model(), released(1)?] {
+        let packed = model.packed(&Plan::all(Encoding::Bf12));
+        let (mut plain, mut small) = (backend(&model), backend(&packed));
+        let (bf16, twelve) = (plain.info().device_bytes, small.info().device_bytes);
+        println!("        {bf16} bytes on the device, {twelve} with 12 bits");
+        let (want, got) = (outcome(&mut plain, &model, 150)?, outcome(&mut small, &packed, 150)?);
+        if got.0 != want.0 || got.1.iter().zip(&want.1).any(|(a, b)| a.to_bits() != b.to_bits()) {
+            return Err("other bits than bf16 gives".to_owned());
+        }
+        if twelve >= bf16 {
+            return Err("no memory saved".to_owned());
+        }
+    }
+    Ok(())
 }

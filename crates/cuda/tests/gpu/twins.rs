@@ -1,11 +1,13 @@
 //! Products and row kernels against scalar twins.
 
+use half::{bf16, f16};
 use rand::Rng;
 use voxtral_cuda::cut::{slices, splits};
 use voxtral_cuda::driver::{Address, Buffer};
 use voxtral_cuda::kernels::{Kernels, Mode, Product, RowWork};
+use voxtral_cuda::packed::Joined;
 use voxtral_cuda::table::{Counts, Row, Span};
-use voxtral_model::{RUNNERS_UP, Rope, gelu};
+use voxtral_model::{Encoding, Group, LANES, Packed, RUNNERS_UP, Rope, Tensor, Weight, gelu};
 
 use crate::Check;
 use crate::gpu::{Gpu, close, fragments, pad, random, rng, same, slot_at};
@@ -13,6 +15,8 @@ use crate::gpu::{Gpu, close, fragments, pad, random, rng, same, slot_at};
 pub const CHECKS: &[Check] = &[
     ("product: odd sizes", odd_products),
     ("product: real sizes, the same bits for every row count", real_products),
+    ("product: packed weights", packed_products),
+    ("product: 12 bits are bf16", lossless_products),
     ("product: SiLU, GELU, audio", epilogues),
     ("product: queries, keys and values", qkv),
     ("product: head", head),
@@ -36,6 +40,8 @@ struct Case {
     x: Vec<f32>,
     bias: Vec<f32>,
     on_device: [Buffer; 3],
+    /// How the weights lie.
+    weights: Product,
 }
 
 impl Case {
@@ -45,7 +51,33 @@ impl Case {
         let bias: Vec<f32> = (0..n).map(|_| rng.random_range(-1.0..1.0)).collect();
         let ld = k.next_multiple_of(32);
         let on_device = [gpu.put_bf16(&fragments(&w, n, k)), gpu.put_bf16(&pad(&x, k, ld)), gpu.put(&bias)];
-        Self { n, k, ld, splits: 1, w, x, bias, on_device }
+        let weights = Product { stride: (16 * ld * 2) as u32, ..Product::default() };
+        Self { n, k, ld, splits: 1, w, x, bias, on_device, weights }
+    }
+
+    /// The same with its weights packed; now and then one of another magnitude.
+    fn packed(mut self, gpu: &Gpu, encoding: Encoding) -> Result<Self, String> {
+        for i in (7..self.w.len()).step_by(1999) {
+            self.w[i] *= [0.0, 1e-20][i / 1999 % 2];
+        }
+        let tensor = Tensor::from_f32_as_bf16(&self.w, &[self.n, self.k]);
+        let packed = Packed::of(&tensor, encoding).ok_or("it cannot be packed")?;
+        self.w = (0..self.n).flat_map(|output| decoded(&packed, output)).collect();
+        let joined = Joined::new(&[&Weight::Packed(packed)], false).ok_or("it cannot be taken as it is")?;
+        let panel_bytes = joined.panel_bytes();
+        let mut panels = vec![0u8; self.n.next_multiple_of(128) / LANES * panel_bytes];
+        for (i, panel) in panels.chunks_mut(panel_bytes).take(self.n.div_ceil(LANES)).enumerate() {
+            joined.panel(i, panel);
+        }
+        self.on_device[0] = gpu.put(&panels);
+        self.weights = Product {
+            encoding: joined.format() as u32,
+            stride: panel_bytes as u32,
+            head: joined.head_bytes() as u32,
+            parameter: joined.parameter(),
+            ..Product::default()
+        };
+        Ok(self)
     }
 
     fn product(&self) -> Product {
@@ -53,7 +85,7 @@ impl Case {
         let (n, k, splits) = (self.n as u32, self.ld as u32, self.splits as u32);
         let slices = slices(self.n, self.ld, self.splits) as u32;
         let (w, x, bias) = (w.address(), x.address(), bias.address());
-        Product { w, x, bias, n, k, splits, slices, ldo: n, ..Product::default() }
+        Product { w, x, bias, n, k, splits, slices, ldo: n, ..self.weights }
     }
 
     fn run(&self, gpu: &Gpu, p: Product, mode: Mode, rows: usize) -> Result<(), String> {
@@ -91,6 +123,64 @@ impl Case {
     fn twins(&self, rows: usize) -> (Vec<f32>, Vec<f32>) {
         (0..rows * self.n).map(|i| self.twin(i / self.n, i % self.n)).unzip()
     }
+}
+
+/// The weights of an output as kernels decode them: scales are rounded to bf16, and so is what they give.
+fn decoded(packed: &Packed, output: usize) -> Vec<f32> {
+    let mut row = vec![0.0; packed.k()];
+    Weight::Packed(packed.clone()).row(output, &mut row);
+    let Some(group) = packed.encoding().group() else { return row };
+    let scales = packed.panel(output / LANES).scales.as_chunks::<2>().0;
+    let rounded = |(k, v): (usize, f32)| {
+        let scale = f16::from_le_bytes(scales[k / group * LANES + output % LANES]).to_f32();
+        let code = if scale == 0.0 { 0.0 } else { (v / scale).round() };
+        bf16::from_f32(code * bf16::from_f32(scale).to_f32()).to_f32()
+    };
+    row.into_iter().enumerate().map(rounded).collect()
+}
+
+fn packed_products(gpu: &Gpu) -> Result<(), String> {
+    let scaled = [Group::Of32, Group::Of64, Group::Of128].into_iter();
+    let scaled = scaled.flat_map(|group| [Encoding::Int8(group), Encoding::Int4(group)]);
+    for encoding in scaled.chain([Encoding::Bf16, Encoding::Bf12]) {
+        for (n, k) in [(16, 16), (80, 112), (272, 1040), (1040, 48), (6144, 3072), (3072, 9216), (1280, 5120)] {
+            let small = n * k < 1 << 20;
+            let splits = if small { 1 } else { splits(n, k) };
+            let case = Case { splits, ..Case::new(gpu, n, k, MANY_ROWS, (n * k) as u64).packed(gpu, encoding)? };
+            let mut alone = Vec::new();
+            for rows in [1, 3, 8, 9, 31, 32, 33, 100, MANY_ROWS] {
+                let what = format!("{encoding:?} {n} x {k}, {rows} rows");
+                let stored = case.store(gpu, rows)?;
+                let got = case.added(&stored);
+                let rng = &mut rng(7);
+                for _ in 0..300 {
+                    let (r, f) = (rng.random_range(0..rows), rng.random_range(0..n));
+                    let (want, size) = case.twin(r, f);
+                    let rounding = |_| ROUNDING * (1.0 + size);
+                    close(&format!("{what}, row {r}, output {f}"), &[got[r * n + f]], &[want], rounding)?;
+                }
+                if rows == 1 {
+                    alone = stored;
+                } else {
+                    same(&format!("{what}: row 0 against row 0 alone"), &stored[..splits * n], &alone)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every output has the bits that bf16 gives, with exponents that the code has no room for among the weights.
+fn lossless_products(gpu: &Gpu) -> Result<(), String> {
+    for (n, k) in [(48, 272), (1040, 480), (6144, 3072), (3072, 9216)] {
+        let case = Case::new(gpu, n, k, 100, (n + k) as u64).packed(gpu, Encoding::Bf12)?;
+        let mut plain = Case::new(gpu, n, k, 100, (n + k) as u64);
+        plain.on_device[0] = gpu.put_bf16(&fragments(&case.w, n, k));
+        for rows in [1, 8, 20, 32, 100] {
+            same(&format!("{n} x {k}, {rows} rows"), &case.store(gpu, rows)?, &plain.store(gpu, rows)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// f32 sums of products of bf16: a few units in the last place of the magnitudes.
@@ -433,8 +523,18 @@ fn positions(gpu: &Gpu) -> Result<(), String> {
     let (table_d, counts) = (gpu.put(&table), gpu.put(&[Counts { rows: rows as u32, ..Counts::default() }]));
     let out = gpu.poison(rows * dim * 4);
     let base = RowWork { rows: table_d.address(), counts: counts.address(), ..RowWork::default() };
-    let p = RowWork { weight: embedding_d.address(), out: out.address(), dim: dim as u32, k: ld as u32, ..base };
-    gpu.row_kernel(Kernels::embed, p, 8)?;
+    let p = Product {
+        w: embedding_d.address(),
+        out: out.address(),
+        rows: table_d.address(),
+        count: counts.address(),
+        ldo: dim as u32,
+        n: vocab as u32,
+        k: ld as u32,
+        stride: (16 * ld * 2) as u32,
+        ..Product::default()
+    };
+    gpu.embed(p, 8)?;
     let want: Vec<f32> =
         (0..rows * dim).map(|i| embedding[table[i / dim].id as usize * dim + i % dim] + audio[i]).collect();
     same("embed", &gpu.get::<f32>(&out, rows * dim), &want)?;
