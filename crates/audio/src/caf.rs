@@ -9,8 +9,6 @@ use crate::pcm::{PcmFormat, PcmStart, SampleFormat};
 
 /// Larger tables are not believed.
 const MAX_TABLE: u64 = 64 << 20;
-/// A pipe whose table is behind its packets is kept up to this size.
-const MAX_SPOOL: u64 = 2 << 30;
 const MAX_PACKET: u64 = 8 << 20;
 
 /// What a CAF file holds.
@@ -59,7 +57,7 @@ pub(crate) fn open(input: &mut Input) -> Result<Opened> {
                 if !input.restart()? {
                     return Err(Error::Corrupt("CAF with its table behind the packets"));
                 }
-                input.spool(MAX_SPOOL)?;
+                input.spool()?;
                 return open(input);
             }
             if input.skip(len)? < len {

@@ -12,6 +12,8 @@ use crate::wait::Waiting;
 
 /// A pipe can begin anew as long as no more than this has been read: enough for any header.
 const REPLAY: usize = 4 << 20;
+/// No more of a stream is kept in a temporary file.
+const MAX_SPOOL: u64 = 2 << 30;
 /// Pieces that a pipe may be ahead of its reader, of [`PIECE`] bytes each.
 const AHEAD: usize = 16;
 const PIECE: usize = 16 << 10;
@@ -272,8 +274,8 @@ impl Input {
     /// Becomes a temporary file of all that is still to come, which is gone with the input.
     ///
     /// # Errors
-    /// [`Error::TooLongToKeep`] beyond `limit` bytes.
-    pub(crate) fn spool(&mut self, limit: u64) -> Result<()> {
+    /// [`Error::TooLongToKeep`] beyond [`MAX_SPOOL`] bytes.
+    pub(crate) fn spool(&mut self) -> Result<()> {
         let mut file = tempfile::tempfile()?;
         let (mut bytes, mut len) = (Vec::new(), 0);
         loop {
@@ -283,8 +285,8 @@ impl Input {
             if bytes.is_empty() {
                 break;
             }
-            if len > limit {
-                return Err(Error::TooLongToKeep { limit });
+            if len > MAX_SPOOL {
+                return Err(Error::TooLongToKeep { limit: MAX_SPOOL });
             }
             file.write_all(&bytes)?;
         }

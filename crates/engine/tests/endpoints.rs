@@ -1,37 +1,22 @@
 //! Pauses end what was said before them, wherever the audio comes from and however its tokens are found, and change nothing else.
 
+mod digits;
+
 use std::time::Duration;
 
-use voxtral_audio::AudioSource;
-use voxtral_cpu::{CpuBackend, CpuOptions, Precision};
-use voxtral_engine::{Decoding, Engine, EngineOptions, Event, Session, SessionOptions};
+use digits::{SAMPLE_RATE, engine, engine_of};
+use voxtral_engine::{Decoding, Engine, Event, Session, SessionOptions};
 use voxtral_model::testing::golden;
 use voxtral_model::{Kind, Model};
 use voxtral_transcript::Word;
 
-const SAMPLE_RATE: f64 = 16_000.0;
-
 /// Digits with long pauses after the second (as heard), the fifth and the last.
 fn sample() -> Vec<f32> {
-    let mut source = AudioSource::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/digits.wav")).unwrap();
-    let mut samples = Vec::new();
-    while let Some(block) = source.next_block().unwrap() {
-        samples.extend_from_slice(block);
-    }
+    let samples = digits::sample();
     let silence = vec![0.0; 24_000];
     let (first, rest) = samples.split_at((1.95 * SAMPLE_RATE) as usize);
     let (second, third) = rest.split_at((2.3 * SAMPLE_RATE) as usize);
     [first, &silence, second, &silence, third, &silence].concat()
-}
-
-fn engine_of(model: &Model) -> Engine {
-    let options = CpuOptions { threads: 1, precision: Precision::F32, ..CpuOptions::default() };
-    let backend = CpuBackend::new(model, options).unwrap();
-    Engine::new(model, Box::new(backend), EngineOptions::default()).unwrap()
-}
-
-fn engine() -> Engine {
-    engine_of(&voxtral_digits::model())
 }
 
 /// Text and words between pauses, and where each was told, the end of the audio being the last.

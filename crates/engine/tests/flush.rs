@@ -1,27 +1,10 @@
 //! A flush brings out what was said, and leaves no trace in the time of what is said after it.
 
-use voxtral_audio::AudioSource;
-use voxtral_cpu::{CpuBackend, CpuOptions, Precision};
-use voxtral_engine::{Engine, EngineOptions, Event, Session, SessionOptions, Summary};
+mod digits;
+
+use digits::{SAMPLE_RATE, engine, sample};
+use voxtral_engine::{Event, Session, SessionOptions, Summary};
 use voxtral_transcript::Word;
-
-const SAMPLE_RATE: f64 = 16_000.0;
-
-fn sample() -> Vec<f32> {
-    let mut source = AudioSource::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/digits.wav")).unwrap();
-    let mut samples = Vec::new();
-    while let Some(block) = source.next_block().unwrap() {
-        samples.extend_from_slice(block);
-    }
-    samples
-}
-
-fn engine() -> Engine {
-    let model = voxtral_digits::model();
-    let options = CpuOptions { threads: 1, precision: Precision::F32, ..CpuOptions::default() };
-    let backend = CpuBackend::new(&model, options).unwrap();
-    Engine::new(&model, Box::new(backend), EngineOptions::default()).unwrap()
-}
 
 #[derive(Debug, Default, PartialEq)]
 struct Heard {

@@ -19,8 +19,6 @@ use track::{Edit, Trak, read_trak};
 
 /// A larger index is not believed: ten hours of audio have one of 10 MB.
 const MAX_INDEX: u64 = 64 << 20;
-/// A pipe whose index is at its end is kept up to this size.
-const MAX_SPOOL: u64 = 2 << 30;
 /// Plain samples are read in pieces of so many.
 const PCM_PIECE: u32 = 4096;
 /// A larger sample of anything else is not believed.
@@ -75,7 +73,7 @@ impl Mp4 {
                     if !input.restart()? {
                         return Err(Error::Corrupt("MP4 with its index behind the data"));
                     }
-                    input.spool(MAX_SPOOL)?;
+                    input.spool()?;
                     continue;
                 }
                 _ => {}

@@ -82,6 +82,27 @@ pub fn predicted(predictions: &[Prediction]) -> Vec<f32> {
     predictions.iter().map(|p| p.logprob).collect()
 }
 
+/// Decodes all of `ids` in calls of so many positions, again and again: predictions and logits.
+fn decode(
+    backend: &mut dyn Backend,
+    stream: StreamId,
+    ids: &[u32],
+    spans: &[usize],
+) -> Result<(Vec<Prediction>, Vec<f32>), BackendError> {
+    let (mut all, mut logits, mut predictions) = (Vec::new(), Vec::new(), Vec::new());
+    for span in spans.iter().cycle() {
+        let position = all.len();
+        let ids = &ids[position..(position + span).min(ids.len())];
+        if ids.is_empty() {
+            break;
+        }
+        backend.decode(&[DecodeSpan { stream, position, ids, runners_up: None }], &mut predictions)?;
+        logits.extend(backend.inspect(Stage::Logits)?);
+        all.append(&mut predictions);
+    }
+    Ok((all, logits))
+}
+
 /// bf16 activations: a rounding of 2^-9 at each of the dozens of places that a value passes.
 fn parity(model: &Model, tokens: usize, allowed: f32) -> Result<(), String> {
     let c = &model.config;
@@ -99,17 +120,7 @@ fn parity(model: &Model, tokens: usize, allowed: f32) -> Result<(), String> {
             all.extend(backend.inspect(stage).map_err(words)?);
         }
     }
-    let (mut logits, mut all, mut predictions) = (Vec::new(), Vec::new(), Vec::new());
-    for span in [39, 1, 1, 32, 1, 7, 100].into_iter().cycle() {
-        let position = all.len();
-        let ids = &ids[position..(position + span).min(tokens)];
-        if ids.is_empty() {
-            break;
-        }
-        backend.decode(&[DecodeSpan { stream, position, ids, runners_up: None }], &mut predictions).map_err(words)?;
-        logits.extend(backend.inspect(Stage::Logits).map_err(words)?);
-        all.append(&mut predictions);
-    }
+    let (all, logits) = decode(&mut backend, stream, &ids, &[39, 1, 1, 32, 1, 7, 100]).map_err(words)?;
     let [stem, encoder, adapter] = stages;
     worst("conv stem", &stem, &want.stem, allowed)?;
     worst("encoder", &encoder, &want.encoder, allowed)?;
@@ -252,18 +263,7 @@ fn outcome(backend: &mut dyn Backend, model: &Model, tokens: usize) -> Result<(V
     for mel in mel.chunks(60 * len) {
         backend.encode(&[EncodeSpan { stream, mel }]).map_err(words)?;
     }
-    let (mut all, mut logits, mut predictions) = (Vec::new(), Vec::new(), Vec::new());
-    for span in [1, 7, 32, 39].into_iter().cycle() {
-        let position = all.len();
-        let ids = &ids[position..(position + span).min(tokens)];
-        if ids.is_empty() {
-            break;
-        }
-        backend.decode(&[DecodeSpan { stream, position, ids, runners_up: None }], &mut predictions).map_err(words)?;
-        logits.extend(backend.inspect(Stage::Logits).map_err(words)?);
-        all.append(&mut predictions);
-    }
-    Ok((all, logits))
+    decode(backend, stream, &ids, &[1, 7, 32, 39]).map_err(words)
 }
 
 /// The CPU rounds activations to 8 bits, or not at all, a GPU to bf16.
