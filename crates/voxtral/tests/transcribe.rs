@@ -273,7 +273,7 @@ mod failing {
         }
 
         fn decode(&mut self, batch: &[DecodeSpan<'_>], out: &mut Vec<Prediction>) -> Result<(), BackendError> {
-            if batch.iter().any(|span| span.position > 60) {
+            if batch.iter().any(|span| span.position + span.ids.len() > 60) {
                 return Err(BackendError::Device { device: "cpu".into(), what: "broken on purpose".into() });
             }
             self.0.decode(batch, out)
