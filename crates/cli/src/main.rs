@@ -21,6 +21,7 @@ mod progress;
 mod quantize;
 mod recording;
 mod screen;
+mod serve;
 mod status;
 mod synth;
 mod transcribe;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Some(Command::Doctor(args)) => doctor::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Download(args)) => download::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Quantize(args)) => quantize::run(args).map(|()| ExitCode::SUCCESS),
+        Some(Command::Serve(args)) => serve::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::SynthModel(args)) => synth::run(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Completions(args)) => manual::completions(args).map(|()| ExitCode::SUCCESS),
         Some(Command::Man(args)) => manual::man(args).map(|()| ExitCode::SUCCESS),

@@ -4,6 +4,7 @@ mod bench;
 mod compare;
 mod doctor;
 mod quantize;
+mod serve;
 mod setup;
 mod synth;
 mod transcribe;
@@ -19,6 +20,7 @@ pub(crate) use compare::Sides;
 pub(crate) use compare::{Compare, CompareFormat};
 pub(crate) use doctor::Doctor;
 pub(crate) use quantize::Quantize;
+pub(crate) use serve::Serve;
 pub(crate) use setup::{BackendChoice, DecodeChoice, IsaChoice, PrecisionChoice, Setup};
 pub(crate) use synth::SynthModel;
 pub(crate) use transcribe::{Format, Inputs, Outputs, Transcribe};
@@ -57,6 +59,8 @@ pub(crate) enum Command {
     Download(Download),
     /// Make a model smaller and faster: its weights packed in 8 or 4 bits, or in 12 or 16 without loss
     Quantize(Quantize),
+    /// Serve the model over HTTP and WebSockets, to the clients of OpenAI, Mistral and vLLM
+    Serve(Serve),
     /// Write a model of random weights: for benchmarks and tests, it transcribes nonsense
     SynthModel(SynthModel),
     /// Write what makes a shell complete commands and flags

@@ -1,0 +1,33 @@
+//! What all requests share.
+
+use voxtral::Voxtral;
+
+use crate::ServerConfig;
+use crate::error::ApiError;
+use crate::slots::Slots;
+
+pub(crate) struct App {
+    pub(crate) voxtral: Voxtral,
+    pub(crate) config: ServerConfig,
+    pub(crate) slots: Slots,
+}
+
+impl App {
+    pub(crate) fn new(voxtral: Voxtral, config: ServerConfig) -> Self {
+        let slots = Slots::new(config.max_sessions);
+        Self { voxtral, config, slots }
+    }
+
+    /// The names under which the model is served, its own first.
+    pub(crate) fn models(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.voxtral.model().name.as_str()).chain(self.config.aliases.iter().map(String::as_str))
+    }
+
+    /// Whether a client that names this model means the one that is served.
+    pub(crate) fn check_model(&self, name: &str) -> Result<(), ApiError> {
+        if self.models().any(|served| served == name) {
+            return Ok(());
+        }
+        Err(ApiError::model_not_found(name, self.models()))
+    }
+}
