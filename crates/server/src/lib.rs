@@ -30,6 +30,7 @@
 mod app;
 mod config;
 mod error;
+mod live;
 mod operations;
 mod slots;
 
@@ -65,6 +66,7 @@ impl Server {
             .route("/health", get(operations::health))
             .route("/ready", get(operations::ready))
             .route("/v1/models", get(operations::models))
+            .route("/v1/realtime", get(live::realtime))
             .fallback(async || ApiError::not_found())
             .method_not_allowed_fallback(async || ApiError::method_not_allowed())
             .with_state(Arc::clone(&self.app))
@@ -86,6 +88,11 @@ impl Server {
             app.slots.all_free().await;
         };
         axum::serve(listener, router).with_graceful_shutdown(drained).await
+    }
+
+    /// What transcribes.
+    pub fn voxtral(&self) -> &Voxtral {
+        &self.app.voxtral
     }
 
     /// Takes no new transcriptions.
