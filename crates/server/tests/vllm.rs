@@ -2,11 +2,12 @@
 
 mod common;
 
-use common::ws::{Client, DIGITS, digits, pcm};
+use common::ws::{Client, DIGITS, SAMPLE, digits, pcm};
 use common::{Running, server};
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use voxtral::{Collect, Options, Source};
 
 /// A client that has said which model it wants.
 async fn client(server: &Running) -> Client {
@@ -35,6 +36,9 @@ fn deltas(events: &[Value]) -> String {
 #[tokio::test]
 async fn the_text_is_that_of_a_recording_and_the_deltas_joined() {
     let server = server().await;
+    let recording = Source::file(SAMPLE).unwrap();
+    let recorded = server.server.voxtral().transcribe(recording, &Options::default(), &mut Collect::default()).unwrap();
+    assert_eq!(recorded.text, DIGITS);
     for piece in [99, 3201, 1 << 20] {
         let mut client = client(&server).await;
         client.send(commit()).await;
@@ -64,6 +68,20 @@ async fn audio_may_come_before_the_first_commit_and_even_before_the_model() {
     client.send(commit()).await;
     client.send(last_commit()).await;
     assert_eq!(client.until("transcription.done").await["text"], DIGITS);
+    server.stop().await;
+}
+
+/// No silence follows it.
+#[tokio::test]
+async fn the_last_word_comes_with_the_commit_and_the_session_goes_on() {
+    let server = server().await;
+    let mut client = client(&server).await;
+    for (seconds, text) in [(0.9, "four"), (1.9, "four seven"), (0.9, "four")] {
+        client.send(commit()).await;
+        client.append(&pcm(&digits()[..(seconds * 16e3) as usize]), 3200).await;
+        client.send(last_commit()).await;
+        assert_eq!(client.until("transcription.done").await["text"], text);
+    }
     server.stop().await;
 }
 

@@ -78,17 +78,14 @@ impl<D: Dialect> Connection<D> {
         let app = Arc::clone(&self.app);
         let mut drain = pin!(app.slots.draining());
         let mut draining = false;
-        // The time at which the client was last not idle, and whether the server was waiting for it then.
-        let (mut active, mut waiting) = (Instant::now(), false);
+        // When audio came last, or something of what came was transcribed.
+        let mut active = Instant::now();
         loop {
             if draining && self.utterances.is_empty() && self.out.is_empty() {
                 self.out.close(close_code::AWAY, "the server is about to end");
             }
             if self.out.is_closed() {
                 return Ending::Told { hears: true };
-            }
-            if !std::mem::replace(&mut waiting, self.utterances.wait_for_client()) {
-                active = Instant::now();
             }
             tokio::select! {
                 frame = self.stream.next(), if self.out.has_room() => match frame {
@@ -100,15 +97,20 @@ impl<D: Dialect> Connection<D> {
                     Some(Err(error)) => return self.unreadable(error),
                     None => return Ending::Gone,
                 },
-                event = self.utterances.next(), if self.out.is_empty() => match event {
-                    Ok(event) => self.dialect.event(event, &mut self.out),
-                    Err(error) => self.dialect.failed(&error, &mut self.out),
-                },
+                event = self.utterances.next(), if self.out.is_empty() => {
+                    active = Instant::now();
+                    match event {
+                        Ok(event) => self.dialect.event(event, &mut self.out),
+                        Err(error) => self.dialect.failed(&error, &mut self.out),
+                    }
+                }
                 room = to_writer.reserve(), if !self.out.is_empty() => match (room, self.out.pop()) {
                     (Ok(room), Some(message)) => room.send(message),
                     _ => return Ending::Gone,
                 },
-                () = sleep_until(active + app.config.idle_timeout), if waiting => self.idle(),
+                () = sleep_until(active + app.config.idle_timeout) => {
+                    if self.utterances.wait_for_client() { self.idle() } else { active = Instant::now() }
+                }
                 () = &mut drain, if !draining => draining = true,
             }
         }

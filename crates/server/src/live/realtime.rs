@@ -51,22 +51,21 @@ impl Realtime {
         self.openai.hello()
     }
 
-    /// Decides who speaks, if this message tells.
-    fn decide(&mut self, message: &Message, utterances: &mut Utterances, out: &mut Outbox) -> Result<(), Fault> {
-        let (Kind::Undecided(held), Message::Event { kind, body }) = (&mut self.kind, message) else { return Ok(()) };
+    /// Decides who speaks, if this message tells. Returns the audio that came before, if it is for OpenAI's session.
+    fn decide(&mut self, message: &Message) -> Result<Option<Vec<u8>>, Fault> {
+        let (Kind::Undecided(held), Message::Event { kind, body }) = (&mut self.kind, message) else { return Ok(None) };
         let is_update = kind == "session.update";
         if kind == "transcription_session.update" || is_update && body.contains_key("session") {
             let held = std::mem::take(held);
             self.kind = Kind::OpenAi;
-            self.openai.append(&held, utterances, out)
-        } else if let (true, Some(model)) = (is_update, body.get("model").and_then(Value::as_str)) {
+            return Ok(Some(held));
+        }
+        if let (true, Some(model)) = (is_update, body.get("model").and_then(Value::as_str)) {
             self.app.check_model(model)?;
             let vllm = Vllm::new(Arc::clone(&self.app), std::mem::take(held))?;
             self.kind = Kind::Vllm(Box::new(vllm));
-            Ok(())
-        } else {
-            Ok(())
         }
+        Ok(None)
     }
 
     fn speaker(&mut self) -> Option<&mut dyn Dialect> {
@@ -80,7 +79,11 @@ impl Realtime {
 
 impl Dialect for Realtime {
     fn message(&mut self, message: Message, utterances: &mut Utterances, out: &mut Outbox) -> Result<Took, Fault> {
-        self.decide(&message, utterances, out)?;
+        if let Some(held) = self.decide(&message)? {
+            // What a client says of its audio is true of what came before, too.
+            let told = self.openai.message(message, utterances, out);
+            return self.openai.append(&held, utterances, out).and(told);
+        }
         let Kind::Undecided(held) = &mut self.kind else {
             return self.speaker().map_or(Ok(Took::Command), |speaker| speaker.message(message, utterances, out));
         };
