@@ -38,6 +38,7 @@ mod connections;
 mod error;
 mod metrics;
 mod operations;
+mod page;
 mod requests;
 mod slots;
 #[cfg(test)]
@@ -86,6 +87,7 @@ impl Server {
             .route("/metrics", get(operations::metrics))
             .route("/openapi.json", get(operations::openapi))
             .route("/v1/models", get(operations::models))
+            .merge(page::router())
             .fallback(async || ApiError::not_found())
             .method_not_allowed_fallback(async || ApiError::method_not_allowed());
         self.wrap(router.with_state(Arc::clone(&self.app)))
