@@ -30,6 +30,7 @@
 mod app;
 mod config;
 mod error;
+mod files;
 mod operations;
 mod slots;
 
@@ -65,6 +66,7 @@ impl Server {
             .route("/health", get(operations::health))
             .route("/ready", get(operations::ready))
             .route("/v1/models", get(operations::models))
+            .merge(files::routes())
             .fallback(async || ApiError::not_found())
             .method_not_allowed_fallback(async || ApiError::method_not_allowed())
             .with_state(Arc::clone(&self.app))
