@@ -51,7 +51,7 @@ fn of(max_sessions: usize) -> ServerConfig {
 
 #[tokio::test]
 async fn an_abort_in_any_state_frees_session_and_slot_and_leaves_others_as_they_are() {
-    let server = server().await;
+    let server = server();
     let mut other = vllm(&server).await;
     other.send(commit()).await;
     let samples = pcm(&digits());
@@ -90,13 +90,13 @@ async fn an_abort_in_any_state_frees_session_and_slot_and_leaves_others_as_they_
     assert_eq!(other.until("transcription.done").await["text"], DIGITS);
     drop(other);
     server.all_is_free().await;
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn a_client_that_sends_no_audio_is_idle() {
     let idle_timeout = Duration::from_secs(1);
-    let server = server_with(ServerConfig { idle_timeout, ..of(4) }).await;
+    let server = server_with(ServerConfig { idle_timeout, ..of(4) });
     for path in [VLLM, OPENAI] {
         let mut client = server.connect(path).await;
         client.event().await;
@@ -111,13 +111,13 @@ async fn a_client_that_sends_no_audio_is_idle() {
     client.append(&pcm(&digits()[..8000]), 3200).await;
     assert_eq!(client.closed().await, 1008);
     server.becomes_free(4).await;
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn silence_is_not_idleness() {
     let idle_timeout = Duration::from_secs(2);
-    let server = server_with(ServerConfig { idle_timeout, ..of(4) }).await;
+    let server = server_with(ServerConfig { idle_timeout, ..of(4) });
     for path in [VLLM, OPENAI] {
         let mut client = server.connect(path).await;
         client.event().await;
@@ -129,7 +129,7 @@ async fn silence_is_not_idleness() {
         let more = timeout(Duration::from_millis(10), client.socket.next()).await;
         assert!(more.is_err(), "{more:?}");
     }
-    server.stop().await;
+    server.stopped().await;
 }
 
 /// Until somebody reads them: they are in order behind all that was sent before.
@@ -146,7 +146,7 @@ async fn pong(client: &mut Client) {
 
 #[tokio::test]
 async fn audio_without_a_commit_is_bounded_and_pings_are_answered() {
-    let server = server().await;
+    let server = server();
     let mut client = vllm(&server).await;
     // Ten seconds in each piece, five minutes in all, are held.
     let piece = [0; 320_000];
@@ -163,13 +163,13 @@ async fn audio_without_a_commit_is_bounded_and_pings_are_answered() {
     assert_eq!(server.server.voxtral().engine().counters().sessions, 0);
     drop(client);
     server.all_is_free().await;
-    server.stop().await;
+    server.stopped().await;
 }
 
 /// The engine takes ten seconds, and the rest waits.
 #[tokio::test]
 async fn pings_are_answered_while_audio_waits_for_the_engine() {
-    let server = server().await;
+    let server = server();
     let mut client = vllm(&server).await;
     client.send(commit()).await;
     for _ in 0..12 {
@@ -181,12 +181,12 @@ async fn pings_are_answered_while_audio_waits_for_the_engine() {
     }
     assert!(client.heard.iter().all(|event| event["type"] != "transcription.done"), "it was done too soon to tell");
     client.until("transcription.done").await;
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn a_flood_of_tiny_messages_is_only_audio() {
-    let server = server().await;
+    let server = server();
     let mut client = server.connect(OPENAI).await;
     let input = json!({ "format": { "type": "audio/pcm", "rate": 16000 }, "turn_detection": null });
     client.send(json!({ "type": "session.update", "session": { "audio": { "input": input } } })).await;
@@ -194,12 +194,12 @@ async fn a_flood_of_tiny_messages_is_only_audio() {
     client.send(commit()).await;
     let completed = client.until("conversation.item.input_audio_transcription.completed").await;
     assert_eq!(completed["transcript"], DIGITS);
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn one_more_than_there_are_slots_is_refused_before_the_upgrade() {
-    let server = server_with(of(1)).await;
+    let server = server_with(of(1));
     let mut client = vllm(&server).await;
     let (status, body, after) = refusal(Client::of(server.request(VLLM)).await);
     assert_eq!((status, &body["error"]["code"]), (503, &json!("server_full")));
@@ -208,12 +208,12 @@ async fn one_more_than_there_are_slots_is_refused_before_the_upgrade() {
     client.socket.close(None).await.unwrap();
     server.becomes_free(1).await;
     transcribes(&mut vllm(&server).await).await;
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn what_cannot_be_is_refused_before_the_upgrade() {
-    let server = server().await;
+    let server = server();
     for (path, status, code) in [
         ("/v1/realtime?model=another", 404, json!("model_not_found")),
         ("/v1/realtime?intent=transcription&input_audio_format=mp3", 400, Value::Null),
@@ -224,12 +224,12 @@ async fn what_cannot_be_is_refused_before_the_upgrade() {
         assert_eq!(body["error"]["type"], "invalid_request_error");
     }
     server.all_is_free().await;
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn a_thousand_connections_take_no_slot_for_long() {
-    let server = server_with(of(3)).await;
+    let server = server_with(of(3));
     let mut client = vllm(&server).await;
     client.send(commit()).await;
     let come = async |_| match Client::of(server.request(VLLM)).await {
@@ -248,12 +248,12 @@ async fn a_thousand_connections_take_no_slot_for_long() {
     assert_eq!(client.until("transcription.done").await["text"], DIGITS);
     drop(client);
     server.becomes_free(3).await;
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn a_message_that_is_too_large_ends_its_connection_only() {
-    let server = server().await;
+    let server = server();
     let mut other = vllm(&server).await;
     let mut client = vllm(&server).await;
     // The server may be gone before all is sent.
@@ -262,13 +262,13 @@ async fn a_message_that_is_too_large_ends_its_connection_only() {
     transcribes(&mut other).await;
     drop((client, other));
     server.all_is_free().await;
-    server.stop().await;
+    server.stopped().await;
 }
 
 /// It has asked for more answers than fit into the network's buffers.
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_left_and_disturbs_nobody() {
-    let server = server().await;
+    let server = server();
     let mut deaf = server.connect(OPENAI).await;
     let update = json!({ "type": "session.update", "session": { "prompt": "A".repeat(40_000) } }).to_string();
     let sending = async { while deaf.socket.send(Message::text(update.clone())).await.is_ok() {} };
@@ -277,12 +277,12 @@ async fn a_client_that_reads_nothing_is_left_and_disturbs_nobody() {
     let (left, ()) = tokio::join!(left, async { transcribes(&mut vllm(&server).await).await });
     assert!(left.is_ok(), "it is still served");
     server.all_is_free().await;
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn draining_lets_what_runs_end_and_then_says_going_away() {
-    let mut server = server().await;
+    let mut server = server();
     let (mut running, mut waiting) = (vllm(&server).await, server.connect(OPENAI).await);
     running.send(commit()).await;
     let samples = pcm(&digits());
@@ -298,5 +298,5 @@ async fn draining_lets_what_runs_end_and_then_says_going_away() {
     running.send(last_commit()).await;
     assert_eq!(running.until("transcription.done").await["text"], DIGITS);
     assert_eq!(running.closed().await, 1001);
-    server.stop().await;
+    server.stopped().await;
 }

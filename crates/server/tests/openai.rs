@@ -53,7 +53,7 @@ fn commit() -> Value {
 
 #[tokio::test]
 async fn a_turn_that_the_client_ends_is_an_item() {
-    let server = server().await;
+    let server = server();
     let mut client = client(&server, manual()).await;
     client.append(&pcm(&digits()), 3201).await;
     // It is written while it is spoken.
@@ -74,12 +74,12 @@ async fn a_turn_that_the_client_ends_is_an_item() {
     let ids: BTreeSet<&str> = client.heard.iter().map(|event| event["event_id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), client.heard.len(), "event_id is unique");
     server.all_is_free().await;
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn turns_follow_each_other_without_waiting_and_are_chained() {
-    let server = server().await;
+    let server = server();
     let mut client = client(&server, manual()).await;
     for _ in 0..3 {
         client.append(&pcm(&digits()), 20_000).await;
@@ -102,7 +102,7 @@ async fn turns_follow_each_other_without_waiting_and_are_chained() {
             _ => {}
         }
     }
-    server.stop().await;
+    server.stopped().await;
 }
 
 /// Events of a kind, in their order.
@@ -113,7 +113,7 @@ fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
 /// The sample, two seconds of silence, and the sample, as most clients send it: at once.
 #[tokio::test]
 async fn the_server_finds_turns() {
-    let server = server().await;
+    let server = server();
     let mut client = server.connect(PATH).await;
     let digits = digits_24k();
     let audio = [&vec![0; 24_000][..], &digits, &vec![0; 48_000], &digits, &vec![0; 48_000]].concat();
@@ -143,24 +143,24 @@ async fn the_server_finds_turns() {
     }
     // While nobody speaks, nothing is transcribed.
     assert_eq!(server.server.voxtral().engine().counters().sessions, 0);
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn a_commit_ends_a_turn_that_the_server_has_found() {
-    let server = server().await;
+    let server = server();
     let mut client = client(&server, json!({ "format": { "type": "audio/pcm", "rate": 16000 } })).await;
     client.append(&pcm(&digits()), 3200).await;
     client.send(commit()).await;
     let completed = client.until(COMPLETED).await;
     assert_eq!(completed["transcript"], DIGITS);
     assert_eq!(of_kind(&client.heard, "input_audio_buffer.committed").len(), 1);
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn what_is_cleared_is_not_transcribed() {
-    let server = server().await;
+    let server = server();
     let mut client = client(&server, manual()).await;
     client.append(&pcm(&digits()), 20_000).await;
     client.until(DELTA).await;
@@ -172,12 +172,12 @@ async fn what_is_cleared_is_not_transcribed() {
     client.send(commit()).await;
     assert_eq!(client.until("input_audio_buffer.committed").await["previous_item_id"], Value::Null);
     assert_eq!(client.until(COMPLETED).await["transcript"], "four seven");
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn an_error_names_the_event_and_ends_nothing() {
-    let server = server().await;
+    let server = server();
     let mut client = client(&server, manual()).await;
     let audio = |audio: Value| json!({ "type": "input_audio_buffer.append", "audio": audio });
     let update = |input: Value| json!({ "type": "session.update", "session": { "audio": { "input": input } } });
@@ -206,12 +206,12 @@ async fn an_error_names_the_event_and_ends_nothing() {
     client.append(&pcm(&digits()), 3200).await;
     client.send(commit()).await;
     assert_eq!(client.until(COMPLETED).await["transcript"], DIGITS);
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn an_update_changes_what_it_names() {
-    let server = server().await;
+    let server = server();
     let detection =
         json!({ "type": "server_vad", "threshold": 0.4, "prefix_padding_ms": 200, "silence_duration_ms": 700 });
     let mut client = client(&server, json!({ "turn_detection": detection })).await;
@@ -229,7 +229,7 @@ async fn an_update_changes_what_it_names() {
         update(json!({ "transcription": { "delay": "xhigh", "language": "en" }, "turn_detection": null })).await;
     assert_eq!(input["turn_detection"], Value::Null);
     assert_eq!(input["transcription"], json!({ "model": "digits", "delay": "xhigh", "language": "en" }));
-    server.stop().await;
+    server.stopped().await;
 }
 
 /// G.711 µ-law.
@@ -242,7 +242,7 @@ fn mu_law(sample: i16) -> u8 {
 
 #[tokio::test]
 async fn the_betas_shape_is_understood_and_answered() {
-    let server = server().await;
+    let server = server();
     let mut client = server.connect(PATH).await;
     let session = json!({
         "input_audio_format": "g711_ulaw",
@@ -261,13 +261,13 @@ async fn the_betas_shape_is_understood_and_answered() {
     let completed = client.until(COMPLETED).await;
     assert_eq!(created["item"]["id"], completed["item_id"]);
     assert_eq!(completed["transcript"], DIGITS);
-    server.stop().await;
+    server.stopped().await;
 }
 
 /// As Together's clients ask for it; frames without base64 are taken too.
 #[tokio::test]
 async fn the_query_says_what_the_session_is() {
-    let server = server().await;
+    let server = server();
     let mut client =
         server.connect("/v1/realtime?model=whisper-1&input_audio_format=pcm_s16le_16000&turn_detection=none").await;
     for piece in pcm(&digits()).chunks(3201) {
@@ -275,12 +275,12 @@ async fn the_query_says_what_the_session_is() {
     }
     client.send(commit()).await;
     assert_eq!(client.until(COMPLETED).await["transcript"], DIGITS);
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn a_session_object_tells_that_it_is_openais_client() {
-    let server = server().await;
+    let server = server();
     let mut client = server.connect("/v1/realtime").await;
     client.append(&pcm(&digits()), 20_000).await;
     client.send(json!({ "type": "session.update", "session": { "audio": { "input": manual() } } })).await;
@@ -288,12 +288,12 @@ async fn a_session_object_tells_that_it_is_openais_client() {
     // What came before is taken for what the client says now.
     client.send(commit()).await;
     assert_eq!(client.until(COMPLETED).await["transcript"], DIGITS);
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn words_segments_and_probabilities_come_where_they_are_asked_for() {
-    let server = server().await;
+    let server = server();
     let mut client = client(&server, manual()).await;
     let transcription = json!({ "timestamp_granularities": ["word", "segment"] });
     let session = json!({
@@ -317,13 +317,13 @@ async fn words_segments_and_probabilities_come_where_they_are_asked_for() {
     let told: String = of_kind(&client.heard, DELTA).into_iter().map(tokens).collect();
     assert_eq!(told, tokens(&completed));
     assert!(completed["logprobs"].as_array().unwrap().iter().all(|token| token["logprob"].as_f64().unwrap() <= 0.0));
-    server.stop().await;
+    server.stopped().await;
 }
 
 /// The browser's class of the JavaScript library cannot set headers.
 #[tokio::test]
 async fn a_browsers_subprotocols_say_who_it_is_and_the_key_is_not_repeated() {
-    let server = server().await;
+    let server = server();
     let mut request = server.request("/v1/realtime");
     let offers = HeaderValue::from_static("realtime, openai-insecure-api-key.secret");
     request.headers_mut().insert("sec-websocket-protocol", offers);
@@ -332,5 +332,5 @@ async fn a_browsers_subprotocols_say_who_it_is_and_the_key_is_not_repeated() {
     client.event().await;
     client.send(commit()).await;
     assert_eq!(client.event().await["error"]["code"], "input_audio_buffer_commit_empty");
-    server.stop().await;
+    server.stopped().await;
 }
