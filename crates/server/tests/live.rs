@@ -64,8 +64,8 @@ async fn an_abort_in_any_state_frees_session_and_slot_and_leaves_others_as_they_
         (VLLM, &[], true, &[]),
         (VLLM, &[json!({ "type": "session.update", "model": "digits" }), commit()], true, &[]),
         (VLLM, &[json!({ "type": "session.update", "model": "digits" }), commit()], true, &[last_commit()]),
-        (OPENAI, &[begun.clone()], true, &[]),
-        (OPENAI, &[begun], true, &[commit()]),
+        (OPENAI, std::slice::from_ref(&begun), true, &[]),
+        (OPENAI, std::slice::from_ref(&begun), true, &[commit()]),
     ];
     for (path, before, audio, after) in states {
         let mut client = server.connect(path).await;
@@ -298,5 +298,39 @@ async fn draining_lets_what_runs_end_and_then_says_going_away() {
     running.send(last_commit()).await;
     assert_eq!(running.until("transcription.done").await["text"], DIGITS);
     assert_eq!(running.closed().await, 1001);
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn what_does_not_end_in_time_is_cut_short_when_the_server_ends() {
+    let mut server = server_with(ServerConfig { drain_timeout: Duration::from_millis(300), ..of(4) });
+    let mut client = vllm(&server).await;
+    client.send(commit()).await;
+    client.append(&pcm(&digits()), 3200).await;
+    client.until("transcription.delta").await;
+    server.end();
+    assert_eq!(client.closed().await, 1001);
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn what_was_live_is_in_the_figures() {
+    let server = server();
+    let mut client = vllm(&server).await;
+    transcribes(&mut client).await;
+    client.socket.send(Message::text("{")).await.unwrap();
+    assert_eq!(client.event().await["code"], "invalid_json");
+    let address = server.address;
+    let ask = move || common::ask(&mut common::connect(address), "GET /metrics", &[]).body;
+    let figures = tokio::task::spawn_blocking(ask).await.unwrap();
+    for figure in [
+        "voxtral_audio_seconds_total 8.195",
+        "voxtral_word_lateness_seconds_count 11",
+        "voxtral_first_word_seconds_count 1",
+        "voxtral_errors_total{kind=\"invalid_json\"} 1",
+        "voxtral_streams_active 1",
+    ] {
+        assert!(figures.lines().any(|line| line == figure), "no {figure} in {figures}");
+    }
     server.stopped().await;
 }
