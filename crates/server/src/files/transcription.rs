@@ -187,3 +187,33 @@ impl Sink for Listener {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use voxtral::{BackendChoice, Config, Voxtral};
+
+    use super::*;
+    use crate::ServerConfig;
+    use crate::files::spool::Spool;
+
+    #[tokio::test]
+    async fn a_file_is_heard_while_it_comes_in() {
+        let config = Config { backend: BackendChoice::Cpu, ..Config::default() };
+        let voxtral = Voxtral::open(&config, &mut |_| {}).unwrap();
+        let app = Arc::new(App::new(voxtral, ServerConfig::default()));
+        let file = std::fs::read("../../samples/digits.wav").unwrap();
+
+        let (spool, slot) = (Spool::new().unwrap(), Arc::new(app.slots.take().unwrap()));
+        let mut transcription = Transcription::begin(&app, spool.reader(), None, &slot).unwrap();
+        drop(slot);
+        spool.write(Bytes::copy_from_slice(&file[..file.len() * 4 / 5])).await.unwrap();
+        let text =
+            transcription.when(|heard, end| (!heard.text.is_empty()).then(|| (heard.text.clone(), end.is_some())));
+        let (text, ended) = text.await.unwrap();
+        assert!(text.starts_with("four") && !ended, "{text}");
+
+        drop((transcription, spool));
+        app.slots.all_free().await;
+    }
+}

@@ -30,7 +30,7 @@ const LINGER: Duration = Duration::from_secs(10);
 /// The body of a request. Most clients read an answer only when they have sent all, so where it is dropped before its end, the rest is
 /// read and thrown away for a while.
 pub(crate) struct Incoming {
-    /// None at its end, and where the client sends it only when told to.
+    /// None at its end, and where the rest is not wanted in any case.
     body: Option<BodyDataStream>,
     meter: Arc<Meter>,
 }
@@ -60,6 +60,7 @@ impl Stream for Incoming {
             Some(Ok(bytes)) => {
                 let came = self.meter.came.fetch_add(bytes.len() as u64, Relaxed) + bytes.len() as u64;
                 if came - self.meter.given.load(Relaxed) > MOST_HELD {
+                    self.body = None;
                     let why = "the headers of a field are too long";
                     return Poll::Ready(Some(Err(axum::Error::new(io::Error::other(why)))));
                 }
@@ -106,7 +107,7 @@ impl Fields {
             Limits { meter: Arc::clone(&body.meter), bytes: config.max_upload_bytes, idle: config.idle_timeout };
         let announced = number(&parts.headers);
         if announced.is_some_and(|bytes| bytes > limits.bytes) {
-            // A refusal is what such a client waits for.
+            // Such a client waits to be told before it sends.
             if parts.headers.contains_key(EXPECT) {
                 body.body = None;
             }
