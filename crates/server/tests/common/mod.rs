@@ -1,6 +1,8 @@
 //! A server at work, and what it answers.
 #![allow(dead_code)] // each test file uses a part
 
+pub mod ws;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
