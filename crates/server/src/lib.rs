@@ -39,6 +39,7 @@ mod error;
 mod live;
 mod metrics;
 mod operations;
+mod page;
 mod requests;
 mod slots;
 #[cfg(test)]
@@ -88,6 +89,7 @@ impl Server {
             .route("/openapi.json", get(operations::openapi))
             .route("/v1/models", get(operations::models))
             .route("/v1/realtime", get(live::realtime))
+            .merge(page::router())
             .fallback(async || ApiError::not_found())
             .method_not_allowed_fallback(async || ApiError::method_not_allowed());
         self.wrap(router.with_state(Arc::clone(&self.app)))
