@@ -36,6 +36,7 @@ mod auth;
 mod config;
 mod connections;
 mod error;
+mod files;
 mod live;
 mod metrics;
 mod operations;
@@ -90,6 +91,7 @@ impl Server {
             .route("/v1/models", get(operations::models))
             .route("/v1/realtime", get(live::realtime))
             .merge(page::router())
+            .merge(files::routes())
             .fallback(async || ApiError::not_found())
             .method_not_allowed_fallback(async || ApiError::method_not_allowed());
         self.wrap(router.with_state(Arc::clone(&self.app)))

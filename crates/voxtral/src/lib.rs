@@ -118,7 +118,7 @@ pub use voxtral_engine::{
     AudioIn, Decoding, Engine, EngineError, EngineOptions, Event, Events, Session, SessionOptions, Stopper, Summary,
 };
 pub use voxtral_model::{Backend, BackendError, BackendInfo, Delay, Kind, Model, ModelError, Tokenizer};
-pub use voxtral_transcript::render::{About, Collect, CueFormat, End, Json, JsonLines, Sink, Subtitles, Text};
+pub use voxtral_transcript::render::{About, Collect, CueFormat, Cues, End, Json, JsonLines, Sink, Subtitles, Text};
 pub use voxtral_transcript::{Alternative, TokenRecord, Word};
 
 use std::time::Duration;
