@@ -86,7 +86,10 @@ impl Pauses {
 
 impl fmt::Debug for Pauses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pauses").field("frames", &self.frames).field("spoken_from", &self.spoken_from).finish_non_exhaustive()
+        f.debug_struct("Pauses")
+            .field("frames", &self.frames)
+            .field("spoken_from", &self.spoken_from)
+            .finish_non_exhaustive()
     }
 }
 

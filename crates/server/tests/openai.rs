@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::ws::server;
+use common::server;
 use common::ws::{Client, DIGITS, digits, eventually, pcm};
 use futures_util::SinkExt;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ fn commit() -> Value {
 
 #[tokio::test]
 async fn a_turn_that_the_client_ends_is_an_item() {
-    let server = server().await;
+    let server = server();
     let mut client = client(&server, manual()).await;
     client.append(&pcm(&digits()), 3201).await;
     // It is written while it is spoken.
@@ -74,12 +74,12 @@ async fn a_turn_that_the_client_ends_is_an_item() {
     let ids: BTreeSet<&str> = client.heard.iter().map(|event| event["event_id"].as_str().unwrap()).collect();
     assert_eq!(ids.len(), client.heard.len(), "event_id is unique");
     server.all_is_free().await;
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn turns_follow_each_other_without_waiting_and_are_chained() {
-    let server = server().await;
+    let server = server();
     let mut client = client(&server, manual()).await;
     for _ in 0..3 {
         client.append(&pcm(&digits()), 20_000).await;
@@ -102,13 +102,13 @@ async fn turns_follow_each_other_without_waiting_and_are_chained() {
             _ => {}
         }
     }
-    server.stop().await;
+    server.stopped().await;
 }
 
 /// The sample, two seconds of silence, and the sample, as most clients send it.
 #[tokio::test]
 async fn the_server_finds_turns() {
-    let server = server().await;
+    let server = server();
     let mut client = server.connect(PATH).await;
     let digits = digits_24k();
     let audio = [&vec![0; 24_000][..], &digits, &vec![0; 48_000], &digits, &vec![0; 48_000]].concat();
@@ -131,5 +131,5 @@ async fn the_server_finds_turns() {
     }
     // While nobody speaks, nothing is transcribed.
     assert_eq!(server.server.voxtral().engine().counters().sessions, 0);
-    server.stop().await;
+    server.stopped().await;
 }

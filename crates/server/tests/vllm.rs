@@ -3,7 +3,7 @@
 mod common;
 
 use common::ws::{Client, DIGITS, digits, pcm};
-use common::ws::{Running, server};
+use common::{Running, server};
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -34,7 +34,7 @@ fn deltas(events: &[Value]) -> String {
 
 #[tokio::test]
 async fn the_text_is_that_of_a_recording_and_the_deltas_joined() {
-    let server = server().await;
+    let server = server();
     for piece in [99, 3201, 1 << 20] {
         let mut client = client(&server).await;
         client.send(commit()).await;
@@ -49,12 +49,12 @@ async fn the_text_is_that_of_a_recording_and_the_deltas_joined() {
         assert_eq!(usage("total_tokens"), usage("prompt_tokens") + usage("completion_tokens"));
     }
     server.all_is_free().await;
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn audio_may_come_before_the_first_commit_and_even_before_the_model() {
-    let server = server().await;
+    let server = server();
     let mut client = server.connect("/v1/realtime").await;
     let samples = digits();
     let (first, second) = samples.split_at(40_000);
@@ -64,12 +64,12 @@ async fn audio_may_come_before_the_first_commit_and_even_before_the_model() {
     client.send(commit()).await;
     client.send(last_commit()).await;
     assert_eq!(client.until("transcription.done").await["text"], DIGITS);
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn many_utterances_follow_each_other_also_without_waiting() {
-    let server = server().await;
+    let server = server();
     let mut client = client(&server).await;
     let samples = pcm(&digits());
     for _ in 0..3 {
@@ -82,19 +82,19 @@ async fn many_utterances_follow_each_other_also_without_waiting() {
     for _ in 0..3 {
         assert_eq!(client.until("transcription.done").await["text"], DIGITS);
     }
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn an_utterance_without_audio_is_done_too() {
-    let server = server().await;
+    let server = server();
     let mut client = client(&server).await;
     client.send(commit()).await;
     client.send(last_commit()).await;
     assert_eq!(client.until("transcription.done").await["text"], "");
     client.send(last_commit()).await;
     assert_eq!(client.until("transcription.done").await["text"], "");
-    server.stop().await;
+    server.stopped().await;
 }
 
 /// Sends something, and returns the code of the error that answers it.
@@ -108,7 +108,7 @@ async fn code_for(client: &mut Client, message: Message) -> String {
 
 #[tokio::test]
 async fn what_is_wrong_has_a_code_and_ends_nothing() {
-    let server = server().await;
+    let server = server();
     let mut client = server.connect("/v1/realtime").await;
     assert_eq!(client.event().await["type"], "session.created");
     let text = |event: Value| Message::text(event.to_string());
@@ -134,16 +134,16 @@ async fn what_is_wrong_has_a_code_and_ends_nothing() {
     client.append(&pcm(&digits()), 4096).await;
     client.send(last_commit()).await;
     assert_eq!(client.until("transcription.done").await["text"], DIGITS);
-    server.stop().await;
+    server.stopped().await;
 }
 
 #[tokio::test]
 async fn audio_that_ends_within_a_sample_is_told_and_transcribed() {
-    let server = server().await;
+    let server = server();
     let mut client = client(&server).await;
     client.append(&[&pcm(&digits())[..], &[7]].concat(), 1001).await;
     client.send(last_commit()).await;
     assert_eq!(client.event().await["code"], "invalid_audio");
     assert_eq!(client.until("transcription.done").await["text"], DIGITS);
-    server.stop().await;
+    server.stopped().await;
 }

@@ -111,7 +111,8 @@ pub use stop::Stop;
 pub use transcribe::Options;
 
 pub use voxtral_audio::{
-    AudioOptions, AudioSource, Channel, Damage, Error as AudioError, Notice, Pauses, RawFormat, Resampler, SAMPLE_RATE, SampleFormat,
+    AudioOptions, AudioSource, Channel, Damage, Error as AudioError, Notice, Pauses, RawFormat, Resampler, SAMPLE_RATE,
+    SampleFormat,
 };
 pub use voxtral_cpu::{Isa, Precision};
 pub use voxtral_engine::{

@@ -1,5 +1,6 @@
 //! Recordings that are sent as a form, as clients send them.
 
+#[path = "../common/mod.rs"]
 mod common;
 
 mod answers;
