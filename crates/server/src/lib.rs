@@ -89,8 +89,8 @@ impl Server {
             .route("/metrics", get(operations::metrics))
             .route("/openapi.json", get(operations::openapi))
             .route("/v1/models", get(operations::models))
-            .route("/v1/realtime", get(live::realtime))
             .merge(page::router())
+            .route("/v1/realtime", get(live::realtime))
             .merge(files::routes())
             .fallback(async || ApiError::not_found())
             .method_not_allowed_fallback(async || ApiError::method_not_allowed());
