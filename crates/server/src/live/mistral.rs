@@ -11,11 +11,11 @@ use voxtral::{Delay, Event, Options, SAMPLE_RATE, SampleFormat, Summary, Word};
 
 use super::audio::{self, AudioFormat, Intake};
 use super::dialect::{Body, Dialect, Fault, Message, Took, fields};
-use super::id;
 use super::outbox::Outbox;
 use super::utterance::Utterances;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::id;
 
 /// Bytes that an append may have, in no base64.
 const MAX_APPEND: usize = 262_144;

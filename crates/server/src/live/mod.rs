@@ -10,7 +10,6 @@
 mod audio;
 mod connection;
 mod dialect;
-mod id;
 mod mistral;
 mod openai;
 mod outbox;

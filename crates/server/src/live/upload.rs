@@ -29,6 +29,7 @@ use voxtral::{AudioError, AudioOptions, Delay, Error, JsonLines, Options, RawFor
 use super::connection::STALLED;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::files::Incoming;
 use crate::slots::Slot;
 
 /// Lines that wait for the client.
@@ -80,6 +81,8 @@ pub(crate) async fn upload(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    // However this is refused, the rest of the body is taken, as most clients hear nothing before.
+    let body = Incoming::new(body);
     let Query(asked) = asked.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     if let Some(model) = &asked.model {
         app.check_model(model)?;
@@ -93,7 +96,7 @@ pub(crate) async fn upload(
     let (prefix, content_type) = if is_sse { ("data: ", "text/event-stream") } else { ("", "application/x-ndjson") };
     let (to, mut waiting) = mpsc::channel(LINES);
     let lines = Lines { to, runtime: Handle::current(), prefix, line: Vec::new() };
-    let body = StreamReader::new(body.into_data_stream().map_err(unread));
+    let body = StreamReader::new(body.map_err(unread));
     let body = SyncIoBridge::new(body);
     let (begun, begins) = oneshot::channel();
     let (running, ended) = oneshot::channel::<()>();
@@ -188,7 +191,7 @@ impl Write for Lines {
         if !self.prefix.is_empty() {
             line = [self.prefix.as_bytes(), &line, b"\n"].concat();
         }
-        match self.runtime.block_on(timeout(STALLED, self.to.send(line.into()))) {
+        match self.runtime.block_on(async { timeout(STALLED, self.to.send(line.into())).await }) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
             Err(_) => Err(io::ErrorKind::TimedOut.into()),

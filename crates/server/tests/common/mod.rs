@@ -34,8 +34,13 @@ pub fn server_with(config: ServerConfig) -> Running {
 pub fn serve(voxtral: Voxtral, config: ServerConfig) -> Running {
     let server = Server::new(voxtral, config);
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
+    let listener = {
+        let _within = runtime.enter();
+        TcpListener::from_std(listener).unwrap()
+    };
     let (end, ended) = oneshot::channel();
     let serving = server.clone().serve(listener, async move { drop(ended.await) });
     let thread = std::thread::spawn(move || runtime.block_on(serving));
