@@ -1,8 +1,13 @@
 """LiteLLM, which speaks as several of the others do."""
 
-import litellm
+import os
 
-from checks import MODEL, SAMPLE, URL, WORDS, check, run, same
+# It would fetch a list of prices.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
+import litellm  # noqa: E402
+
+from checks import MODEL, SAMPLE, URL, WORDS, check, run, same  # noqa: E402
 
 litellm.telemetry = False
 

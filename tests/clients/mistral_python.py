@@ -148,7 +148,8 @@ async def realtime_errors_have_numbers_and_end_nothing():
     async with connection:
         events = connection.events()
         await connection.send_audio(bytes(262_146))
-        await connection.send_audio(pcm())
+        for piece in pieces(100_000):
+            await connection.send_audio(piece)
         await connection.update_session(target_streaming_delay_ms=240)
         for _ in range(2):
             error = await anext(event async for event in events if event.type == "error")

@@ -34,6 +34,7 @@ trap stop EXIT
 serve() {
     local log=$work/$1.log
     shift
+    : >"$log"
     "$binary" serve --listen 127.0.0.1:0 --model digits --backend cpu "$@" 2>"$log" &
     servers+=($!)
     for _ in {1..300}; do
