@@ -137,7 +137,10 @@ fn transcribe(app: &App, source: Source, options: &Options, mut lines: Lines, sl
     let outcome = app.voxtral.transcribe(source, options, &mut JsonLines::new(&mut lines, PATH.to_owned()));
     drop(slot);
     match outcome {
-        Ok(_) => {}
+        Ok(summary) => {
+            app.metrics.audio(summary.audio_s);
+            summary.stats.first_text.into_iter().for_each(|after| app.metrics.first_word(after));
+        }
         Err(Error::Sink(error)) => tracing::info!("a client takes nothing any more: {error}"),
         Err(error) => {
             let line = json!({ "path": PATH, "type": "error", "error": why(error).to_json() });
