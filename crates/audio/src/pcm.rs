@@ -2,29 +2,38 @@
 
 use std::io::Read;
 
+use serde::Deserialize;
+
 use crate::damage::Notice;
 use crate::error::{Result, check_channels, check_rate};
 use crate::frames::is_tag;
 use crate::input::Input;
 use crate::packet::{Codec, Container, Event, Format, Span, Track};
 
-/// How one sample is written. Multi-byte samples have their least significant byte first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How one sample is written. Multi-byte samples have their least significant byte first. Its names in text are those of `ffmpeg`: `s16le`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SampleFormat {
     /// Unsigned 8 bit.
     U8,
     /// Signed 16 bit.
     #[default]
+    #[serde(rename = "s16le")]
     S16,
     /// Signed 24 bit in three bytes.
+    #[serde(rename = "s24le")]
     S24,
     /// Signed 32 bit.
+    #[serde(rename = "s32le")]
     S32,
     /// IEEE 16 bit, full scale ±1.
+    #[serde(rename = "f16le")]
     F16,
     /// IEEE 32 bit, full scale ±1.
+    #[serde(rename = "f32le")]
     F32,
     /// IEEE 64 bit, full scale ±1.
+    #[serde(rename = "f64le")]
     F64,
     /// G.711 A-law.
     ALaw,

@@ -91,8 +91,8 @@ impl Server {
             .route("/openapi.json", get(operations::openapi))
             .route("/v1/models", get(operations::models))
             .merge(page::router())
-            .route("/v1/realtime", get(live::realtime))
             .merge(files::routes())
+            .merge(live::routes())
             .fallback(async || ApiError::not_found())
             .method_not_allowed_fallback(async || ApiError::method_not_allowed());
         self.wrap(router.with_state(Arc::clone(&self.app)))

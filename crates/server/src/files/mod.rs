@@ -27,7 +27,8 @@ use crate::slots::Slot;
 use form::Form;
 use spool::Spool;
 use transcription::Transcription;
-use upload::{Field, Fields, Incoming};
+pub(crate) use upload::Incoming;
+use upload::{Field, Fields};
 
 /// Names the fields of a request that were understood and have no effect.
 const IGNORED: &str = "x-voxtral-ignored";

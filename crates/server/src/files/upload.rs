@@ -35,7 +35,35 @@ const LINGER: Duration = Duration::from_secs(10);
 pub(crate) struct Incoming {
     /// None at its end, and where the rest is not wanted in any case.
     body: Option<BodyDataStream>,
-    meter: Arc<Meter>,
+    runtime: Handle,
+}
+
+impl Incoming {
+    pub(crate) fn new(body: Body) -> Self {
+        Self { body: Some(body.into_data_stream()), runtime: Handle::current() }
+    }
+}
+
+impl Stream for Incoming {
+    type Item = Result<Bytes, axum::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let bytes = ready!(body.poll_next_unpin(cx));
+        if !matches!(bytes, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(bytes)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if let Some(mut body) = self.body.take() {
+            let rest = async move { while let Some(Ok(_)) = body.next().await {} };
+            self.runtime.spawn(async { timeout(LINGER, rest).await });
+        }
+    }
 }
 
 /// Bytes of a body.
@@ -47,39 +75,15 @@ struct Meter {
     given: AtomicU64,
 }
 
-impl Incoming {
-    pub(crate) fn new(body: Body) -> Self {
-        Self { body: Some(body.into_data_stream()), meter: Arc::default() }
-    }
-}
-
-impl Stream for Incoming {
-    type Item = Result<Bytes, axum::Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let bytes = ready!(body.poll_next_unpin(cx));
-        match &bytes {
-            Some(Ok(bytes)) => {
-                let came = self.meter.came.fetch_add(bytes.len() as u64, Relaxed) + bytes.len() as u64;
-                if came - self.meter.given.load(Relaxed) > MOST_HELD {
-                    self.body = None;
-                    let why = "the headers of a field are too long";
-                    return Poll::Ready(Some(Err(axum::Error::new(io::Error::other(why)))));
-                }
-            }
-            Some(Err(_)) | None => self.body = None,
+impl Meter {
+    /// Counts what comes in.
+    fn count(&self, bytes: Result<Bytes, axum::Error>) -> Result<Bytes, axum::Error> {
+        let bytes = bytes?;
+        let came = self.came.fetch_add(bytes.len() as u64, Relaxed) + bytes.len() as u64;
+        if came - self.given.load(Relaxed) > MOST_HELD {
+            return Err(axum::Error::new(io::Error::other("the headers of a field are too long")));
         }
-        Poll::Ready(bytes)
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        if let (Some(mut body), Ok(runtime)) = (self.body.take(), Handle::try_current()) {
-            let rest = async move { while let Some(Ok(_)) = body.next().await {} };
-            runtime.spawn(timeout(LINGER, rest));
-        }
+        Ok(bytes)
     }
 }
 
@@ -106,8 +110,8 @@ impl Fields {
     pub(crate) async fn new(request: Request, config: &ServerConfig) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let mut body = Incoming::new(body);
-        let limits =
-            Limits { meter: Arc::clone(&body.meter), bytes: config.max_upload_bytes, idle: config.idle_timeout };
+        let meter = Arc::<Meter>::default();
+        let limits = Limits { meter: Arc::clone(&meter), bytes: config.max_upload_bytes, idle: config.idle_timeout };
         let announced = number(&parts.headers);
         if announced.is_some_and(|bytes| bytes > limits.bytes) {
             // Such a client waits to be told before it sends.
@@ -116,7 +120,7 @@ impl Fields {
             }
             return Err(limits.too_large());
         }
-        let request = Request::from_parts(parts, Body::from_stream(body));
+        let request = Request::from_parts(parts, Body::from_stream(body.map(move |bytes| meter.count(bytes))));
         let form = Multipart::from_request(request, &()).await;
         let form =
             form.map_err(|_| ApiError::bad_request("the body must be multipart/form-data, and name its boundary"))?;

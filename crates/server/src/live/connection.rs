@@ -23,7 +23,7 @@ use crate::slots::Slot;
 const WRITER_QUEUE: usize = 16;
 
 /// How long a client may take nothing of what it is sent.
-const STALLED: Duration = Duration::from_secs(20);
+pub(super) const STALLED: Duration = Duration::from_secs(20);
 
 /// How long a client that is told the end may take to hear it.
 const LINGER: Duration = Duration::from_secs(3);

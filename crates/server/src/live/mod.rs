@@ -1,4 +1,4 @@
-//! Transcription while people speak, over WebSockets.
+//! Transcription while people speak, over WebSockets and, where a client has none, as an [upload] that is answered while it goes on.
 //!
 //! ```text
 //! message ─ Dialect ─ bytes ─ Intake ─ 16 kHz ─ Utterances ─ engine ─ events ─ Dialect ─ Outbox ─ writer
@@ -10,9 +10,11 @@
 mod audio;
 mod connection;
 mod dialect;
+mod mistral;
 mod openai;
 mod outbox;
 mod realtime;
+mod upload;
 mod utterance;
 mod vllm;
 
@@ -23,11 +25,13 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Query, State, WebSocketUpgrade};
 use axum::response::Response;
+use axum::routing::{Router, get, post};
 use serde_json::Value;
 
 use crate::app::App;
 use crate::error::ApiError;
 use dialect::Dialect;
+use mistral::Mistral;
 use realtime::Realtime;
 
 /// The largest message, bytes: four minutes of 24 kHz PCM in base64.
@@ -36,6 +40,15 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// OpenAI's subprotocol. Browsers offer it beside one that holds their key.
 const SUBPROTOCOL: &str = "realtime";
 
+/// All addresses at which people are heard while they speak.
+pub(crate) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/realtime", get(realtime))
+        .route("/v1/audio/transcriptions/realtime", get(mistral))
+        // curl -T puts.
+        .route("/v1/audio/transcriptions/live", post(upload::upload).put(upload::upload))
+}
+
 /// A request that may become a WebSocket.
 pub(crate) type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 
@@ -43,15 +56,19 @@ pub(crate) type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 pub(crate) type Fields = Result<Query<HashMap<String, String>>, QueryRejection>;
 
 /// `/v1/realtime`: the protocols of OpenAI and of vLLM.
-pub(crate) async fn realtime(
-    State(app): State<Arc<App>>,
-    query: Fields,
-    upgrade: Upgrade,
-) -> Result<Response, ApiError> {
+async fn realtime(State(app): State<Arc<App>>, query: Fields, upgrade: Upgrade) -> Result<Response, ApiError> {
     let Query(query) = query.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
     let is_openai = upgrade.requested_protocols().any(|offered| offered == SUBPROTOCOL);
     let dialect = Realtime::new(Arc::clone(&app), &query, is_openai)?;
+    accept(app, upgrade, dialect.hello(), dialect)
+}
+
+/// `/v1/audio/transcriptions/realtime`: the protocol of Mistral.
+async fn mistral(State(app): State<Arc<App>>, query: Fields, upgrade: Upgrade) -> Result<Response, ApiError> {
+    let Query(query) = query.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let dialect = Mistral::new(Arc::clone(&app), &query)?;
     accept(app, upgrade, dialect.hello(), dialect)
 }
 
