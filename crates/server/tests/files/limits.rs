@@ -109,6 +109,16 @@ fn a_file_that_holds_no_audio_is_a_400_that_says_why() {
 }
 
 #[test]
+fn a_playlist_is_not_followed_to_files_of_the_server() {
+    let server = server();
+    let theirs = path("samples/digits.wav").canonicalize().unwrap();
+    let list = format!("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile:{}\n#EXT-X-ENDLIST\n", theirs.display());
+    let answer = post(&server, &form(&[], list.as_bytes()));
+    assert_eq!(refusal(&answer), (400, json!("file"), Value::Null));
+    server.stop();
+}
+
+#[test]
 fn translations_are_refused() {
     let server = server();
     let answer = post_to(&server, "/v1/audio/translations", &whole());
