@@ -25,6 +25,9 @@ const WRITER_QUEUE: usize = 16;
 /// How long a client may take nothing of what it is sent.
 const STALLED: Duration = Duration::from_secs(20);
 
+/// What a client is told that is closed because the server ends.
+const ENDS: &str = "the server is about to end";
+
 /// How long a client that is told the end may take to hear it.
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -76,13 +79,13 @@ struct Connection<D> {
 impl<D: Dialect> Connection<D> {
     async fn run(&mut self, to_writer: &mpsc::Sender<Frame>) -> Ending {
         let app = Arc::clone(&self.app);
-        let mut drain = pin!(app.slots.draining());
+        let (mut drain, mut close) = (pin!(app.slots.draining()), pin!(app.slots.closing()));
         let mut draining = false;
         // The time at which the client was last not idle, and whether the server was waiting for it then.
         let (mut active, mut waiting) = (Instant::now(), false);
         loop {
             if draining && self.utterances.is_empty() && self.out.is_empty() {
-                self.out.close(close_code::AWAY, "the server is about to end");
+                self.out.close(close_code::AWAY, ENDS);
             }
             if self.out.is_closed() {
                 return Ending::Told { hears: true };
@@ -102,7 +105,10 @@ impl<D: Dialect> Connection<D> {
                 },
                 event = self.utterances.next(), if self.out.is_empty() => match event {
                     Ok(event) => self.dialect.event(event, &mut self.out),
-                    Err(error) => self.dialect.failed(&error, &mut self.out),
+                    Err(error) => {
+                        app.metrics.error(error.code_or_kind());
+                        self.dialect.failed(&error, &mut self.out);
+                    }
                 },
                 room = to_writer.reserve(), if !self.out.is_empty() => match (room, self.out.pop()) {
                     (Ok(room), Some(message)) => room.send(message),
@@ -110,6 +116,7 @@ impl<D: Dialect> Connection<D> {
                 },
                 () = sleep_until(active + app.config.idle_timeout), if waiting => self.idle(),
                 () = &mut drain, if !draining => draining = true,
+                () = &mut close => self.out.close(close_code::AWAY, ENDS),
             }
         }
     }
@@ -124,6 +131,7 @@ impl<D: Dialect> Connection<D> {
         };
         let took = message.and_then(|message| self.dialect.message(message, &mut self.utterances, &mut self.out));
         Some(took.unwrap_or_else(|fault| {
+            self.app.metrics.error(fault.code);
             self.out.send(self.dialect.fault(&fault));
             Took::Command
         }))
@@ -132,6 +140,7 @@ impl<D: Dialect> Connection<D> {
     fn idle(&mut self) {
         let seconds = self.app.config.idle_timeout.as_secs_f64();
         let fault = Fault::new("idle_timeout", format!("no audio came for {seconds} s, so this session ends"));
+        self.app.metrics.error(fault.code);
         self.out.send(self.dialect.fault(&fault));
         self.out.close(close_code::POLICY, "idle");
     }

@@ -11,6 +11,7 @@ mod audio;
 mod connection;
 mod dialect;
 mod id;
+mod lateness;
 mod openai;
 mod outbox;
 mod realtime;

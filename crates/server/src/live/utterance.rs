@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use voxtral::{AudioIn, EngineError, Error, Event, Events, Options, SAMPLE_RATE};
 
 use super::dialect::Fault;
+use super::lateness::Arrivals;
 use crate::app::App;
 use crate::error::ApiError;
 
@@ -44,6 +46,7 @@ struct Running {
     events: Events,
     /// None when its audio has ended.
     audio: Option<AudioIn>,
+    arrivals: Arrivals,
 }
 
 impl Utterances {
@@ -139,6 +142,14 @@ impl Utterances {
         }
         let Some(running) = &mut self.running else { return Poll::Pending };
         let event = ready!(running.events.poll_next(context)).unwrap_or(Err(EngineError::Stopped));
+        match &event {
+            Ok(Event::Word(word)) => {
+                let late = running.arrivals.since(word.end_s, Instant::now());
+                self.app.metrics.word_lateness(late);
+            }
+            Ok(Event::Done(summary)) => self.app.metrics.audio(summary.audio_s),
+            _ => {}
+        }
         if matches!(event, Ok(Event::Done(_)) | Err(_)) {
             self.running = None;
         }
@@ -157,12 +168,13 @@ impl Utterances {
                     });
                     self.steps.pop_front();
                     let (audio, events) = session?.split();
-                    self.running = Some(Running { events, audio: Some(audio) });
+                    self.running = Some(Running { events, audio: Some(audio), arrivals: Arrivals::default() });
                 }
-                (Step::Audio(samples), Some(Running { audio: Some(audio), .. })) => {
+                (Step::Audio(samples), Some(Running { audio: Some(audio), arrivals, .. })) => {
                     match audio.poll_push(context, samples) {
                         Poll::Pending => break,
                         Poll::Ready(Ok(taken)) => {
+                            arrivals.audio(taken, Instant::now());
                             samples.drain(..taken);
                             if samples.is_empty() {
                                 self.steps.pop_front();
