@@ -10,8 +10,6 @@
 mod audio;
 mod connection;
 mod dialect;
-mod id;
-mod lateness;
 mod openai;
 mod outbox;
 mod realtime;
