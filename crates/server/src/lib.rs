@@ -37,6 +37,7 @@ mod config;
 mod connections;
 mod error;
 mod files;
+mod id;
 mod live;
 mod metrics;
 mod operations;

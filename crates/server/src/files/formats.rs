@@ -124,7 +124,8 @@ pub(crate) fn logprobs(model: &Model, tokens: &[TokenRecord]) -> Value {
     of_text.map(logprob).collect()
 }
 
-fn word(word: &Word) -> Value {
+/// A word and where it was spoken.
+pub(crate) fn word(word: &Word) -> Value {
     json!({ "word": word.text, "start": ms(word.start_s), "end": ms(word.end_s) })
 }
 
@@ -140,6 +141,14 @@ fn groups(words: &[Word]) -> Vec<&[Word]> {
     }
     groups.extend((from < words.len()).then(|| &words[from..]));
     groups
+}
+
+/// Start, end and text of each cue that subtitles of these words would have.
+pub(crate) fn cues(words: &[Word]) -> impl Iterator<Item = (f64, f64, String)> {
+    groups(words).into_iter().map(|words| {
+        let (start_s, end_s) = span(words);
+        (start_s, end_s, text(words))
+    })
 }
 
 /// As it stands in the text, with the space before it.

@@ -9,7 +9,7 @@
 
 mod events;
 mod form;
-mod formats;
+pub(crate) mod formats;
 mod spool;
 mod transcription;
 mod upload;
