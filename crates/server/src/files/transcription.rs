@@ -2,9 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use tokio::sync::watch;
+use tracing::Span;
 use voxtral::{
     AudioError, AudioOptions, AudioSource, Damage, Delay, End, Error, Notice, Options, Sink, Summary, TokenRecord, Word,
 };
@@ -45,9 +46,11 @@ impl Transcription {
     ) -> Result<Self, ApiError> {
         let (told, heard) = watch::channel(Heard::default());
         let (app, slot) = (Arc::clone(app), Arc::clone(slot));
+        let request = Span::current();
         let work = move || {
-            let mut listener = Listener { told, longest: app.config.max_audio, too_long: false, cut_short: None };
-            let outcome = listener.hear(&app, file, delay);
+            let _of_request = request.entered();
+            let mut listener = Listener { app: &app, told, begun: Instant::now(), refused: None, cut_short: None };
+            let outcome = listener.hear(file, delay);
             // Who sees the end may want the slot next.
             drop(slot);
             listener.told.send_modify(|heard| heard.end = Some(outcome));
@@ -89,33 +92,42 @@ impl Transcription {
 }
 
 /// Tells those who wait what is heard.
-struct Listener {
+struct Listener<'a> {
+    app: &'a App,
     told: watch::Sender<Heard>,
-    longest: Duration,
-    too_long: bool,
+    begun: Instant,
+    /// Why it ends before its audio does.
+    refused: Option<ApiError>,
     /// What was heard of a file that could not be read to its end.
     cut_short: Option<Summary>,
 }
 
-impl Listener {
-    fn hear(&mut self, app: &App, file: spool::Reader, delay: Option<Delay>) -> Result<Summary, ApiError> {
+impl Listener<'_> {
+    fn hear(&mut self, file: spool::Reader, delay: Option<Delay>) -> Result<Summary, ApiError> {
         let audio = AudioSource::from_reader_with(file, &AudioOptions::default()).map_err(unreadable)?;
-        if audio.duration().is_some_and(|duration| duration > self.longest) {
+        if audio.duration().is_some_and(|duration| duration > self.app.config.max_audio) {
             return Err(self.too_long());
         }
         let options = Options { delay, ..Options::default() };
-        match app.voxtral.transcribe(audio.into(), &options, self) {
-            Ok(summary) => Ok(summary),
-            Err(Error::Sink(_)) if self.too_long => Err(self.too_long()),
-            Err(Error::Audio(error)) => self.cut_short.take().ok_or_else(|| unreadable(error)),
-            Err(Error::Engine(error)) => Err(error.into()),
-            Err(error) => Err(ApiError::internal(&error)),
-        }
+        let summary = match self.app.voxtral.transcribe(audio.into(), &options, self) {
+            Ok(summary) => summary,
+            Err(Error::Audio(error)) => self.cut_short.take().ok_or_else(|| unreadable(error))?,
+            Err(Error::Engine(error)) => return Err(error.into()),
+            Err(error) => return Err(self.refused.take().unwrap_or_else(|| ApiError::internal(&error))),
+        };
+        self.app.metrics.audio(summary.audio_s);
+        Ok(summary)
     }
 
     fn too_long(&self) -> ApiError {
-        let seconds = self.longest.as_secs();
+        let seconds = self.app.config.max_audio.as_secs();
         ApiError::too_large(format!("the recording is longer than the {seconds} seconds that are taken"))
+    }
+
+    /// Ends the transcription at once.
+    fn refuse(&mut self, why: ApiError) -> io::Result<()> {
+        self.refused = Some(why);
+        Err(io::ErrorKind::Interrupted.into())
     }
 
     fn tell(&self, change: impl FnOnce(&mut Heard)) -> io::Result<()> {
@@ -136,11 +148,13 @@ fn unreadable(error: AudioError) -> ApiError {
     }
 }
 
-impl Sink for Listener {
+impl Sink for Listener<'_> {
     fn token(&mut self, token: &TokenRecord) -> io::Result<()> {
-        // The client has left.
         if self.told.is_closed() {
-            return Err(io::ErrorKind::BrokenPipe.into());
+            return self.refuse(ApiError::bad_request("the client has left"));
+        }
+        if self.app.slots.is_closing() {
+            return self.refuse(ApiError::draining());
         }
         // Nobody waits for tokens alone.
         self.told.send_if_modified(|heard| {
@@ -158,6 +172,9 @@ impl Sink for Listener {
     }
 
     fn word(&mut self, word: &Word) -> io::Result<()> {
+        if self.told.borrow().words.is_empty() {
+            self.app.metrics.first_word(self.begun.elapsed());
+        }
         self.tell(|heard| heard.words.push(word.clone()))
     }
 
@@ -172,8 +189,8 @@ impl Sink for Listener {
 
     fn progress(&mut self, done_s: f64, _: Option<f64>) -> io::Result<()> {
         // The last tokens are of the silence that the model is given behind the audio.
-        self.too_long = done_s > self.longest.as_secs_f64() + 5.0;
-        if self.too_long { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
+        let too_long = done_s > self.app.config.max_audio.as_secs_f64() + 5.0;
+        if too_long { self.refuse(self.too_long()) } else { Ok(()) }
     }
 
     fn end(&mut self, end: &End<'_>) -> io::Result<()> {
@@ -185,5 +202,35 @@ impl Sink for Listener {
             self.told.send_modify(|heard| heard.damage.push(Damage { at_s, lost_s: 0.0, what: why }));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use voxtral::{BackendChoice, Config, Voxtral};
+
+    use super::*;
+    use crate::ServerConfig;
+    use crate::files::spool::Spool;
+
+    #[tokio::test]
+    async fn a_file_is_heard_while_it_comes_in() {
+        let config = Config { backend: BackendChoice::Cpu, ..Config::default() };
+        let voxtral = Voxtral::open(&config, &mut |_| {}).unwrap();
+        let app = Arc::new(App::new(voxtral, ServerConfig::default()));
+        let file = std::fs::read("../../samples/digits.wav").unwrap();
+
+        let (spool, slot) = (Spool::new().unwrap(), Arc::new(app.slots.take().unwrap()));
+        let mut transcription = Transcription::begin(&app, spool.reader(), None, &slot).unwrap();
+        drop(slot);
+        spool.write(Bytes::copy_from_slice(&file[..file.len() * 4 / 5])).await.unwrap();
+        let text =
+            transcription.when(|heard, end| (!heard.text.is_empty()).then(|| (heard.text.clone(), end.is_some())));
+        let (text, ended) = text.await.unwrap();
+        assert!(text.starts_with("four") && !ended, "{text}");
+
+        drop((transcription, spool));
+        app.slots.all_free().await;
     }
 }

@@ -1,7 +1,9 @@
-//! A multipart form as it comes in: counted, bounded, and never waited for without end.
+//! A multipart form as it comes in: counted and bounded.
 
+use std::error::Error;
 use std::future::Future;
 use std::io;
+use std::iter::successors;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,6 +18,7 @@ use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use futures_util::{Stream, StreamExt};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
+use tower_http::timeout::TimeoutError;
 
 use crate::ServerConfig;
 use crate::error::ApiError;
@@ -30,7 +33,7 @@ const LINGER: Duration = Duration::from_secs(10);
 /// The body of a request. Most clients read an answer only when they have sent all, so where it is dropped before its end, the rest is
 /// read and thrown away for a while.
 pub(crate) struct Incoming {
-    /// None at its end, and where the client sends it only when told to.
+    /// None at its end, and where the rest is not wanted in any case.
     body: Option<BodyDataStream>,
     meter: Arc<Meter>,
 }
@@ -60,6 +63,7 @@ impl Stream for Incoming {
             Some(Ok(bytes)) => {
                 let came = self.meter.came.fetch_add(bytes.len() as u64, Relaxed) + bytes.len() as u64;
                 if came - self.meter.given.load(Relaxed) > MOST_HELD {
+                    self.body = None;
                     let why = "the headers of a field are too long";
                     return Poll::Ready(Some(Err(axum::Error::new(io::Error::other(why)))));
                 }
@@ -106,7 +110,7 @@ impl Fields {
             Limits { meter: Arc::clone(&body.meter), bytes: config.max_upload_bytes, idle: config.idle_timeout };
         let announced = number(&parts.headers);
         if announced.is_some_and(|bytes| bytes > limits.bytes) {
-            // A refusal is what such a client waits for.
+            // Such a client waits to be told before it sends.
             if parts.headers.contains_key(EXPECT) {
                 body.body = None;
             }
@@ -163,17 +167,24 @@ impl Field<'_> {
 }
 
 impl Limits {
-    /// Waits for a step of reading, unless there is too much or it takes too long.
+    /// Waits for a step of reading, unless there was too much.
     async fn keep<T>(&self, step: impl Future<Output = Result<T, MultipartError>>) -> Result<T, ApiError> {
-        let Ok(outcome) = timeout(self.idle, step).await else {
-            return Err(ApiError::timed_out(format!("nothing came for {} seconds", self.idle.as_secs_f32())));
-        };
+        let outcome = step.await;
         let came = self.meter.came.load(Relaxed);
         self.meter.given.store(came, Relaxed);
         if came > self.bytes {
             return Err(self.too_large());
         }
-        outcome.map_err(|error| ApiError::bad_request(format!("the body is not a whole form: {}", error.body_text())))
+        outcome.map_err(|error| {
+            let mut causes = successors(Some(&error as &(dyn Error + 'static)), |error| (*error).source());
+            if causes.any(|error| error.is::<TimeoutError>()) {
+                let seconds = self.idle.as_secs_f32();
+                return ApiError::timed_out(format!(
+                    "nothing has come for {seconds} seconds: the request is not whole"
+                ));
+            }
+            ApiError::bad_request(format!("the body is not a whole form: {}", error.body_text()))
+        })
     }
 
     fn too_large(&self) -> ApiError {

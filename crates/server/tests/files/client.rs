@@ -74,9 +74,12 @@ pub fn post(server: &Running, form: &Form) -> Answer {
 
 pub fn post_to(server: &Running, path: &str, form: &Form) -> Answer {
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-    let mut request = agent.post(server.url(path)).header("content-type", kind());
+    let mut request = agent.post(server.url(path));
     for (name, value) in &form.headers {
         request = request.header(name, value);
+    }
+    if form.headers.iter().all(|(name, _)| name != "content-type") {
+        request = request.header("content-type", kind());
     }
     answer(request.send(&form.body()[..]).unwrap())
 }
