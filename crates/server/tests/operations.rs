@@ -28,7 +28,7 @@ fn every_answer_names_its_request() {
 #[test]
 fn what_is_not_there_is_refused_in_the_shape_of_all_errors() {
     let server = server();
-    let answers = [("GET /nowhere", 404), ("DELETE /v1/models", 405), ("POST /", 404)];
+    let answers = [("GET /nowhere", 404), ("DELETE /v1/models", 405), ("POST /", 405)];
     for (what, status) in answers {
         let answer = server.ask(what, &[]);
         assert_eq!((answer.status, answer.code()), (status, Value::Null), "{what}");
