@@ -76,11 +76,13 @@ impl Model {
         let work = {
             let (name, stop) = (name.clone(), stop.clone());
             move || {
+                let Some(_entry) = open.enter(&stop) else { return Ok(None) };
+                // Where that waits for a pipe, closing the model does not.
                 let source = recording.open(channel)?;
                 let mut outputs = Outputs::default();
                 let path = name.unwrap_or_else(|| "-".to_owned());
                 let options = Options { stop: Some(stop.clone()), ..options };
-                let heard = open.work(&stop, |voxtral| {
+                let heard = open.with(|voxtral| {
                     let about = About { tokens, ..voxtral.about(path, &options, open.take_load()) };
                     outputs.hear(about, &stop, |sink| voxtral.transcribe(source, &options, sink))
                 });
@@ -104,7 +106,7 @@ impl Model {
         endpoint_ms: Option<u64>,
     ) -> PyResult<Stream> {
         let (open, options) = (self.open.get()?, options(delay_ms, endpoint_ms)?);
-        let session = py.detach(|| open.work(&voxtral::Stop::new(), |voxtral| voxtral.session(&options)));
+        let session = py.detach(|| open.with(|voxtral| voxtral.session(&options)));
         let session = session.ok_or_else(|| closed("model"))?.map_err(|error| exception(py, &error, None))?;
         Stream::new(py, session, sample_rate)
     }
@@ -113,7 +115,7 @@ impl Model {
     #[getter]
     fn device_bytes(&self, py: Python<'_>) -> PyResult<u64> {
         let open = self.open.get()?;
-        Ok(py.detach(|| open.work(&voxtral::Stop::new(), |voxtral| voxtral.info().device_bytes)).unwrap_or(0))
+        Ok(py.detach(|| open.with(|voxtral| voxtral.info().device_bytes)).unwrap_or(0))
     }
 
     fn close(&self, py: Python<'_>) {
@@ -171,12 +173,21 @@ impl Open {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Works with it; closing it stops `stop`. `None` where it is closed.
-    fn work<T>(&self, stop: &voxtral::Stop, work: impl FnOnce(&Voxtral) -> T) -> Option<T> {
-        let open = self.voxtral.read().unwrap_or_else(PoisonError::into_inner);
-        let voxtral = open.as_ref()?;
-        let _entry = Entry::new(self, stop)?;
-        Some(work(voxtral))
+    /// From now on, closing stops `stop`, as long as the entry lives. `None` where it is closed.
+    fn enter(&self, stop: &voxtral::Stop) -> Option<Entry<'_>> {
+        let mut running = self.running();
+        if running.closed {
+            return None;
+        }
+        running.begun += 1;
+        let number = running.begun;
+        running.stops.insert(number, stop.clone());
+        Some(Entry { open: self, number })
+    }
+
+    /// Works with it; closing waits for that. `None` where it is closed.
+    fn with<T>(&self, work: impl FnOnce(&Voxtral) -> T) -> Option<T> {
+        self.voxtral.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(work)
     }
 
     fn take_load(&self) -> Duration {
@@ -195,23 +206,10 @@ impl Open {
     }
 }
 
-/// Work that closing stops.
+/// A transcription that closing stops.
 struct Entry<'a> {
     open: &'a Open,
     number: u64,
-}
-
-impl<'a> Entry<'a> {
-    fn new(open: &'a Open, stop: &voxtral::Stop) -> Option<Self> {
-        let mut running = open.running();
-        if running.closed {
-            return None;
-        }
-        running.begun += 1;
-        let number = running.begun;
-        running.stops.insert(number, stop.clone());
-        Some(Self { open, number })
-    }
 }
 
 impl Drop for Entry<'_> {

@@ -51,7 +51,7 @@ class Program:
         self.path = path
 
     def writes(self, recording: Path, *flags: str) -> str:
-        command = [self.path, "-d", "digits", "--backend", "cpu", "--silent", *flags, recording]
+        command: list[str | Path] = [self.path, "-d", "digits", "--backend", "cpu", "--silent", *flags, recording]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
         return done.stdout
 

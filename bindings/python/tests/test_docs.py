@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 from conftest import ROOT
-from nbclient import NotebookClient
 
 PYTHON = ROOT / "bindings" / "python"
 DOCUMENTS = [PYTHON / "README.md", ROOT / "docs" / "python.md"]
@@ -25,12 +26,11 @@ def test_an_example_runs(code: str, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     names: dict[str, Any] = {"__name__": "example"}
     exec(compile(code, "example", "exec"), names)
     # What a line prints stands behind it.
+    printed = capsys.readouterr().out
     for expected in re.findall(r"^print\(.*\)  # (.*)$", code, re.M):
-        assert expected in capsys.readouterr().out
+        assert expected in printed
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    for path in sorted((PYTHON / "examples").glob("*.ipynb")):
-        notebook = nbformat.read(path, as_version=4)
-        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(ROOT)}}).execute()
+def test_the_notebook_runs() -> None:
+    notebook = PYTHON / "examples" / "voxtral_rs.ipynb"
+    subprocess.run([Path(sys.executable).with_name("jupyter-execute"), notebook], check=True, timeout=300)

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def pipe(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def ctrl_c() -> Iterator[None]:
+def ctrl_c() -> Generator[None]:
     """Comes soon."""
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()

@@ -47,7 +47,7 @@ def test_recordings_are_taken_as_they_are_needed(model: Model) -> None:
 
 
 def test_a_bad_one_is_raised_or_given_in_its_place(model: Model) -> None:
-    recordings = [DIGITS, "/no/such/file", DIGITS]
+    recordings: list[str | Path] = [DIGITS, "/no/such/file", DIGITS]
     many = model.transcribe_many(recordings, jobs=2)
     assert next(many).text == WORDS
     with pytest.raises(AudioError, match="/no/such/file"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 
+@runtime_checkable
 class Readable(Protocol):
     """A file that is open for reading bytes."""
 
@@ -39,9 +40,9 @@ def opened(
         known: str | bytes = os.fspath(recording)
     elif isinstance(recording, (bytes, bytearray, memoryview)):
         known = bytes(recording)
-    elif hasattr(recording, "read"):
+    elif isinstance(recording, Readable):
         known = recording.read()
-        if not isinstance(known, bytes):
+        if isinstance(known, str):
             raise TypeError('the file gives text: open it with mode "rb"')
     else:
         if sample_rate is None:

@@ -14,7 +14,7 @@ from typing import Literal, NoReturn, overload
 from voxtral_rs import _voxtral
 from voxtral_rs._audio import Recording, opened
 from voxtral_rs._stream import Stream
-from voxtral_rs._transcript import Transcript
+from voxtral_rs._transcript import Transcript, transcript_of
 
 _log = logging.getLogger("voxtral_rs")
 
@@ -225,7 +225,7 @@ class Model:
             tokens=options.tokens,
             channel=options.channel,
         )
-        return Transcript._of(*heard)
+        return transcript_of(*heard)
 
     def _many(
         self, recordings: Iterable[Recording], jobs: int, options: _Options, return_exceptions: bool

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Literal
 
 import numpy.typing as npt
 
@@ -25,6 +26,14 @@ class Partial:
 
 Event = Partial | Word | Segment
 """What a stream tells: text as soon as it is certain, words when they are complete, and what was said between two pauses."""
+
+
+Told = (
+    tuple[Literal["partial"], str, float]
+    | tuple[Literal["word"], str, float, float, float]
+    | tuple[Literal["final"], str, float, float]
+)
+"""An event as the native half has it."""
 
 
 class Stream(Iterator[Event], AsyncIterator[Event]):
@@ -90,7 +99,7 @@ class Stream(Iterator[Event], AsyncIterator[Event]):
         self.close()
 
 
-def _event(told: _voxtral.Told) -> Event:
+def _event(told: Told) -> Event:
     """As files have it: times to the millisecond, log-probabilities to six decimals."""
     if told[0] == "partial":
         return Partial(told[1], round(told[2], 3))
@@ -102,9 +111,9 @@ def _event(told: _voxtral.Told) -> Event:
 async def _readable(file: int) -> None:
     """Waits, without a thread, until there is something to read."""
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_reader(file, lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    loop.add_reader(file, ready.set)
     try:
-        await ready
+        await ready.wait()
     finally:
         loop.remove_reader(file)

@@ -123,23 +123,23 @@ class Transcript:
         """Subtitles: WebVTT."""
         return self._vtt
 
-    @classmethod
-    def _of(cls, report: str, srt: str, vtt: str, notices: list[str]) -> Transcript:
-        """Of what the native half gives: `report` is the program's JSON."""
-        told: dict[str, Any] = json.loads(report)
-        duration = told["audio"]["duration_s"]
-        segments = told.get("segments", [{"text": told["text"], "start_s": 0.0, "end_s": duration}])
-        tokens = told.get("tokens")
-        return cls(
-            text=told["text"],
-            words=[Word(word["text"], word["start_s"], word["end_s"], word["logprob"]) for word in told["words"]],
-            segments=[Segment(said["text"], said["start_s"], said["end_s"]) for said in segments if said["text"]],
-            tokens=tokens and [Token(**token) for token in tokens],
-            damage=[Damage(bad["at_s"], bad["lost_s"], bad["what"]) for bad in told["audio"]["damage"]],
-            notices=notices,
-            duration=duration,
-            stats=Stats(**told["stats"]),
-            _report=told,
-            _srt=srt,
-            _vtt=vtt,
-        )
+
+def transcript_of(report: str, srt: str, vtt: str, notices: list[str]) -> Transcript:
+    """Of what the native half gives: `report` is the program's JSON."""
+    told: dict[str, Any] = json.loads(report)
+    duration = told["audio"]["duration_s"]
+    segments = told.get("segments", [{"text": told["text"], "start_s": 0.0, "end_s": duration}])
+    tokens = told.get("tokens")
+    return Transcript(
+        text=told["text"],
+        words=[Word(word["text"], word["start_s"], word["end_s"], word["logprob"]) for word in told["words"]],
+        segments=[Segment(said["text"], said["start_s"], said["end_s"]) for said in segments if said["text"]],
+        tokens=tokens and [Token(**token) for token in tokens],
+        damage=[Damage(bad["at_s"], bad["lost_s"], bad["what"]) for bad in told["audio"]["damage"]],
+        notices=notices,
+        duration=duration,
+        stats=Stats(**told["stats"]),
+        _report=told,
+        _srt=srt,
+        _vtt=vtt,
+    )

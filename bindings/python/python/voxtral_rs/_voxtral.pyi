@@ -1,14 +1,12 @@
 """The native half."""
 
-from typing import Literal, final
+from typing import final
+
+from voxtral_rs._stream import Told
+
+__all__ = ["Model", "Stop", "Stream", "__version__"]
 
 __version__: str
-
-Told = (
-    tuple[Literal["partial"], str, float]
-    | tuple[Literal["word"], str, float, float, float]
-    | tuple[Literal["final"], str, float, float]
-)
 
 @final
 class Stop:
