@@ -20,6 +20,8 @@ pub enum SampleFormat {
     S24,
     /// Signed 32 bit.
     S32,
+    /// IEEE 16 bit, full scale ±1.
+    F16,
     /// IEEE 32 bit, full scale ±1.
     F32,
     /// IEEE 64 bit, full scale ±1.
@@ -35,11 +37,19 @@ impl SampleFormat {
     pub fn bytes(self) -> usize {
         match self {
             Self::U8 | Self::ALaw | Self::MuLaw => 1,
-            Self::S16 => 2,
+            Self::S16 | Self::F16 => 2,
             Self::S24 => 3,
             Self::S32 | Self::F32 => 4,
             Self::F64 => 8,
         }
+    }
+
+    /// Appends the samples in `bytes`, full scale ±1, to `samples`. Returns what is left: the first bytes of a sample that is not complete.
+    pub fn decode<'a>(self, bytes: &'a [u8], samples: &mut Vec<f32>) -> &'a [u8] {
+        let whole = bytes.chunks_exact(self.bytes());
+        let left = whole.remainder();
+        samples.extend(whole.map(|sample| self.value(sample)));
+        left
     }
 
     /// The sample in [`bytes`](Self::bytes) bytes, full scale ±1.
@@ -51,6 +61,7 @@ impl SampleFormat {
             (Self::S16, &[a, b]) => f32::from(i16::from_le_bytes([a, b])) / 32768.0,
             (Self::S24, &[a, b, c]) => i32::from_le_bytes([0, a, b, c]) as f32 / 2_147_483_648.0,
             (Self::S32, &[a, b, c, d]) => i32::from_le_bytes([a, b, c, d]) as f32 / 2_147_483_648.0,
+            (Self::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f32(),
             (Self::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
             (Self::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32,
             _ => unreachable!("callers cut by bytes()"),
