@@ -48,7 +48,8 @@ if $short; then
     "$tools/bin/maturin" build --locked --interpreter "${all[0]}" --out "$work/wheels"
 else
     "$tools/bin/pip" install -q ziglang
-    "$tools/bin/maturin" build --locked --release --zig --compatibility manylinux2014 --interpreter "${all[0]}" --out "$work/wheels"
+    PATH=$tools/bin:$PATH maturin build --locked --release --zig --compatibility manylinux2014 --interpreter "${all[0]}" \
+        --out "$work/wheels"
 fi
 wheel=$(echo "$work"/wheels/*.whl)
 ls -l "$wheel"
