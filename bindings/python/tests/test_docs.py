@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+
+import voxtral_rs
 
 PYTHON = ROOT / "bindings" / "python"
 DOCUMENTS = [PYTHON / "README.md", ROOT / "docs" / "python.md"]
@@ -29,6 +32,12 @@ def test_an_example_runs(code: str, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     printed = capsys.readouterr().out
     for expected in re.findall(r"^print\(.*\)  # (.*)$", code, re.M):
         assert expected in printed
+
+
+def test_the_docstring_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    results = doctest.testmod(voxtral_rs)
+    assert results.attempted > 0 and results.failed == 0
 
 
 def test_the_notebook_runs() -> None:

@@ -112,7 +112,7 @@ class Transcript:
         return self.text
 
     def to_dict(self) -> dict[str, Any]:
-        """What `voxtral --format json` writes, which schemas/transcript.schema.json describes."""
+        """What `voxtral --format json` writes, as the program's README describes it: a copy."""
         return copy.deepcopy(self._report)
 
     def to_srt(self) -> str:
