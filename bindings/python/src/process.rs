@@ -31,7 +31,7 @@ impl<T> OfProcess<T> {
     }
 }
 
-/// Dropping would wait for threads that a fork does not have.
+/// In a fork nothing is dropped: threads that it does not have may hold locks, and a GPU is the parent's.
 impl<T> Drop for OfProcess<T> {
     fn drop(&mut self) {
         if !self.is_here() {
