@@ -61,7 +61,7 @@ for python in "${all[@]}"; do
     "$python" -m venv "$venv"
     "$venv/bin/pip" install -q "$wheel[test]"
     # What is installed is tested, not what lies here.
-    (cd tests && "$venv/bin/python" -m pytest -q -p no:cacheprovider -c ../pyproject.toml .)
+    (cd tests && timeout 1800 "$venv/bin/python" -m pytest -q -p no:cacheprovider -c ../pyproject.toml .)
     "$venv/bin/python" -m mypy
     PATH=$venv/bin:$PATH "$venv/bin/python" -m pyright
     "$venv/bin/python" -m mypy.stubtest voxtral_rs

@@ -37,11 +37,14 @@ def pipe(tmp_path: Path) -> Iterator[Path]:
 @contextmanager
 def ctrl_c() -> Generator[None]:
     """Comes soon."""
+    # What a shell starts in the background ignores it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         yield
     timer.join()
+    signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_ends_all_that_waits(model: Model, pipe: Path) -> None:
