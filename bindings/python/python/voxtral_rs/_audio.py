@@ -69,8 +69,7 @@ def interleaved(samples: npt.ArrayLike) -> tuple[bytes, int]:
     zero, full = SCALES[kind]
     # Beyond the range of f32 is no sound: it becomes infinite, and is told of.
     with np.errstate(over="ignore"):
-        numbers = array.astype("<f4")
-    if full != 1.0:
-        numbers -= np.float32(zero)
-        numbers *= np.float32(1.0 / full)
+        numbers = np.multiply(array, 1.0 / full, dtype="<f4", casting="unsafe")
+    if zero != 0.0:
+        numbers -= np.float32(zero / full)
     return numbers.tobytes(), channels
