@@ -36,6 +36,8 @@ mod auth;
 mod config;
 mod connections;
 mod error;
+mod files;
+mod id;
 mod live;
 mod metrics;
 mod operations;
@@ -90,6 +92,7 @@ impl Server {
             .route("/v1/models", get(operations::models))
             .merge(page::router())
             .route("/v1/realtime", get(live::realtime))
+            .merge(files::routes())
             .fallback(async || ApiError::not_found())
             .method_not_allowed_fallback(async || ApiError::method_not_allowed());
         self.wrap(router.with_state(Arc::clone(&self.app)))

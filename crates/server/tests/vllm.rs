@@ -2,11 +2,13 @@
 
 mod common;
 
-use common::ws::{Client, DIGITS, digits, pcm};
+use common::ws::{Client, DIGITS, SAMPLE, digits, pcm};
 use common::{Running, server};
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use voxtral::{Collect, Options, Source};
 
 /// A client that has said which model it wants.
 async fn client(server: &Running) -> Client {
@@ -35,6 +37,9 @@ fn deltas(events: &[Value]) -> String {
 #[tokio::test]
 async fn the_text_is_that_of_a_recording_and_the_deltas_joined() {
     let server = server();
+    let recording = Source::file(SAMPLE).unwrap();
+    let recorded = server.server.voxtral().transcribe(recording, &Options::default(), &mut Collect::default()).unwrap();
+    assert_eq!(recorded.text, DIGITS);
     for piece in [99, 3201, 1 << 20] {
         let mut client = client(&server).await;
         client.send(commit()).await;
@@ -64,6 +69,20 @@ async fn audio_may_come_before_the_first_commit_and_even_before_the_model() {
     client.send(commit()).await;
     client.send(last_commit()).await;
     assert_eq!(client.until("transcription.done").await["text"], DIGITS);
+    server.stopped().await;
+}
+
+/// No silence follows it.
+#[tokio::test]
+async fn the_last_word_comes_with_the_commit_and_the_session_goes_on() {
+    let server = server();
+    let mut client = client(&server).await;
+    for (seconds, text) in [(0.9, "four"), (1.9, "four seven"), (0.9, "four")] {
+        client.send(commit()).await;
+        client.append(&pcm(&digits()[..(seconds * 16e3) as usize]), 3200).await;
+        client.send(last_commit()).await;
+        assert_eq!(client.until("transcription.done").await["text"], text);
+    }
     server.stopped().await;
 }
 
@@ -145,5 +164,69 @@ async fn audio_that_ends_within_a_sample_is_told_and_transcribed() {
     client.send(last_commit()).await;
     assert_eq!(client.event().await["code"], "invalid_audio");
     assert_eq!(client.until("transcription.done").await["text"], DIGITS);
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn words_and_segments_come_where_they_are_asked_for() {
+    let server = server();
+    let mut client = client(&server).await;
+    let mut update =
+        json!({ "type": "session.update", "model": "digits", "timestamp_granularities": ["word", "segment"] });
+    client.send(update.clone()).await;
+    client.send(commit()).await;
+    client.append(&pcm(&digits()), 3200).await;
+    client.send(last_commit()).await;
+    let done = client.until("transcription.done").await;
+    let words: Vec<&Value> = client.heard.iter().filter(|event| event["type"] == "transcription.word").collect();
+    let texts: Vec<&str> = words.iter().map(|word| word["word"].as_str().unwrap()).collect();
+    assert_eq!(texts.join(" "), DIGITS);
+    assert_eq!((&words[0]["start"], &words[0]["end"]), (&json!(0.4), &json!(0.88)));
+    let segments = done["segments"].as_array().unwrap();
+    let text: String = segments.iter().map(|segment| segment["text"].as_str().unwrap()).collect();
+    assert_eq!(text, DIGITS);
+    assert_eq!(segments.last().unwrap()["end"], words.last().unwrap()["end"]);
+
+    update["timestamp_granularities"] = json!([]);
+    client.send(update).await;
+    client.send(commit()).await;
+    client.append(&pcm(&digits()), 3200).await;
+    client.send(last_commit()).await;
+    let before = client.heard.len();
+    assert!(client.until("transcription.done").await.get("segments").is_none());
+    assert!(client.heard[before..].iter().all(|event| event["type"] != "transcription.word"));
+    server.stopped().await;
+}
+
+/// A longer delay has a longer prompt.
+#[tokio::test]
+async fn the_delay_is_the_clients_to_choose() {
+    let server = server();
+    let mut client = client(&server).await;
+    let update = |ms: u32| json!({ "type": "session.update", "model": "digits", "target_streaming_delay_ms": ms });
+    let mut prompts = Vec::new();
+    for ms in [240, 960] {
+        client.send(update(ms)).await;
+        client.send(commit()).await;
+        client.send(last_commit()).await;
+        prompts.push(client.until("transcription.done").await["usage"]["prompt_tokens"].as_u64().unwrap());
+    }
+    assert_eq!(prompts[1] - prompts[0], 9);
+    assert_eq!(code_for(&mut client, Message::text(update(100).to_string())).await, "invalid_event");
+    server.stopped().await;
+}
+
+/// As the page does: a browser can name a key only among subprotocols, and wants one of those in the answer.
+#[tokio::test]
+async fn a_browser_with_a_key_may_speak_it_too() {
+    let server = server();
+    let mut request = server.request("/v1/realtime");
+    let offers = HeaderValue::from_static("realtime, openai-insecure-api-key.secret");
+    request.headers_mut().insert("sec-websocket-protocol", offers);
+    let mut client = Client::of(request).await.unwrap();
+    client.event().await;
+    client.send(json!({ "type": "session.update", "model": "digits" })).await;
+    client.send(last_commit()).await;
+    client.until("transcription.done").await;
     server.stopped().await;
 }

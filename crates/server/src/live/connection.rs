@@ -28,6 +28,9 @@ const STALLED: Duration = Duration::from_secs(20);
 /// How long a client that is told the end may take to hear it.
 const LINGER: Duration = Duration::from_secs(3);
 
+/// Why a connection is closed that has done nothing wrong.
+const ENDING: &str = "the server is about to end";
+
 /// Serves one client to its end. The slot is free, and so is all memory, when this returns.
 pub(super) async fn serve(socket: WebSocket, app: Arc<App>, slot: Slot, hello: Value, dialect: impl Dialect) {
     let (sink, stream) = socket.split();
@@ -76,19 +79,16 @@ struct Connection<D> {
 impl<D: Dialect> Connection<D> {
     async fn run(&mut self, to_writer: &mpsc::Sender<Frame>) -> Ending {
         let app = Arc::clone(&self.app);
-        let mut drain = pin!(app.slots.draining());
+        let (mut drain, mut close) = (pin!(app.slots.draining()), pin!(app.slots.closing()));
         let mut draining = false;
-        // The time at which the client was last not idle, and whether the server was waiting for it then.
-        let (mut active, mut waiting) = (Instant::now(), false);
+        // When audio came last, or something of what came was transcribed.
+        let mut active = Instant::now();
         loop {
             if draining && self.utterances.is_empty() && self.out.is_empty() {
-                self.out.close(close_code::AWAY, "the server is about to end");
+                self.out.close(close_code::AWAY, ENDING);
             }
             if self.out.is_closed() {
                 return Ending::Told { hears: true };
-            }
-            if !std::mem::replace(&mut waiting, self.utterances.wait_for_client()) {
-                active = Instant::now();
             }
             tokio::select! {
                 frame = self.stream.next(), if self.out.has_room() => match frame {
@@ -100,16 +100,25 @@ impl<D: Dialect> Connection<D> {
                     Some(Err(error)) => return self.unreadable(error),
                     None => return Ending::Gone,
                 },
-                event = self.utterances.next(), if self.out.is_empty() => match event {
-                    Ok(event) => self.dialect.event(event, &mut self.out),
-                    Err(error) => self.dialect.failed(&error, &mut self.out),
-                },
+                event = self.utterances.next(), if self.out.is_empty() => {
+                    active = Instant::now();
+                    match event {
+                        Ok(event) => self.dialect.event(event, &mut self.out),
+                        Err(error) => {
+                            app.metrics.error(error.code_or_kind());
+                            self.dialect.failed(&error, &mut self.out);
+                        }
+                    }
+                }
                 room = to_writer.reserve(), if !self.out.is_empty() => match (room, self.out.pop()) {
                     (Ok(room), Some(message)) => room.send(message),
                     _ => return Ending::Gone,
                 },
-                () = sleep_until(active + app.config.idle_timeout), if waiting => self.idle(),
+                () = sleep_until(active + app.config.idle_timeout) => {
+                    if self.utterances.wait_for_client() { self.idle() } else { active = Instant::now() }
+                }
                 () = &mut drain, if !draining => draining = true,
+                () = &mut close => self.out.close(close_code::AWAY, ENDING),
             }
         }
     }
@@ -124,15 +133,20 @@ impl<D: Dialect> Connection<D> {
         };
         let took = message.and_then(|message| self.dialect.message(message, &mut self.utterances, &mut self.out));
         Some(took.unwrap_or_else(|fault| {
-            self.out.send(self.dialect.fault(&fault));
+            self.tell(&fault);
             Took::Command
         }))
+    }
+
+    fn tell(&mut self, fault: &Fault) {
+        self.app.metrics.error(fault.code);
+        self.out.send(self.dialect.fault(fault));
     }
 
     fn idle(&mut self) {
         let seconds = self.app.config.idle_timeout.as_secs_f64();
         let fault = Fault::new("idle_timeout", format!("no audio came for {seconds} s, so this session ends"));
-        self.out.send(self.dialect.fault(&fault));
+        self.tell(&fault);
         self.out.close(close_code::POLICY, "idle");
     }
 

@@ -10,7 +10,6 @@
 mod audio;
 mod connection;
 mod dialect;
-mod id;
 mod openai;
 mod outbox;
 mod realtime;

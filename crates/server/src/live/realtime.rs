@@ -1,4 +1,4 @@
-//! `/v1/realtime`, where clients of OpenAI and of vLLM come. Who speaks is known from the request, or else from the first `session.update`.
+//! `/v1/realtime`, where clients of OpenAI and of vLLM come. Who speaks is known from the first `session.update`, or else from the request.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ const NO_MODEL: &str = "a `session.update` with the field `model` (vLLM) or `ses
 pub(super) struct Realtime {
     app: Arc<App>,
     openai: OpenAi,
+    /// Whether the request says that it is OpenAI's client. A page of ours says so too, as browsers can name their key only in that way.
+    is_openai: bool,
     kind: Kind,
 }
 
@@ -43,7 +45,7 @@ impl Realtime {
         }
         let openai = OpenAi::new(Arc::clone(&app), query).map_err(|fault| ApiError::bad_request(fault.message))?;
         let is_openai = is_openai || query.contains_key("intent") || query.contains_key("input_audio_format");
-        Ok(Self { app, openai, kind: if is_openai { Kind::OpenAi } else { Kind::Undecided(Vec::new()) } })
+        Ok(Self { app, openai, is_openai, kind: Kind::Undecided(Vec::new()) })
     }
 
     /// The first event: what clients of either kind look for in it.
@@ -51,22 +53,26 @@ impl Realtime {
         self.openai.hello()
     }
 
-    /// Decides who speaks, if this message tells.
-    fn decide(&mut self, message: &Message, utterances: &mut Utterances, out: &mut Outbox) -> Result<(), Fault> {
-        let (Kind::Undecided(held), Message::Event { kind, body }) = (&mut self.kind, message) else { return Ok(()) };
-        let is_update = kind == "session.update";
-        if kind == "transcription_session.update" || is_update && body.contains_key("session") {
-            let held = std::mem::take(held);
-            self.kind = Kind::OpenAi;
-            self.openai.append(&held, utterances, out)
-        } else if let (true, Some(model)) = (is_update, body.get("model").and_then(Value::as_str)) {
+    /// Decides who speaks, if this message tells. Returns the audio that came before, if it is for OpenAI's session.
+    fn decide(&mut self, message: &Message) -> Result<Option<Vec<u8>>, Fault> {
+        let Kind::Undecided(held) = &mut self.kind else { return Ok(None) };
+        let (has_session, model) = match message {
+            Message::Event { kind, .. } if kind == "transcription_session.update" => (true, None),
+            Message::Event { kind, body } if kind == "session.update" => {
+                (body.contains_key("session"), body.get("model").and_then(Value::as_str))
+            }
+            _ => (false, None),
+        };
+        if let (false, Some(model)) = (has_session, model) {
             self.app.check_model(model)?;
             let vllm = Vllm::new(Arc::clone(&self.app), std::mem::take(held))?;
             self.kind = Kind::Vllm(Box::new(vllm));
-            Ok(())
-        } else {
-            Ok(())
+        } else if has_session || self.is_openai {
+            let held = std::mem::take(held);
+            self.kind = Kind::OpenAi;
+            return Ok(Some(held));
         }
+        Ok(None)
     }
 
     fn speaker(&mut self) -> Option<&mut dyn Dialect> {
@@ -80,7 +86,11 @@ impl Realtime {
 
 impl Dialect for Realtime {
     fn message(&mut self, message: Message, utterances: &mut Utterances, out: &mut Outbox) -> Result<Took, Fault> {
-        self.decide(&message, utterances, out)?;
+        if let Some(held) = self.decide(&message)? {
+            // What a client says of its audio is true of what came before, too.
+            let told = self.openai.message(message, utterances, out);
+            return self.openai.append(&held, utterances, out).and(told);
+        }
         let Kind::Undecided(held) = &mut self.kind else {
             return self.speaker().map_or(Ok(Took::Command), |speaker| speaker.message(message, utterances, out));
         };
@@ -106,6 +116,11 @@ impl Dialect for Realtime {
     }
 
     fn fault(&mut self, fault: &Fault) -> Value {
-        self.speaker().map_or_else(|| vllm::error(fault), |speaker| speaker.fault(fault))
+        match &mut self.kind {
+            Kind::Undecided(_) if self.is_openai => self.openai.fault(fault),
+            Kind::Undecided(_) => vllm::error(fault),
+            Kind::Vllm(vllm) => vllm.fault(fault),
+            Kind::OpenAi => self.openai.fault(fault),
+        }
     }
 }

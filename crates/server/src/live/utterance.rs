@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use voxtral::{AudioIn, EngineError, Error, Event, Events, Options, SAMPLE_RATE};
 
@@ -33,8 +34,9 @@ pub(super) struct Utterances {
 
 enum Step {
     Begin(Options),
-    /// At most [`PIECE`] samples, however small or large the pieces are that a client sends.
-    Audio(Vec<f32>),
+    /// At most [`PIECE`] samples, however small or large the pieces are that a client sends, and when the first of them came.
+    Audio(Vec<f32>, Instant),
+    #[allow(dead_code, reason = "as `flush`")]
     Flush,
     End,
 }
@@ -44,6 +46,34 @@ struct Running {
     events: Events,
     /// None when its audio has ended.
     audio: Option<AudioIn>,
+    arrivals: Arrivals,
+}
+
+/// When the newest audio came.
+#[derive(Default)]
+struct Arrivals {
+    samples: u64,
+    /// Samples up to the end of a piece, and when it came.
+    pieces: VecDeque<(u64, Instant)>,
+}
+
+impl Arrivals {
+    fn add(&mut self, samples: usize, came: Instant) {
+        self.samples += samples as u64;
+        self.pieces.push_back((self.samples, came));
+        // A minute of pieces of 20 ms. Words that are later count as less late than they are.
+        if self.pieces.len() > 3000 {
+            self.pieces.pop_front();
+        }
+    }
+
+    /// How long ago the audio came that ends at `end_s`. Those who ask later ask for later audio.
+    fn since(&mut self, end_s: f64) -> Option<Duration> {
+        while self.pieces.len() > 1 && (self.pieces[0].0 as f64) < end_s * f64::from(SAMPLE_RATE) {
+            self.pieces.pop_front();
+        }
+        self.pieces.front().map(|(_, came)| came.elapsed())
+    }
 }
 
 impl Utterances {
@@ -72,8 +102,8 @@ impl Utterances {
         self.waiting += samples.len();
         for piece in samples.chunks(PIECE) {
             match self.steps.back_mut() {
-                Some(Step::Audio(last)) if last.len() + piece.len() <= PIECE => last.extend_from_slice(piece),
-                _ => self.steps.push_back(Step::Audio(piece.to_vec())),
+                Some(Step::Audio(last, _)) if last.len() + piece.len() <= PIECE => last.extend_from_slice(piece),
+                _ => self.steps.push_back(Step::Audio(piece.to_vec(), Instant::now())),
             }
         }
         Ok(())
@@ -91,6 +121,7 @@ impl Utterances {
     ///
     /// # Errors
     /// When too many wait.
+    #[allow(dead_code, reason = "neither of the two protocols has it; Mistral's does")]
     pub(super) fn flush(&mut self) -> Result<(), Fault> {
         if self.steps.len() >= MAX_STEPS {
             return Err(Fault::buffer_full());
@@ -113,7 +144,7 @@ impl Utterances {
                 self.running = None;
             }
         }
-        let samples = |step: &Step| if let Step::Audio(samples) = step { samples.len() } else { 0 };
+        let samples = |step: &Step| if let Step::Audio(samples, _) = step { samples.len() } else { 0 };
         self.waiting = self.steps.iter().map(samples).sum();
     }
 
@@ -139,6 +170,17 @@ impl Utterances {
         }
         let Some(running) = &mut self.running else { return Poll::Pending };
         let event = ready!(running.events.poll_next(context)).unwrap_or(Err(EngineError::Stopped));
+        let metrics = &self.app.metrics;
+        match &event {
+            Ok(Event::Word(word)) => {
+                running.arrivals.since(word.end_s).into_iter().for_each(|late| metrics.word_lateness(late))
+            }
+            Ok(Event::Done(summary)) => {
+                metrics.audio(summary.audio_s);
+                summary.stats.first_text.into_iter().for_each(|after| metrics.first_word(after));
+            }
+            _ => {}
+        }
         if matches!(event, Ok(Event::Done(_)) | Err(_)) {
             self.running = None;
         }
@@ -157,12 +199,13 @@ impl Utterances {
                     });
                     self.steps.pop_front();
                     let (audio, events) = session?.split();
-                    self.running = Some(Running { events, audio: Some(audio) });
+                    self.running = Some(Running { events, audio: Some(audio), arrivals: Arrivals::default() });
                 }
-                (Step::Audio(samples), Some(Running { audio: Some(audio), .. })) => {
+                (Step::Audio(samples, came), Some(Running { audio: Some(audio), arrivals, .. })) => {
                     match audio.poll_push(context, samples) {
                         Poll::Pending => break,
                         Poll::Ready(Ok(taken)) => {
+                            arrivals.add(taken, *came);
                             samples.drain(..taken);
                             if samples.is_empty() {
                                 self.steps.pop_front();
@@ -185,14 +228,14 @@ impl Utterances {
                     self.pop();
                 }
                 // Of an utterance that has failed.
-                (Step::Audio(_) | Step::Flush | Step::End, _) => self.pop(),
+                (Step::Audio(..) | Step::Flush | Step::End, _) => self.pop(),
             }
         }
         Ok(())
     }
 
     fn pop(&mut self) {
-        if let Some(Step::Audio(samples)) = self.steps.pop_front() {
+        if let Some(Step::Audio(samples, _)) = self.steps.pop_front() {
             self.waiting -= samples.len();
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use voxtral::{Event, Options, SAMPLE_RATE, Summary};
+use voxtral::{Delay, Event, Options, SAMPLE_RATE, Summary, Word};
 
 use super::audio::{self, AudioFormat, Intake};
 use super::dialect::{Dialect, Fault, Message, Took, fields};
@@ -12,6 +12,7 @@ use super::outbox::Outbox;
 use super::utterance::Utterances;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::files::formats;
 
 /// A client that speaks it.
 pub(super) struct Vllm {
@@ -21,13 +22,34 @@ pub(super) struct Vllm {
     held: Vec<u8>,
     /// Whether the utterance has begun that the next audio belongs to.
     begun: bool,
+    wants: Wants,
     /// What was told of the utterance that runs.
     text: String,
+    words: Vec<Word>,
+}
+
+/// What a client wants beyond the text, and how long the model may wait.
+#[derive(Default)]
+struct Wants {
+    words: bool,
+    segments: bool,
+    delay: Option<Delay>,
 }
 
 #[derive(Deserialize)]
 struct Update {
     model: String,
+    #[serde(default)]
+    timestamp_granularities: Vec<Granularity>,
+    /// Of ours, under Mistral's name.
+    target_streaming_delay_ms: Option<u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Granularity {
+    Word,
+    Segment,
 }
 
 #[derive(Deserialize)]
@@ -43,7 +65,7 @@ impl Vllm {
     /// None, as the format is one that is taken.
     pub(super) fn new(app: Arc<App>, held: Vec<u8>) -> Result<Self, Fault> {
         let intake = Intake::new(AudioFormat::s16(SAMPLE_RATE))?;
-        Ok(Self { app, intake, held, begun: false, text: String::new() })
+        Ok(Self { app, intake, held, begun: false, wants: Wants::default(), text: String::new(), words: Vec::new() })
     }
 
     fn append(&mut self, bytes: &[u8], utterances: &mut Utterances) -> Result<(), Fault> {
@@ -53,7 +75,7 @@ impl Vllm {
     /// Begins the utterance, if it has not begun, and ends it, if this was the last of it.
     fn commit(&mut self, last: bool, utterances: &mut Utterances) -> Result<(), Fault> {
         if !self.begun {
-            utterances.begin(Options::default())?;
+            utterances.begin(Options { delay: self.wants.delay, ..Options::default() })?;
             self.begun = true;
             let held = std::mem::take(&mut self.held);
             utterances.audio(&self.intake.push(&held))?;
@@ -68,6 +90,17 @@ impl Vllm {
         taken.and(whole)
     }
 
+    fn update(&mut self, update: &Update) -> Result<(), Fault> {
+        self.app.check_model(&update.model)?;
+        let delay = update.target_streaming_delay_ms.map(Delay::from_ms).transpose();
+        self.wants = Wants {
+            words: update.timestamp_granularities.contains(&Granularity::Word),
+            segments: update.timestamp_granularities.contains(&Granularity::Segment),
+            delay: delay.map_err(|e| Fault::invalid_event(e.to_string()))?,
+        };
+        Ok(())
+    }
+
     fn done(&mut self, summary: &Summary) -> Value {
         let (positions, tokens) = (summary.stats.positions, summary.stats.tokens);
         let usage = json!({
@@ -75,7 +108,13 @@ impl Vllm {
             "completion_tokens": tokens,
             "total_tokens": positions,
         });
-        json!({ "type": "transcription.done", "text": std::mem::take(&mut self.text), "usage": usage })
+        let mut done = json!({ "type": "transcription.done", "text": std::mem::take(&mut self.text), "usage": usage });
+        let words = std::mem::take(&mut self.words);
+        if self.wants.segments {
+            let segment = |(start, end, text)| json!({ "text": text, "start": start, "end": end });
+            done["segments"] = formats::cues(&words).map(segment).collect();
+        }
+        done
     }
 }
 
@@ -87,7 +126,7 @@ impl Dialect for Vllm {
                 return self.append(&audio::bytes(&body)?, utterances).map(|()| Took::Audio);
             }
             "input_audio_buffer.commit" => self.commit(fields::<Commit>(body)?.r#final, utterances)?,
-            "session.update" => self.app.check_model(&fields::<Update>(body)?.model)?,
+            "session.update" => self.update(&fields(body)?)?,
             _ => return Err(Fault::unknown_event(&kind)),
         }
         Ok(Took::Command)
@@ -99,6 +138,16 @@ impl Dialect for Vllm {
                 self.text += &delta;
                 out.send(json!({ "type": "transcription.delta", "delta": delta }));
             }
+            Event::Word(word) => {
+                if self.wants.words {
+                    let mut event = formats::word(&word);
+                    event["type"] = "transcription.word".into();
+                    out.send(event);
+                }
+                if self.wants.segments {
+                    self.words.push(word);
+                }
+            }
             Event::Done(summary) => out.send(self.done(&summary)),
             _ => {}
         }
@@ -106,6 +155,7 @@ impl Dialect for Vllm {
 
     fn failed(&mut self, error: &ApiError, out: &mut Outbox) {
         self.text.clear();
+        self.words.clear();
         out.send(self.fault(&Fault::from(error.clone())));
     }
 

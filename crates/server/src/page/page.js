@@ -108,7 +108,7 @@ async function listen() {
   const shown = begin(`Microphone, ${new Date().toLocaleTimeString()}`);
   const key = $('key').value;
   const address = new URL('v1/realtime', location.href.replace(/^http/, 'ws'));
-  const socket = new WebSocket(address, key ? [`openai-insecure-api-key.${key}`] : []);
+  const socket = new WebSocket(address, key ? ['realtime', `openai-insecure-api-key.${key}`] : []);
   let sent = 0;
   const send = (message) => socket.readyState === WebSocket.OPEN && socket.send(JSON.stringify(message));
   socket.onopen = () => {

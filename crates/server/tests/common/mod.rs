@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use voxtral::{BackendChoice, Config, ModelRef, Voxtral};
 use voxtral_server::{Server, ServerConfig};
@@ -33,13 +34,21 @@ pub fn server_with(config: ServerConfig) -> Running {
 
 pub fn serve(voxtral: Voxtral, config: ServerConfig) -> Running {
     let server = Server::new(voxtral, config);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let listener = listener(&runtime);
     let address = listener.local_addr().unwrap();
     let (end, ended) = oneshot::channel();
     let serving = server.clone().serve(listener, async move { drop(ended.await) });
     let thread = std::thread::spawn(move || runtime.block_on(serving));
     Running { address, server, end: Some(end), thread: Some(thread) }
+}
+
+/// On a port of its own. It may be called within another runtime, where nothing may block.
+fn listener(runtime: &Runtime) -> TcpListener {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let _within = runtime.enter();
+    TcpListener::from_std(listener).unwrap()
 }
 
 /// What the servers serve.

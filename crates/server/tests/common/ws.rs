@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::Request;
+use tokio_tungstenite::tungstenite::http::{Request, Response};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
@@ -23,10 +23,12 @@ pub const DIGITS: &str = "four seven one one nine zero two six three five eight"
 /// Beyond this, a test hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The sample, 16 kHz.
+/// The sample, a WAV file.
+pub const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/digits.wav");
+
+/// Its samples, 16 kHz.
 pub fn digits() -> Vec<i16> {
-    let wav = concat!(env!("CARGO_MANIFEST_DIR"), "/../../samples/digits.wav");
-    hound::WavReader::open(wav).unwrap().into_samples().map(Result::unwrap).collect()
+    hound::WavReader::open(SAMPLE).unwrap().into_samples().map(Result::unwrap).collect()
 }
 
 /// Samples as PCM.
@@ -86,8 +88,12 @@ pub struct Client {
 
 impl Client {
     pub async fn of(request: Request<()>) -> Result<Self, Error> {
-        let (socket, _) = connect_async(request).await?;
-        Ok(Self { socket, heard: Vec::new() })
+        Ok(Self::with_response(request).await?.0)
+    }
+
+    pub async fn with_response(request: Request<()>) -> Result<(Self, Response<Option<Vec<u8>>>), Error> {
+        let (socket, response) = connect_async(request).await?;
+        Ok((Self { socket, heard: Vec::new() }, response))
     }
 
     pub async fn send(&mut self, event: Value) {

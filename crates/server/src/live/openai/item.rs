@@ -1,30 +1,27 @@
 //! One item of a conversation: what was said in one turn, and the events that tell of it.
 
 use serde_json::{Value, json};
-use voxtral::{Kind, Summary, TokenRecord, Tokenizer, Word};
+use voxtral::{Model, Summary, TokenRecord, Word};
 
 use super::session::Settings;
+use crate::files::formats;
+use crate::id;
 
 /// A turn, and what is known of its transcript.
 pub(super) struct Item {
     pub(super) id: String,
-    logprobs: Option<Logprobs>,
+    /// Its tokens, if somebody wants to know how sure the model was of them, and how many of them were told.
+    tokens: Option<Vec<TokenRecord>>,
+    told: usize,
     words: bool,
     segments: bool,
     heard: Vec<Word>,
 }
 
-/// Of tokens with text: those that were told, and those whose text is not certain yet.
-#[derive(Default)]
-struct Logprobs {
-    told: Vec<Value>,
-    new: Vec<Value>,
-}
-
 impl Item {
     pub(super) fn new(id: String, settings: &Settings) -> Self {
         let Settings { logprobs, words, segments, .. } = *settings;
-        Self { id, logprobs: logprobs.then(Logprobs::default), words, segments, heard: Vec::new() }
+        Self { id, tokens: logprobs.then(Vec::new), told: 0, words, segments, heard: Vec::new() }
     }
 
     /// As the conversation shows it.
@@ -39,10 +36,9 @@ impl Item {
         })
     }
 
-    pub(super) fn token(&mut self, token: &TokenRecord, tokenizer: &Tokenizer) {
-        if let (Some(logprobs), Kind::Text(bytes)) = (&mut self.logprobs, tokenizer.kind(token.id)) {
-            let text = String::from_utf8_lossy(bytes);
-            logprobs.new.push(json!({ "token": text, "logprob": token.logprob, "bytes": bytes }));
+    pub(super) fn token(&mut self, token: TokenRecord) {
+        if let Some(tokens) = &mut self.tokens {
+            tokens.push(token);
         }
     }
 
@@ -52,39 +48,39 @@ impl Item {
         }
     }
 
-    /// The events of text that became certain.
-    pub(super) fn text(&mut self, delta: &str) -> Value {
+    /// The event of text that became certain.
+    pub(super) fn text(&mut self, delta: &str, model: &Model) -> Value {
         let mut event = self.event("delta");
         event["delta"] = delta.into();
-        if let Some(logprobs) = &mut self.logprobs {
-            let new = std::mem::take(&mut logprobs.new);
-            logprobs.told.extend_from_slice(&new);
-            event["logprobs"] = new.into();
+        if let Some(tokens) = &self.tokens {
+            event["logprobs"] = formats::logprobs(model, &tokens[self.told..]);
+            self.told = tokens.len();
         }
         event
     }
 
     /// The events that end it.
-    pub(super) fn done(&mut self, summary: &Summary) -> Vec<Value> {
+    pub(super) fn done(&self, summary: &Summary, model: &Model) -> Vec<Value> {
         let mut events = Vec::new();
-        if let (true, Some(first), Some(last)) = (self.segments, self.heard.first(), self.heard.last()) {
-            let mut segment = self.event("segment");
-            segment["id"] = format!("seg_{}", self.id).into();
-            segment["start"] = first.start_s.into();
-            segment["end"] = last.end_s.into();
-            segment["speaker"] = "A".into();
-            segment["text"] = summary.text.as_str().into();
-            events.push(segment);
+        if self.segments {
+            events.extend(formats::cues(&self.heard).map(|(start, end, text)| {
+                let mut segment = self.event("segment");
+                segment["id"] = id::new("seg").into();
+                segment["start"] = start.into();
+                segment["end"] = end.into();
+                segment["speaker"] = "A".into();
+                segment["text"] = text.into();
+                segment
+            }));
         }
         let mut completed = self.event("completed");
         completed["transcript"] = summary.text.as_str().into();
         completed["usage"] = json!({ "type": "duration", "seconds": summary.audio_s });
-        if let Some(logprobs) = self.logprobs.take() {
-            completed["logprobs"] = [logprobs.told, logprobs.new].concat().into();
+        if let Some(tokens) = &self.tokens {
+            completed["logprobs"] = formats::logprobs(model, tokens);
         }
         if self.words {
-            let word = |word: &Word| json!({ "word": word.text, "start": word.start_s, "end": word.end_s });
-            completed["words"] = self.heard.iter().map(word).collect();
+            completed["words"] = self.heard.iter().map(formats::word).collect();
         }
         events.push(completed);
         events

@@ -6,6 +6,7 @@ mod turns;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,11 +14,11 @@ use voxtral::{Event, SAMPLE_RATE};
 
 use super::audio::{self, Intake};
 use super::dialect::{Body, Dialect, Fault, Message, Took, fields};
-use super::id;
 use super::outbox::Outbox;
 use super::utterance::Utterances;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::id;
 use item::Item;
 use session::Session;
 use turns::{Change, PIECE, Turns};
@@ -65,7 +66,7 @@ impl OpenAi {
         stamped(json!({
             "type": "session.created",
             "id": session["id"],
-            "created": id::unix_s(),
+            "created": unix_s(),
             "session": session,
         }))
     }
@@ -211,11 +212,11 @@ impl Dialect for OpenAi {
         // Utterances and items begin and end together.
         let Some(item) = self.items.front_mut() else { return };
         match event {
-            Event::Token(token) => item.token(&token, &self.app.voxtral.model().tokenizer),
+            Event::Token(token) => item.token(token),
             Event::Word(word) => item.word(word),
-            Event::Text(delta) => out.send(stamped(item.text(&delta))),
+            Event::Text(delta) => out.send(stamped(item.text(&delta, self.app.voxtral.model()))),
             Event::Done(summary) => {
-                item.done(&summary).into_iter().for_each(|event| out.send(stamped(event)));
+                item.done(&summary, self.app.voxtral.model()).into_iter().for_each(|event| out.send(stamped(event)));
                 if !self.beta {
                     let object = item.object(Some(&summary.text));
                     out.send(stamped(json!({ "type": "conversation.item.done", "item": object })));
@@ -249,6 +250,10 @@ impl Dialect for OpenAi {
 fn stamped(mut event: Value) -> Value {
     event["event_id"] = id::new("event").into();
     event
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn ms(samples: u64) -> u64 {

@@ -9,8 +9,8 @@ use voxtral::{Delay, Options, SampleFormat};
 
 use super::super::audio::AudioFormat;
 use super::super::dialect::{Body, Fault};
-use super::super::id;
 use crate::app::App;
+use crate::id;
 
 /// Samples a second, where a client does not say.
 const RATE: u32 = 24_000;

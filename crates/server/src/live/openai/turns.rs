@@ -94,11 +94,6 @@ impl Turns {
         self.recent.len()
     }
 
-    /// Samples of the session so far.
-    pub(super) fn heard(&self) -> u64 {
-        self.heard
-    }
-
     /// Takes what belongs to no turn, up to `end`.
     pub(super) fn take_until(&mut self, end: u64) -> Vec<f32> {
         let later = (self.heard.saturating_sub(end) as usize).min(self.recent.len());

@@ -1,0 +1,189 @@
+//! A file that is being transcribed, on a thread of its own.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use voxtral::{
+    AudioError, AudioOptions, AudioSource, Damage, Delay, End, Error, Notice, Options, Sink, Summary, TokenRecord, Word,
+};
+
+use super::spool;
+use crate::app::App;
+use crate::error::ApiError;
+use crate::slots::Slot;
+
+/// A transcription. It goes on while this is there, and ends at the next token when it is dropped; then its slot is free.
+pub(crate) struct Transcription {
+    heard: watch::Receiver<Heard>,
+    /// What it was begun with.
+    pub(crate) delay: Option<Delay>,
+}
+
+/// What has been heard so far. It only grows, so whoever follows it may come late and may be slow: nothing waits for them. Four hours
+/// are a few MB.
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(crate) text: String,
+    pub(crate) words: Vec<Word>,
+    /// Tokens of text and others, one for each 80 ms.
+    pub(crate) tokens: Vec<TokenRecord>,
+    /// Those up to the end of `text`.
+    pub(crate) tokens_of_text: usize,
+    pub(crate) damage: Vec<Damage>,
+    pub(crate) end: Option<Result<Summary, ApiError>>,
+}
+
+impl Transcription {
+    /// Begins to transcribe what `file` gives, in this slot.
+    pub(crate) fn begin(
+        app: &Arc<App>,
+        file: spool::Reader,
+        delay: Option<Delay>,
+        slot: &Arc<Slot>,
+    ) -> Result<Self, ApiError> {
+        let (told, heard) = watch::channel(Heard::default());
+        let (app, slot) = (Arc::clone(app), Arc::clone(slot));
+        let work = move || {
+            let mut listener = Listener { told, longest: app.config.max_audio, too_long: false, cut_short: None };
+            let outcome = listener.hear(&app, file, delay);
+            // Who sees the end may want the slot next.
+            drop(slot);
+            listener.told.send_modify(|heard| heard.end = Some(outcome));
+        };
+        let started = std::thread::Builder::new().name("voxtral-file".into()).spawn(work);
+        started.map_err(|error| ApiError::internal(&error))?;
+        Ok(Self { heard, delay })
+    }
+
+    /// Whether it has failed already.
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
+        if let Some(Err(error)) = &self.heard.borrow().end { Err(error.clone()) } else { Ok(()) }
+    }
+
+    /// Looks at what has been heard, and at the summary if that is all, until there is something to see.
+    ///
+    /// # Errors
+    /// Where the transcription failed.
+    pub(crate) async fn when<T>(
+        &mut self,
+        mut look: impl FnMut(&Heard, Option<&Summary>) -> Option<T>,
+    ) -> Result<T, ApiError> {
+        loop {
+            let seen = {
+                let heard = self.heard.borrow_and_update();
+                match &heard.end {
+                    None => look(&heard, None).map(Ok),
+                    Some(Ok(summary)) => look(&heard, Some(summary)).map(Ok),
+                    Some(Err(error)) => Some(Err(error.clone())),
+                }
+            };
+            if let Some(seen) = seen {
+                return seen;
+            }
+            // Where its thread panicked, nobody tells the end.
+            self.heard.changed().await.map_err(|error| ApiError::internal(&error))?;
+        }
+    }
+}
+
+/// Tells those who wait what is heard.
+struct Listener {
+    told: watch::Sender<Heard>,
+    longest: Duration,
+    too_long: bool,
+    /// What was heard of a file that could not be read to its end.
+    cut_short: Option<Summary>,
+}
+
+impl Listener {
+    fn hear(&mut self, app: &App, file: spool::Reader, delay: Option<Delay>) -> Result<Summary, ApiError> {
+        let audio = AudioSource::from_reader_with(file, &AudioOptions::default()).map_err(unreadable)?;
+        if audio.duration().is_some_and(|duration| duration > self.longest) {
+            return Err(self.too_long());
+        }
+        let options = Options { delay, ..Options::default() };
+        match app.voxtral.transcribe(audio.into(), &options, self) {
+            Ok(summary) => Ok(summary),
+            Err(Error::Sink(_)) if self.too_long => Err(self.too_long()),
+            Err(Error::Audio(error)) => self.cut_short.take().ok_or_else(|| unreadable(error)),
+            Err(Error::Engine(error)) => Err(error.into()),
+            Err(error) => Err(ApiError::internal(&error)),
+        }
+    }
+
+    fn too_long(&self) -> ApiError {
+        let seconds = self.longest.as_secs();
+        ApiError::too_large(format!("the recording is longer than the {seconds} seconds that are taken"))
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Heard)) -> io::Result<()> {
+        self.told.send_modify(change);
+        Ok(())
+    }
+}
+
+/// Why there is nothing to hear, or no more.
+fn unreadable(error: AudioError) -> ApiError {
+    match error {
+        // Nobody is there to hear why.
+        AudioError::Io(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
+            ApiError::bad_request(error.to_string())
+        }
+        AudioError::Io(error) => ApiError::internal(&error),
+        error => ApiError::bad_field("file", error.to_string()),
+    }
+}
+
+impl Sink for Listener {
+    fn token(&mut self, token: &TokenRecord) -> io::Result<()> {
+        // The client has left.
+        if self.told.is_closed() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        // Nobody waits for tokens alone.
+        self.told.send_if_modified(|heard| {
+            heard.tokens.push(*token);
+            false
+        });
+        Ok(())
+    }
+
+    fn text(&mut self, text: &str) -> io::Result<()> {
+        self.tell(|heard| {
+            heard.text += text;
+            heard.tokens_of_text = heard.tokens.len();
+        })
+    }
+
+    fn word(&mut self, word: &Word) -> io::Result<()> {
+        self.tell(|heard| heard.words.push(word.clone()))
+    }
+
+    fn damage(&mut self, damage: &Damage) -> io::Result<()> {
+        self.tell(|heard| heard.damage.push(damage.clone()))
+    }
+
+    fn notice(&mut self, notice: &Notice) -> io::Result<()> {
+        tracing::info!("a file: {notice}");
+        Ok(())
+    }
+
+    fn progress(&mut self, done_s: f64, _: Option<f64>) -> io::Result<()> {
+        // The last tokens are of the silence that the model is given behind the audio.
+        self.too_long = done_s > self.longest.as_secs_f64() + 5.0;
+        if self.too_long { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
+    }
+
+    fn end(&mut self, end: &End<'_>) -> io::Result<()> {
+        let Some(why) = end.cut_short.map(str::to_owned) else { return Ok(()) };
+        let at_s = end.summary.audio_s;
+        // An answer without words would say that nothing was said.
+        if !self.told.borrow().words.is_empty() {
+            self.cut_short = Some(end.summary.clone());
+            self.told.send_modify(|heard| heard.damage.push(Damage { at_s, lost_s: 0.0, what: why }));
+        }
+        Ok(())
+    }
+}

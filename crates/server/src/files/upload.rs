@@ -1,0 +1,182 @@
+//! A multipart form as it comes in: counted, bounded, and never waited for without end.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::extract::multipart::{self, MultipartError};
+use axum::extract::{FromRequest, Multipart, Request};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
+use futures_util::{Stream, StreamExt};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use crate::ServerConfig;
+use crate::error::ApiError;
+
+/// The most that is held in memory of what the form has not been asked for. The headers of a field are much shorter.
+const MOST_HELD: u64 = 1 << 20;
+/// The longest value of a field that is not the file, bytes.
+const LONGEST_VALUE: usize = 256 << 10;
+/// How long a body is read that nobody wants any more.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// The body of a request. Most clients read an answer only when they have sent all, so where it is dropped before its end, the rest is
+/// read and thrown away for a while.
+pub(crate) struct Incoming {
+    /// None at its end, and where the client sends it only when told to.
+    body: Option<BodyDataStream>,
+    meter: Arc<Meter>,
+}
+
+/// Bytes of a body.
+#[derive(Default)]
+struct Meter {
+    /// That came in.
+    came: AtomicU64,
+    /// That had come in when the form last gave something.
+    given: AtomicU64,
+}
+
+impl Incoming {
+    pub(crate) fn new(body: Body) -> Self {
+        Self { body: Some(body.into_data_stream()), meter: Arc::default() }
+    }
+}
+
+impl Stream for Incoming {
+    type Item = Result<Bytes, axum::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let bytes = ready!(body.poll_next_unpin(cx));
+        match &bytes {
+            Some(Ok(bytes)) => {
+                let came = self.meter.came.fetch_add(bytes.len() as u64, Relaxed) + bytes.len() as u64;
+                if came - self.meter.given.load(Relaxed) > MOST_HELD {
+                    let why = "the headers of a field are too long";
+                    return Poll::Ready(Some(Err(axum::Error::new(io::Error::other(why)))));
+                }
+            }
+            Some(Err(_)) | None => self.body = None,
+        }
+        Poll::Ready(bytes)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if let (Some(mut body), Ok(runtime)) = (self.body.take(), Handle::try_current()) {
+            let rest = async move { while let Some(Ok(_)) = body.next().await {} };
+            runtime.spawn(timeout(LINGER, rest));
+        }
+    }
+}
+
+/// The fields of a form, in the order in which they come in.
+pub(crate) struct Fields {
+    form: Multipart,
+    limits: Limits,
+}
+
+/// One of them. What is not read of it is passed over.
+pub(crate) struct Field<'a> {
+    field: multipart::Field<'a>,
+    limits: &'a Limits,
+}
+
+struct Limits {
+    meter: Arc<Meter>,
+    bytes: u64,
+    idle: Duration,
+}
+
+impl Fields {
+    /// Reads nothing yet.
+    pub(crate) async fn new(request: Request, config: &ServerConfig) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let mut body = Incoming::new(body);
+        let limits =
+            Limits { meter: Arc::clone(&body.meter), bytes: config.max_upload_bytes, idle: config.idle_timeout };
+        let announced = number(&parts.headers);
+        if announced.is_some_and(|bytes| bytes > limits.bytes) {
+            // A refusal is what such a client waits for.
+            if parts.headers.contains_key(EXPECT) {
+                body.body = None;
+            }
+            return Err(limits.too_large());
+        }
+        let request = Request::from_parts(parts, Body::from_stream(body));
+        let form = Multipart::from_request(request, &()).await;
+        let form =
+            form.map_err(|_| ApiError::bad_request("the body must be multipart/form-data, and name its boundary"))?;
+        Ok(Self { form, limits })
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Option<Field<'_>>, ApiError> {
+        let limits = &self.limits;
+        let field = limits.keep(self.form.next_field()).await?;
+        Ok(field.map(|field| Field { field, limits }))
+    }
+}
+
+/// How long the body is, if the client says so.
+fn number(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+impl Field<'_> {
+    pub(crate) fn name(&self) -> &str {
+        self.field.name().unwrap_or_default()
+    }
+
+    /// What comes next of it; none at its end.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, ApiError> {
+        self.limits.keep(self.field.chunk()).await
+    }
+
+    /// All of it, as text without space around it.
+    pub(crate) async fn text(mut self) -> Result<String, ApiError> {
+        let mut value = Vec::new();
+        while let Some(bytes) = self.chunk().await? {
+            value.extend_from_slice(&bytes);
+            if value.len() > LONGEST_VALUE {
+                return Err(ApiError::bad_request(format!("the field `{}` is too long", self.name())));
+            }
+        }
+        let text = String::from_utf8(value);
+        let text = text.map_err(|_| ApiError::bad_request(format!("the field `{}` is not UTF-8", self.name())))?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// Passes over it.
+    pub(crate) async fn skip(mut self) -> Result<(), ApiError> {
+        while self.chunk().await?.is_some() {}
+        Ok(())
+    }
+}
+
+impl Limits {
+    /// Waits for a step of reading, unless there is too much or it takes too long.
+    async fn keep<T>(&self, step: impl Future<Output = Result<T, MultipartError>>) -> Result<T, ApiError> {
+        let Ok(outcome) = timeout(self.idle, step).await else {
+            return Err(ApiError::timed_out(format!("nothing came for {} seconds", self.idle.as_secs_f32())));
+        };
+        let came = self.meter.came.load(Relaxed);
+        self.meter.given.store(came, Relaxed);
+        if came > self.bytes {
+            return Err(self.too_large());
+        }
+        outcome.map_err(|error| ApiError::bad_request(format!("the body is not a whole form: {}", error.body_text())))
+    }
+
+    fn too_large(&self) -> ApiError {
+        ApiError::too_large(format!("the request is larger than the {} bytes that are taken", self.bytes))
+    }
+}
