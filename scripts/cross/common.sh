@@ -3,6 +3,8 @@
 
 cross=$PWD/target/cross
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
+unset VOXTRAL_MODEL LD_LIBRARY_PATH # what is tried is the built-in model,
+export HF_HUB_CACHE=/no/such/cache # and not one that was downloaded
 mkdir -p "$cross"
 
 # Installs packages of Debian unless a program of theirs is there: what wants them, the program, the packages.
@@ -15,6 +17,16 @@ need() {
         printf 'cannot install %s here: install it and run this again\n' "$*" >&2
         exit 1
     }
+}
+
+# zig's C compiler and linker, which know every version of glibc, and musl; and cargo with them.
+use_zig() {
+    local zig=$cross/zig
+    [[ -x $zig/bin/cargo-zigbuild ]] || {
+        python3 -m venv "$zig"
+        "$zig/bin/pip" install --quiet --disable-pip-version-check cargo-zigbuild==0.24.1 ziglang==0.17.1
+    }
+    export PATH=$zig/bin:$PATH
 }
 
 # A compiler and the sources of its standard library, which have to be of one version: Debian's archive has both. They are unpacked
