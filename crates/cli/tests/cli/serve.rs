@@ -145,7 +145,7 @@ fn keys_are_asked_for_where_there_are_some() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keys");
     let file = path.to_str().unwrap();
-    refuses(&["--api-key-file", file], "keys: No such file");
+    refuses(&["--api-key-file", file], &format!("keys: {}", no_file()));
     fs::write(&path, "\n").unwrap();
     refuses(&["--api-key-file", file], "there is no key in it");
     fs::write(&path, "one\n").unwrap();
@@ -267,7 +267,7 @@ fn a_file_with_mistakes_is_an_error_that_names_them() {
 }
 
 fn refuses_missing(path: &Path) {
-    refuses(&["--config", path.to_str().unwrap()], "voxtral.toml: No such file");
+    refuses(&["--config", path.to_str().unwrap()], &format!("voxtral.toml: {}", no_file()));
 }
 
 #[test]
