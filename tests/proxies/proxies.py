@@ -200,6 +200,25 @@ class Checks:
         url = f"{self.http}/v1/audio/transcriptions"
         return await asyncio.gather(*(asyncio.to_thread(get, url, self.tls, **options) for _ in range(number)))
 
+    async def words_come_at_once(self):
+        """Words of live audio that is uploaded come before it ends"""
+        audio = SAMPLE.read_bytes()
+        host, port = self.http.removeprefix("https://").split(":")
+        reader, writer = await asyncio.open_connection(host, port, ssl=self.tls)
+        writer.write(
+            b"PUT /v1/audio/transcriptions/live HTTP/1.1\r\nHost: %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+            % (host.encode(), len(audio))
+        )
+        writer.write(audio[: len(audio) // 2])
+        answer = await reader.readuntil(b"four")
+        assert b"200 OK" in answer, answer
+        writer.write(audio[len(audio) // 2 :])
+        answer += await reader.read()
+        writer.close()
+        lines = re.sub(rb"\r\n[0-9a-f]+\r\n", b"", answer).splitlines()  # without the lengths of its chunks
+        final = json.loads([line for line in lines if b'"final"' in line][-1])
+        same((final["text"], final["cut_short"]), (WORDS, False))
+
     async def figures_are_not_passed_on(self):
         """/metrics is not for those who come through the proxy"""
         status, _ = await asyncio.to_thread(get, f"{self.http}/metrics", self.tls)
@@ -270,6 +289,7 @@ def run(proxy, voxtral):
             checks.eight_streams_are_spread,
             checks.a_refusal_is_moved,
             checks.uploads_pass,
+            checks.words_come_at_once,
             checks.figures_are_not_passed_on,
             checks.draining_loses_nothing,  # last: one server is gone then
         ]:
