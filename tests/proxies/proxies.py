@@ -165,8 +165,7 @@ class Checks:
             same(refusal.response.status_code, 503)
             same(json.loads(refusal.response.body)["error"]["code"], "server_full")
             assert 1 <= int(refusal.response.headers["retry-after"]) <= 120
-        # More than a proxy keeps of a request.
-        for status, body in await self.upload(4, SAMPLE.read_bytes() + bytes(3 << 20)):
+        for status, body in await self.upload(4, SAMPLE.read_bytes()):
             same((status, json.loads(body)["error"]["code"]), (503, "server_full"))
         await finish(streams)
 
@@ -190,6 +189,16 @@ class Checks:
         """Four uploads at a time are transcribed"""
         for status, body in await self.upload(4, SAMPLE.read_bytes()):
             same((status, json.loads(body).get("text")), (200, WORDS))
+
+    async def uploads_meet_a_full_server(self):
+        """Uploads that meet a full server are transcribed by the other, or refused with 503 and JSON"""
+        full, _ = self.servers
+        direct = await open_streams(SLOTS, f"ws://127.0.0.1:{full.port}")
+        # More than a proxy keeps of a request.
+        for status, body in await self.upload(SLOTS, SAMPLE.read_bytes() + bytes(3 << 20)):
+            answer = json.loads(body)
+            same((status, answer.get("text") or answer["error"]["code"]), (200, WORDS) if status == 200 else (503, "server_full"))
+        await finish(direct)
 
     async def upload(self, number, recording):
         """Status and body of so many uploads at a time."""
@@ -289,6 +298,7 @@ def run(proxy, voxtral):
             checks.eight_streams_are_spread,
             checks.a_refusal_is_moved,
             checks.uploads_pass,
+            checks.uploads_meet_a_full_server,
             checks.words_come_at_once,
             checks.figures_are_not_passed_on,
             checks.draining_loses_nothing,  # last: one server is gone then
