@@ -30,12 +30,17 @@ pub(crate) fn stops(stop: &Stop, save: impl Fn() + Send + 'static) -> anyhow::Re
 pub(crate) fn noted() -> anyhow::Result<Arc<AtomicBool>> {
     let noted = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&noted);
-    listen(move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            end();
-        }
-    })?;
+    twice(move || seen.store(true, Ordering::Relaxed))?;
     Ok(noted)
+}
+
+/// The first Ctrl-C, or other signal to end, calls `first`; the second ends the program.
+pub(crate) fn twice(first: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    let mut first = Some(first);
+    listen(move || match first.take() {
+        Some(first) => first(),
+        None => end(),
+    })
 }
 
 /// Ends the program as one that Ctrl-C ended.

@@ -11,6 +11,7 @@ mod download;
 mod folders;
 mod input;
 mod interrupt;
+mod log;
 mod machine;
 mod manual;
 mod microphone;
@@ -28,34 +29,17 @@ mod transcribe;
 mod turns;
 mod wsl;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Parser;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::prelude::*;
-
-use args::{Cli, Command};
+use args::Command;
 
 fn main() -> ExitCode {
     voxtral_files::survive_size_limit();
-    let cli = match Cli::try_parse() {
+    let cli = match args::parse() {
         Ok(cli) => cli,
-        Err(answer) => match output::answer(&answer) {
-            Err(error) if !answer.use_stderr() => return failed(&error),
-            _ => return u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
-        },
+        Err(error) => return not_understood(&error),
     };
-    let level = if cli.transcribe.work.verbose { LevelFilter::DEBUG } else { LevelFilter::WARN };
-    let ours = ["voxtral", "voxtral_cpu", "voxtral_cuda", "voxtral_engine"].map(|name| (name, level));
-    let log = tracing_subscriber::fmt::layer()
-        .with_writer(|| progress::Stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .without_time()
-        .with_target(false);
-    if !cli.transcribe.work.silent {
-        tracing_subscriber::registry().with(log.with_filter(Targets::new().with_targets(ours))).init();
-    }
+    log::begin(&cli);
     quieten_contained_panics();
     let result = match &cli.command {
         Some(Command::Bench(args)) => bench::run(args).map(|()| ExitCode::SUCCESS),
@@ -71,6 +55,15 @@ fn main() -> ExitCode {
         None => transcribe::run(&cli.transcribe),
     };
     result.unwrap_or_else(|error| failed(&error))
+}
+
+/// The command line was answered with help, or is wrong; or a file that it names is.
+fn not_understood(error: &anyhow::Error) -> ExitCode {
+    let Some(answer) = error.downcast_ref::<clap::Error>() else { return failed(error) };
+    match output::answer(answer) {
+        Err(error) if !answer.use_stderr() => failed(&error),
+        _ => u8::try_from(answer.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from),
+    }
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -3,13 +3,13 @@
 use std::sync::LazyLock;
 
 use anyhow::Context;
+use clap::Args;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 use voxtral::Isa;
 use voxtral_cuda::CudaBackend;
 
-use crate::args::{Cli, usage};
+use crate::args::{self, usage};
 use crate::output::Output;
 
 #[derive(Args)]
@@ -47,12 +47,12 @@ pub(crate) static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 pub(crate) fn completions(args: &Completions) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "voxtral", &mut script);
+    clap_complete::generate(args.shell, &mut args::command(), "voxtral", &mut script);
     write(&script)
 }
 
 pub(crate) fn man(args: &Man) -> anyhow::Result<()> {
-    let mut command = Cli::command();
+    let mut command = args::command();
     command.build();
     let about = match &args.command {
         None => command,

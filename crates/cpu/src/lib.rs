@@ -353,10 +353,31 @@ fn predict(isa: Isa, logits: &[f32], runners_up: Option<u32>) -> Prediction {
     prediction
 }
 
-/// The CPU's name, as the system tells it.
+/// The CPU's name, as it says itself, or as Linux tells it.
 pub fn cpu_name() -> String {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(name) = brand() {
+        return name;
+    }
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name =
         info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':')).map(|(_, name)| name.trim());
     name.unwrap_or(std::env::consts::ARCH).to_owned()
+}
+
+/// What an x86 CPU calls itself: three answers of 16 letters, ended by a zero.
+#[cfg(target_arch = "x86_64")]
+fn brand() -> Option<String> {
+    use std::arch::x86_64::__cpuid;
+
+    const LETTERS: std::ops::RangeInclusive<u32> = 0x8000_0002..=0x8000_0004;
+    if __cpuid(0x8000_0000).eax < *LETTERS.end() {
+        return None;
+    }
+    let letters = LETTERS.flat_map(|leaf| {
+        let answer = __cpuid(leaf);
+        [answer.eax, answer.ebx, answer.ecx, answer.edx].map(u32::to_le_bytes).concat()
+    });
+    let letters: Vec<u8> = letters.take_while(|&letter| letter != 0).collect();
+    Some(String::from_utf8_lossy(&letters).trim().to_owned()).filter(|name| !name.is_empty())
 }

@@ -86,6 +86,14 @@ impl CudaBackend {
         IMAGES.iter().map(|image| image.name)
     }
 
+    /// Loads the driver's library, which everything else does when it has to.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn load_driver() -> Result<(), DriverError> {
+        crate::driver::load()
+    }
+
     /// Looks at a GPU without putting anything on it.
     ///
     /// # Errors

@@ -37,9 +37,10 @@ impl DeviceReport {
 /// Opens a GPU and picks the kernels that it takes.
 pub(crate) fn open_device(ordinal: usize, force_ptx: bool) -> Result<(Arc<Device>, Image), BackendError> {
     let device = Device::open(ordinal).map_err(|e| match e {
-        DriverError::NoLibrary | DriverError::MissingSymbol(_) | DriverError::NoDevice { .. } => {
-            BackendError::Unsupported(e.to_string())
-        }
+        DriverError::NoLibrary
+        | DriverError::StaticBuild
+        | DriverError::MissingSymbol(_)
+        | DriverError::NoDevice { .. } => BackendError::Unsupported(e.to_string()),
         // Not even a context fits a GPU whose memory others have taken.
         e => backend_error(&format!("CUDA device {ordinal}"), 0, &e),
     })?;

@@ -40,3 +40,4 @@ pub mod table;
 
 pub use backend::{CudaBackend, CudaOptions};
 pub use device::DeviceReport;
+pub use driver::DriverError;

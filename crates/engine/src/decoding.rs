@@ -70,25 +70,34 @@ impl Guesses {
 pub(crate) struct Pace {
     /// Seconds of a pass by its number of rows.
     cost: BTreeMap<usize, f64>,
-    /// Guesses that held and that did not, fading, by how far ahead they were: 1, 2 to 3, 4 to 7 and so on. Far ones hold more
-    /// often, once near ones have: in pauses.
+    /// Guesses that held and that did not, by how far ahead they were: 1, 2 to 3, 4 to 7 and so on. Far ones hold more often, once
+    /// near ones have: they were corrected by more passes, or lie in a pause. All fade to [`HOPE`].
     guesses: [(f64, f64); 7],
     /// Seconds that passes may still cost above the sequential ones.
     budget: Option<f64>,
 }
 
+/// Seconds of a pass: what it is expected to take, and what it takes at most.
+struct Cost {
+    expected: f64,
+    most: f64,
+}
+
 /// Part of the sequential time that wrong guesses may cost.
 const BUDGET: f64 = 0.05;
-/// Tokens whose budget is given in advance: every stream has that many, so that all guesses together stay below a tenth.
-const ADVANCE: f64 = 10.0;
-/// Weight that older guesses keep at each new one.
+/// Tokens whose budget is given in advance, five seconds of audio: enough for a pass or two that are not worth it, so that what a short
+/// recording can gain is found before it ends, and little enough that all guesses together lose less than a tenth of anything longer.
+const ADVANCE: f64 = 60.0;
+/// Guesses that hold and that do not, before any was made.
+const HOPE: (f64, f64) = (1.5, 0.5);
+/// Weight that older guesses keep at each new one, and at each pass without any.
 const FADE: f64 = 0.98;
 /// What a cost that is not tried falls to with each pass.
 const FADE_COST: f64 = 0.99;
 
 impl Pace {
     pub(crate) fn new() -> Self {
-        Self { cost: BTreeMap::new(), guesses: [(1.5, 0.5); 7], budget: None }
+        Self { cost: BTreeMap::new(), guesses: [HOPE; 7], budget: None }
     }
 
     /// Rows for each of `streams` that decode together, at most `most`.
@@ -107,9 +116,9 @@ impl Pace {
         };
         let mut best = (1, 1.0 / sequential);
         for rows in [2, 4, 8, 16, 32, 64, 128].map(|rows: usize| rows.min(most)) {
-            let (least, most) = self.cost_bounds(streams * rows);
-            // What is not known yet is tried on the hope that it is cheap, if the budget can bear that it is not.
-            let speed = tokens(rows) / least;
+            let Cost { expected, most } = self.cost_of(streams * rows);
+            // What is not known yet is tried if the budget can bear that it costs the most.
+            let speed = tokens(rows) / expected;
             if most - sequential <= budget && speed > best.1 {
                 best = (rows, speed);
             }
@@ -117,14 +126,27 @@ impl Pace {
         best.0
     }
 
-    /// Seconds of a pass of `rows`, at least and at most: a pass over twice the rows takes at most twice as long, and one over
-    /// fewer rows takes no longer.
-    fn cost_bounds(&self, rows: usize) -> (f64, f64) {
-        let below = self.cost.range(..=rows).next_back();
-        let above = self.cost.range(rows..).next().map_or(f64::INFINITY, |(_, &cost)| cost);
-        let (least, most) =
-            below.map_or((0.0, f64::INFINITY), |(&known, &cost)| (cost, cost * rows as f64 / known as f64));
-        (least.min(above), most.min(above))
+    /// What a pass of `rows` costs: on the line through the two numbers of rows next to it whose costs are known, and at most what it can:
+    /// one over twice the rows takes at most twice as long, and one over fewer rows takes no longer. Where one cost is known, the hope is
+    /// that more rows cost nothing.
+    fn cost_of(&self, rows: usize) -> Cost {
+        if let Some(&known) = self.cost.get(&rows) {
+            return Cost { expected: known, most: known };
+        }
+        let mut below = self.cost.range(..rows).rev().map(|(&rows, &cost)| (rows as f64, cost));
+        let mut above = self.cost.range(rows..).map(|(&rows, &cost)| (rows as f64, cost));
+        let (low, lower, high) = (below.next(), below.next(), above.next());
+        let rows = rows as f64;
+        let line = |(x0, y0): (f64, f64), (x1, y1): (f64, f64)| y0 + (y1 - y0).max(0.0) / (x1 - x0) * (rows - x0);
+        let most = low.map_or(f64::INFINITY, |(known, cost)| cost * rows / known);
+        let most = high.map_or(most, |(_, cost)| cost.min(most));
+        let expected = match (lower, low, high) {
+            (_, Some(low), Some(high)) => line(low, high),
+            (Some(lower), Some(low), None) => line(lower, low),
+            (None, Some((_, cost)), None) | (_, None, Some((_, cost))) => cost,
+            (_, None, None) => 0.0,
+        };
+        Cost { expected: expected.min(most), most }
     }
 
     /// Learns what a pass of `rows` rows costs.
@@ -149,8 +171,15 @@ impl Pace {
         }
     }
 
-    /// Learns from one stream's guesses, of which `held` were right before the first wrong one, if there was one.
+    /// Learns from one stream's guesses, of which `held` were right before the first wrong one, if there was one. Where none was made, what
+    /// is known of them grows old.
     pub(crate) fn guessed(&mut self, held: usize, failed: bool) {
+        if held == 0 && !failed {
+            for (held, failed) in &mut self.guesses {
+                *held = HOPE.0 + (*held - HOPE.0) * FADE;
+                *failed = HOPE.1 + (*failed - HOPE.1) * FADE;
+            }
+        }
         for ahead in 1..=held + usize::from(failed) {
             let right = f64::from(u8::from(ahead <= held));
             let (held, failed) = &mut self.guesses[ahead.ilog2() as usize];
@@ -182,18 +211,13 @@ mod tests {
     /// Time for `tokens` tokens where a pass of r rows takes `cost(r)` and guesses hold as `holds` says, and one token a pass.
     fn simulate(tokens: usize, cost: impl Fn(usize) -> f64, mut holds: impl FnMut() -> bool) -> (f64, f64) {
         let (mut pace, mut done, mut total) = (Pace::new(), 0, 0.0);
+        pace.took(8, Duration::from_secs_f64(cost(8))); // the prompt
         while done < tokens {
             let rows = pace.rows(1, 32.min(tokens - done));
             let held = (1..rows).take_while(|_| holds()).count();
             total += cost(rows);
             pace.gave(1, rows, held + 1, Duration::from_secs_f64(cost(rows)));
-            // At one row, whether silence would have been right is known all the same.
-            if rows == 1 {
-                let right = holds();
-                pace.guessed(usize::from(right), !right);
-            } else {
-                pace.guessed(held, held + 1 < rows);
-            }
+            pace.guessed(held, held + 1 < rows);
             done += held + 1;
         }
         (total, tokens as f64 * cost(1))
@@ -207,6 +231,23 @@ mod tests {
             let (time, sequential) = simulate(500, cost, || false);
             assert!(time <= 1.1 * sequential, "cost {i}: {time} for {sequential}");
         }
+    }
+
+    #[test]
+    fn finds_the_best_lookahead_within_a_short_recording() {
+        // 11 s, where four guesses of five hold.
+        let fixed = |rows: usize| {
+            let tokens = (0..rows).map(|ahead| 0.8_f64.powi(ahead as i32)).sum::<f64>();
+            140.0 * (1.0 + 0.1 * rows as f64) / tokens
+        };
+        let best = [1, 2, 4, 8, 16, 32].map(fixed).into_iter().fold(f64::INFINITY, f64::min);
+        let mut seed = 1_u32;
+        let holds = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f64::from(seed) < 0.8 * f64::from(u32::MAX)
+        };
+        let (time, _) = simulate(140, |rows| 1.0 + 0.1 * rows as f64, holds);
+        assert!(time < 1.1 * best, "{time} for {best}");
     }
 
     #[test]

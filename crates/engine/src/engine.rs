@@ -77,6 +77,11 @@ impl Engine {
         self.inbox.meters.read()
     }
 
+    /// Whether the engine has stopped, because its backend panicked: it takes no more sessions.
+    pub fn has_stopped(&self) -> bool {
+        self.inbox.is_closed()
+    }
+
     /// Opens a session. Where the device has no memory for another, its first event says so.
     ///
     /// # Errors

@@ -60,6 +60,11 @@ impl Inbox {
         Ok(())
     }
 
+    /// Whether nothing more is taken.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closing
+    }
+
     /// For the engine's thread: what has come. `None` when it is to end.
     pub(crate) fn take(&self) -> Option<Vec<Request>> {
         let mut state = self.lock();

@@ -231,13 +231,7 @@ impl Running {
             return Ok(Accepted { positions: inputs.len(), guessed: None });
         }
         let certain = self.guesses.accept(&inputs, predictions);
-        let guessed = if inputs.len() == 1 {
-            // Nothing was guessed, but whether silence would have been right is known all the same.
-            let right = predictions[0].id == self.tokenizer.streaming_pad();
-            (usize::from(right), !right)
-        } else {
-            (certain - 1, certain < inputs.len())
-        };
+        let guessed = (certain - 1, certain < inputs.len());
         self.stats.certain[certain.ilog2() as usize] += 1;
         self.accept(&predictions[..certain]);
         Ok(Accepted { positions: certain, guessed: Some(guessed) })

@@ -83,6 +83,7 @@ impl Scheduler {
     pub(crate) fn run(mut self) {
         while let Some(requests) = self.inbox.take() {
             let start = Instant::now();
+            self.inbox.meters.begin_round(Some(start));
             requests.into_iter().for_each(|request| self.accept(request));
             self.running.iter_mut().for_each(Running::listen);
             let encoded = self.encode(true);
@@ -95,6 +96,7 @@ impl Scheduler {
             if encoded || decoded || other {
                 self.inbox.meters.round(start.elapsed());
             } else {
+                self.inbox.meters.begin_round(None);
                 self.inbox.bell.wait();
             }
         }
@@ -349,7 +351,7 @@ impl Scheduler {
             }
             first += rows;
         }
-        self.inbox.meters.decoded(first, time);
+        self.inbox.meters.decoded(first, tokens, time);
         if only_text {
             self.pace.gave(call.len(), first, tokens, time);
         } else {

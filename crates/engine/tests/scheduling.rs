@@ -132,6 +132,8 @@ fn hundreds_of_live_sessions_share_calls() {
     let counters = engine.counters();
     assert_eq!(counters.queued_frames, 0);
     assert!(counters.rounds > 0 && counters.decoded_rows >= 300 * 30 && counters.encoded_tokens >= 300 * 30);
+    assert!(counters.passes < counters.decoded_rows && counters.decoded_tokens >= 300 * 30);
+    assert!(!engine.has_stopped());
 }
 
 /// Sessions that are left while a call is under way, after it was known what they have due and before it is their turn.

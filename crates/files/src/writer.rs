@@ -23,8 +23,8 @@ pub struct Writer {
 }
 
 enum To {
-    /// Beside its place, to be renamed to it. With what is there now, if it is to be replaced.
-    Beside { new: NamedTempFile, old: Option<File> },
+    /// Beside its place, to be renamed to it, and whether something is there that it replaces.
+    Beside { new: NamedTempFile, replaces: bool },
     /// In its place, as it comes.
     InPlace { file: File, is_stream: bool },
     /// Beside its place, where nothing may be.
@@ -42,6 +42,11 @@ impl Writer {
             Ok(found) if found.is_dir() => return Err(ErrorKind::IsADirectory.into()),
             Ok(found) => Some(found),
             Err(e) if e.kind() == ErrorKind::NotFound => None,
+            // Of a device, such as NUL, Windows tells nothing.
+            Err(e) if cfg!(windows) => {
+                let file = File::options().write(true).open(&path).map_err(|_| e)?;
+                return Ok(Self { path, to: To::InPlace { file, is_stream: true } });
+            }
             Err(e) => return Err(e),
         };
         let is_open = names_what_is_open(&path);
@@ -50,7 +55,8 @@ impl Writer {
         let to = match (old, found) {
             (Some(file), Some(found)) if is_open || !found.is_file() => To::InPlace { file, is_stream: true },
             (old, found) => match (beside(&path, found.as_ref()), old) {
-                (Ok(new), old) => To::Beside { new, old },
+                // It is not kept open: Windows would not replace it.
+                (Ok(new), old) => To::Beside { new, replaces: old.is_some() },
                 (Err(e), Some(file)) if takes_no_files(&e) => To::InPlace { file, is_stream: false },
                 (Err(e), _) => return Err(e),
             },
@@ -97,18 +103,18 @@ impl Writer {
                 new.persist_noclobber(&self.path).map_err(|e| e.error)?;
                 Ok(())
             }
-            To::Beside { new, old } => {
+            To::Beside { new, replaces } => {
                 new.as_file().sync_all()?;
-                match (new.persist(&self.path), old) {
-                    (Ok(_), _) => Ok(()),
-                    // The permission to write it is there, only not to put another in its place.
-                    (Err(refused), Some(mut old)) if old.metadata()?.is_file() => {
+                let Err(refused) = new.persist(&self.path) else { return Ok(()) };
+                // There may be the permission to write it, only not to put another in its place.
+                match File::options().write(true).open(&self.path) {
+                    Ok(mut old) if replaces && old.metadata()?.is_file() => {
                         let mut new = refused.file.into_file();
                         new.rewind()?;
                         io::copy(&mut new, &mut old)?;
                         end_here(&mut old)
                     }
-                    (Err(refused), _) => Err(refused.error),
+                    _ => Err(refused.error),
                 }
             }
         }

@@ -72,6 +72,15 @@ fn two_at_once_are_one_or_the_other() {
     assert_eq!((names(dir.path()), fs::read(&path).unwrap()), (vec!["out".to_owned()], b"two is whole".to_vec()));
 }
 
+#[test]
+#[cfg(windows)]
+fn a_device_takes_what_is_written_at_once() {
+    for name in ["NUL", r"\\.\NUL"] {
+        assert!(Writer::create(Path::new(name)).unwrap().is_stream(), "{name}");
+        write(Path::new(name), "gone").unwrap();
+    }
+}
+
 #[cfg(unix)]
 mod unix {
     use std::os::fd::AsRawFd;

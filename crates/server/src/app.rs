@@ -4,18 +4,20 @@ use voxtral::Voxtral;
 
 use crate::ServerConfig;
 use crate::error::ApiError;
+use crate::metrics::Metrics;
 use crate::slots::Slots;
 
 pub(crate) struct App {
     pub(crate) voxtral: Voxtral,
     pub(crate) config: ServerConfig,
     pub(crate) slots: Slots,
+    pub(crate) metrics: Metrics,
 }
 
 impl App {
     pub(crate) fn new(voxtral: Voxtral, config: ServerConfig) -> Self {
         let slots = Slots::new(config.max_sessions);
-        Self { voxtral, config, slots }
+        Self { voxtral, config, slots, metrics: Metrics::default() }
     }
 
     /// The names under which the model is served, its own first.
@@ -29,5 +31,17 @@ impl App {
             return Ok(());
         }
         Err(ApiError::model_not_found(name, self.models()))
+    }
+
+    /// Why a transcription that is asked for now would not begin.
+    pub(crate) fn check_ready(&self) -> Result<(), ApiError> {
+        let engine = self.voxtral.engine();
+        if engine.has_stopped() {
+            return Err(ApiError::engine_stopped());
+        }
+        if engine.counters().round_under_way > self.config.stuck_after {
+            return Err(ApiError::engine_stuck());
+        }
+        self.slots.check()
     }
 }

@@ -54,9 +54,24 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not take that method")
     }
 
+    /// No key is named, or none of the server's.
+    pub(crate) fn unauthorized(named: bool) -> Self {
+        let message = if named {
+            "this key is not one of this server's"
+        } else {
+            "a key is needed: send the header Authorization: Bearer KEY"
+        };
+        Self { code: Some("invalid_api_key"), ..Self::new(StatusCode::UNAUTHORIZED, message) }
+    }
+
     /// More than is allowed of something.
     pub(crate) fn too_large(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    }
+
+    /// The client sends nothing any more.
+    pub(crate) fn timed_out(message: impl Into<String>) -> Self {
+        Self { code: Some("idle_timeout"), ..Self::new(StatusCode::REQUEST_TIMEOUT, message) }
     }
 
     /// As many transcriptions run as may.
@@ -69,6 +84,29 @@ impl ApiError {
     pub(crate) fn draining() -> Self {
         let message = "this server is about to end and takes no new transcriptions";
         Self { code: Some("server_draining"), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message) }
+    }
+
+    /// The model is not open yet.
+    pub(crate) fn loading() -> Self {
+        let message = "this server is loading its model: try again soon";
+        Self { code: Some("server_loading"), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message) }
+    }
+
+    /// The engine has ended, and the server must be started again.
+    pub(crate) fn engine_stopped() -> Self {
+        let message = "the engine has stopped: its log says why; this server must be started again";
+        Self { code: Some("engine_stopped"), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message) }
+    }
+
+    /// The engine has been at one round for so long that it will not end.
+    pub(crate) fn engine_stuck() -> Self {
+        let message = "the engine is stuck: its device does not answer";
+        Self { code: Some("engine_stuck"), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message) }
+    }
+
+    /// A request met a fault of the program. It is logged where it is caught.
+    pub(crate) fn fault() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "this request met a fault of the server: its log says more")
     }
 
     /// The model or its device failed. What is told to the client does not say more than that; the log does.
@@ -84,6 +122,11 @@ impl ApiError {
             status if status.is_client_error() => "invalid_request_error",
             _ => "server_error",
         }
+    }
+
+    /// What it is counted and logged as: one of a few.
+    pub(crate) fn code_or_kind(&self) -> &'static str {
+        self.code.unwrap_or(self.kind())
     }
 
     /// As it stands in a body or in an event.
@@ -102,12 +145,20 @@ impl From<EngineError> for ApiError {
     }
 }
 
+/// What the answer to a refused request carries for the log and the figures.
+#[derive(Clone, Copy)]
+pub(crate) struct Refused(pub(crate) &'static str);
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(json!({ "error": self.to_json() }))).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
         }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response.extensions_mut().insert(Refused(self.code_or_kind()));
         response
     }
 }

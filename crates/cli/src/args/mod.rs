@@ -3,6 +3,7 @@
 mod bench;
 mod compare;
 mod doctor;
+mod layers;
 mod quantize;
 mod serve;
 mod setup;
@@ -10,7 +11,7 @@ mod synth;
 mod transcribe;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::download::Download;
 use crate::manual::{Completions, Man, VERSION};
@@ -19,8 +20,9 @@ pub(crate) use bench::{Bench, BenchFormat};
 pub(crate) use compare::Sides;
 pub(crate) use compare::{Compare, CompareFormat};
 pub(crate) use doctor::Doctor;
+pub(crate) use layers::{command, parse};
 pub(crate) use quantize::Quantize;
-pub(crate) use serve::Serve;
+pub(crate) use serve::{LogForm, Serve};
 pub(crate) use setup::{BackendChoice, DecodeChoice, IsaChoice, PrecisionChoice, Setup};
 pub(crate) use synth::SynthModel;
 pub(crate) use transcribe::{Format, Inputs, Outputs, Transcribe};
@@ -76,7 +78,7 @@ pub(crate) fn name(choice: impl ValueEnum) -> String {
 
 /// Ends the program as a wrong flag does.
 pub(crate) fn usage(kind: ErrorKind, message: impl std::fmt::Display) -> ! {
-    let mut command = Cli::command();
+    let mut command = command();
     command.build();
     // A subcommand is the first of the arguments.
     let named = std::env::args_os().nth(1).and_then(|name| command.find_subcommand(name).cloned());

@@ -2,15 +2,19 @@
 
 use std::env;
 use std::fs;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::json;
-use voxtral_cuda::{CudaBackend, DeviceReport};
+use voxtral_cuda::{CudaBackend, DeviceReport, DriverError};
 
 use super::check::{Check, Status, size};
 use crate::args::{BackendChoice, Doctor};
 use crate::wsl::Wsl;
+
+/// What the driver's library may be called.
+const NAMES: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
 
 /// Where the driver's library lies where the loader's list of folders is not asked: distributions, WSL, the toolkit.
 const FOLDERS: [&str; 8] = [
@@ -57,6 +61,8 @@ impl Library {
 pub(crate) struct Gpu {
     /// The GPU, or why there is none to use.
     pub usable: Result<DeviceReport, String>,
+    /// Whether the driver's library could be loaded.
+    driver: Result<(), DriverError>,
     /// The library that was loaded, where the system tells.
     loaded: Option<Library>,
     /// All that lie where they are looked for.
@@ -66,21 +72,35 @@ pub(crate) struct Gpu {
 impl Gpu {
     pub(crate) fn look(args: &Doctor) -> Self {
         if args.backend == BackendChoice::Cpu {
-            return Self { usable: Err("not asked for: --backend cpu".to_owned()), loaded: None, present: Vec::new() };
+            let usable = Err("not asked for: --backend cpu".to_owned());
+            return Self { usable, driver: Ok(()), loaded: None, present: Vec::new() };
         }
+        let driver = CudaBackend::load_driver();
         let usable = CudaBackend::probe(args.device).map_err(|error| error.to_string());
         let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-        let path = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-        let folders = env::split_paths(&path).chain(FOLDERS.map(PathBuf::from));
-        let files = folders.flat_map(|folder| ["libcuda.so.1", "libcuda.so"].map(|name| folder.join(name)));
+        let files = folders().into_iter().flat_map(|folder| NAMES.iter().map(move |name| folder.join(name)));
         let mut present: Vec<Library> = Vec::new();
         for library in files.filter(|file| file.is_file()).map(Library::at) {
             if !present.contains(&library) {
                 present.push(library);
             }
         }
-        Self { usable, loaded: library_in(&maps).map(Library::at), present }
+        Self { usable, driver, loaded: library_in(&maps).map(Library::at), present }
     }
+}
+
+/// Where the driver's library is looked for.
+fn folders() -> Vec<PathBuf> {
+    let listed = |variable| env::var_os(variable).unwrap_or_default();
+    if cfg!(windows) {
+        return iter::once(system_folder()).chain(env::split_paths(&listed("PATH"))).collect();
+    }
+    env::split_paths(&listed("LD_LIBRARY_PATH")).chain(FOLDERS.map(PathBuf::from)).collect()
+}
+
+/// Where Windows has its libraries.
+fn system_folder() -> PathBuf {
+    Path::new(&env::var_os("SystemRoot").unwrap_or_else(|| r"C:\Windows".into())).join("System32")
 }
 
 /// The driver's library among the files that a process has mapped.
@@ -122,6 +142,16 @@ fn fault_of_driver(gpu: &Gpu, wsl: Option<Wsl>) -> Option<(String, String)> {
     if gpu.usable.is_ok() {
         return None;
     }
+    if let Err(error @ DriverError::StaticBuild) = &gpu.driver {
+        return Some((error.to_string(), "use a build for glibc; or leave it to the CPU (--backend cpu)".to_owned()));
+    }
+    // Without /proc, and on Windows, nothing tells which library was loaded. That one was is enough.
+    if gpu.driver.is_ok() && gpu.loaded.is_none() {
+        return None;
+    }
+    if cfg!(windows) {
+        return Some(fault_on_windows(gpu));
+    }
     let of = |origin| gpu.present.iter().find(|library| library.origin == origin);
     match (&gpu.loaded, wsl) {
         (Some(Library { path, origin: Origin::Stub }), _) => Some(stub(path)),
@@ -158,6 +188,21 @@ fn fault_of_driver(gpu: &Gpu, wsl: Option<Wsl>) -> Option<(String, String)> {
     }
 }
 
+/// The same where Windows loaded none.
+fn fault_on_windows(gpu: &Gpu) -> (String, String) {
+    match gpu.present.first() {
+        Some(library) => (
+            format!("{} is there, but could not be loaded", library.path.display()),
+            "install the NVIDIA driver again".to_owned(),
+        ),
+        None => (
+            format!("no NVIDIA driver: nvcuda.dll is not in {}", system_folder().display()),
+            "install the NVIDIA driver for Windows (528 or newer), and nothing else; or leave it to the CPU (--backend cpu)"
+                .to_owned(),
+        ),
+    }
+}
+
 fn stub(path: &Path) -> (String, String) {
     (
         format!("no NVIDIA driver, but a stub of the toolkit: {}", path.display()),
@@ -177,7 +222,12 @@ pub(crate) fn device(gpu: &Gpu, wsl: Option<Wsl>, args: &Doctor) -> Check {
                               or newer are needed"
                     .to_owned();
             if let Ok(visible) = env::var("CUDA_VISIBLE_DEVICES") {
-                remedy += &format!("; CUDA_VISIBLE_DEVICES is {visible:?}, which may hide it");
+                let unset = if cfg!(windows) {
+                    "in PowerShell, `Remove-Item Env:CUDA_VISIBLE_DEVICES` unsets it"
+                } else {
+                    "`unset CUDA_VISIBLE_DEVICES`"
+                };
+                remedy += &format!("; CUDA_VISIBLE_DEVICES is {visible:?}, which may hide it: {unset}");
             }
             return Check::bad("gpu", severity(args), why, remedy);
         }
@@ -200,8 +250,9 @@ mod tests {
 
     fn gpu(loaded: Option<&str>, present: &[&str]) -> Gpu {
         let library = |path: &&str| Library::at(PathBuf::from(path));
+        let driver = if loaded.is_some() { Ok(()) } else { Err(DriverError::NoLibrary) };
         let usable = Err("no GPU".to_owned());
-        Gpu { usable, loaded: loaded.as_ref().map(library), present: present.iter().map(library).collect() }
+        Gpu { usable, driver, loaded: loaded.as_ref().map(library), present: present.iter().map(library).collect() }
     }
 
     #[test]
@@ -224,6 +275,31 @@ mod tests {
     }
 
     #[test]
+    fn on_windows_a_driver_that_is_missing_is_told_from_one_that_is_broken() {
+        let dll = r"C:\Windows\System32\nvcuda.dll";
+        let (found, remedy) = fault_on_windows(&gpu(None, &[]));
+        assert!(found.contains("nvcuda.dll is not in") && remedy.contains("528"), "{found}: {remedy}");
+        let (found, remedy) = fault_on_windows(&gpu(None, &[dll]));
+        assert!(found.contains("could not be loaded") && remedy.contains("again"), "{found}: {remedy}");
+    }
+
+    #[test]
+    fn a_driver_that_was_loaded_from_nobody_knows_where_is_none_that_is_missing() {
+        let linux = "/usr/lib/x86_64-linux-gnu/libcuda.so.1";
+        let gpu = Gpu { driver: Ok(()), ..gpu(None, &[linux]) };
+        assert_eq!(fault_of_driver(&gpu, None), None);
+    }
+
+    #[test]
+    fn a_static_build_says_that_it_cannot_know() {
+        let linux = "/usr/lib/x86_64-linux-gnu/libcuda.so.1";
+        let gpu = Gpu { driver: Err(DriverError::StaticBuild), ..gpu(None, &[linux]) };
+        let (found, remedy) = fault_of_driver(&gpu, None).unwrap();
+        assert!(found.contains("static build") && remedy.contains("glibc"), "{found}: {remedy}");
+    }
+
+    #[test]
+    #[cfg(unix)] // Windows has one kind of driver, and no folders to tell it by
     fn every_fault_of_the_driver_has_its_remedy() {
         let fault = |gpu: Gpu, wsl| fault_of_driver(&gpu, wsl).unwrap();
         let [linux, windows, stub] =

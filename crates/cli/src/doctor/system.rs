@@ -130,7 +130,7 @@ fn memory_remedy(wsl: Option<Wsl>, total: u64, needed: u64) -> String {
 /// The disk that the model is on, or would be downloaded to.
 pub(crate) fn disk(host: &Host, model: Option<&Path>) -> Check {
     let folder = model.map(Path::to_owned).or_else(|| env::current_dir().ok()).unwrap_or_default();
-    let place = folder.canonicalize().unwrap_or(folder);
+    let place = whole(&folder);
     let Some(disk) = Disk::of(&host.disks, &place).filter(|_| place.exists()) else {
         return Check::skipped("disk", format!("the system does not tell where {} is", place.display()));
     };
@@ -157,12 +157,23 @@ pub(crate) fn disk(host: &Host, model: Option<&Path>) -> Check {
     check.with(facts)
 }
 
+/// A path from its root on, without links; on Windows as people write it, `C:\` and not `\\?\C:\`, which is on no disk by its name.
+fn whole(path: &Path) -> PathBuf {
+    let whole = if cfg!(windows) { std::path::absolute(path) } else { path.canonicalize() };
+    whole.unwrap_or_else(|_| path.to_owned())
+}
+
 /// What can be recorded from.
 pub(crate) fn audio() -> Check {
     let devices = match microphone::devices() {
         Ok(devices) => devices,
         Err(error) => {
-            let remedy = "recordings need none; for a microphone, start the session's PulseAudio or PipeWire";
+            let remedy = if cfg!(windows) {
+                "recordings need none; for a microphone, start the services Windows Audio and Windows Audio Endpoint Builder: in \
+                 PowerShell as administrator, `Start-Service Audiosrv`"
+            } else {
+                "recordings need none; for a microphone, start the session's PulseAudio or PipeWire"
+            };
             return Check::bad("audio", Status::Warning, format!("no microphone: {error}"), remedy);
         }
     };
@@ -177,7 +188,12 @@ pub(crate) fn audio() -> Check {
             "audio",
             Status::Warning,
             format!("{} devices to record from, and the default is no microphone", devices.len()),
-            "recordings need none; plug one in, or choose one of `voxtral --list-devices` with --mic DEVICE",
+            if cfg!(windows) {
+                "recordings need none; plug one in, so that WASAPI lists it, and in Settings, Privacy & security, Microphone, let \
+                 desktop apps use it"
+            } else {
+                "recordings need none; plug one in, or choose one of `voxtral --list-devices` with --mic DEVICE"
+            },
         ),
     };
     check.with(facts)

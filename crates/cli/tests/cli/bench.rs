@@ -159,7 +159,7 @@ fn figures_of_something_else_are_refused() {
         assert!(written.is_empty() && said.starts_with("voxtral: ") && said.lines().count() == 1, "{written}{said}");
         assert!(said.contains(path.to_str().unwrap()) && said.contains(sentence), "{said}");
     };
-    says("No such file");
+    says(&no_file());
     write("{\"words\":[]}");
     says("is not what voxtral bench --format json writes: missing field");
     write("");

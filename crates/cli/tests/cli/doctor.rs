@@ -76,7 +76,7 @@ fn a_model_that_cannot_run_is_a_failure() {
         let model = check(&report, "model", None);
         assert!(model["found"].as_str().unwrap().contains(words), "{model:#}");
     };
-    says("nowhere".as_ref(), "nowhere: No such file");
+    says("nowhere".as_ref(), &format!("nowhere: {}", no_file()));
     let broken = copy_of("tiny");
     let weights = broken.path().join("consolidated.safetensors");
     let whole = fs::read(&weights).unwrap();
@@ -184,7 +184,7 @@ fn acceptance_shows_every_promise_and_skips_what_it_cannot() {
 fn what_is_typed_wrong_is_no_finding() {
     doctor().arg("samples/digits.wav").assert().code(2);
     let missing = doctor().args(["--acceptance", "nowhere.wav"]).assert().code(1).stdout("");
-    missing.stderr(predicates::str::starts_with("voxtral: nowhere.wav: No such file"));
+    missing.stderr(predicates::str::starts_with(format!("voxtral: nowhere.wav: {}", no_file())));
     let nowhere = doctor().args(["-o", "nowhere/report.json"]).assert().code(1).stdout("");
     nowhere.stderr(predicates::str::starts_with("voxtral: cannot write to nowhere/report.json: "));
 }

@@ -15,7 +15,7 @@ fn an_empty_variable_is_as_good_as_none() {
         voxtral().env("VOXTRAL_MODEL", "").args(args).assert().code(0);
     }
     let said = voxtral().env("VOXTRAL_MODEL", "no/model").arg("samples/digits.wav").assert().code(1);
-    said.stderr(predicates::str::contains("no/model: No such file"));
+    said.stderr(predicates::str::contains(format!("no/model: {}", no_folder())));
 }
 
 /// What a copy of a model says when it is run after `damage`.
@@ -32,7 +32,7 @@ fn folders_that_hold_no_model() {
     let empty = tempfile::tempdir().unwrap();
     let empty = empty.path().to_str().unwrap();
     let run = |label, dir: &str, says: &[&str]| fails(label, &["-d", dir, "samples/digits.wav"], b"", says);
-    run("missing", "no/model", &["no/model: No such file"]);
+    run("missing", "no/model", &[&format!("no/model: {}", no_folder())]);
     run("empty", empty, &[empty, "no model here"]);
     run("a file", "samples/digits.wav", &["samples/digits.wav: not a folder"]);
     let remove = |name: &'static str| move |dir: &Path| fs::remove_file(dir.join(name)).unwrap();
@@ -184,11 +184,16 @@ fn shards_that_are_not_there() {
 #[test]
 fn outputs_that_cannot_be_written() {
     let run = |label, path: &str, says: &[&str]| fails(label, &["samples/digits.wav", "-o", path], b"", says);
-    run("no folder", "no/folder/out", &["cannot write to no/folder/out: No such file or directory (os error 2)\n"]);
+    let no_directory = if cfg!(windows) {
+        std::io::ErrorKind::NotADirectory.to_string()
+    } else {
+        std::io::Error::from_raw_os_error(20).to_string()
+    };
+    run("no folder", "no/folder/out", &[&format!("cannot write to no/folder/out: {}\n", no_folder())]);
     run(
         "a file for a folder",
         "samples/digits.wav/out",
-        &["cannot write to samples/digits.wav/out: Not a directory (os error 20)\n"],
+        &[&format!("cannot write to samples/digits.wav/out: {no_directory}\n")],
     );
     run(
         "a folder",
@@ -388,7 +393,7 @@ fn no_recording_is_replaced_by_what_is_said_of_it() {
 fn one_bad_recording_does_not_stop_the_others() {
     let files = ["samples/digits.wav", "nowhere.wav", "README.nowhere", "samples/digits.wav"];
     let run = voxtral().arg("--silent").args(files).assert().code(1);
-    let missing = "No such file or directory (os error 2)";
+    let missing = no_file();
     run.stdout(format!("{DIGITS}\n{DIGITS}\n")).stderr(format!(
         "voxtral: nowhere.wav: {missing}\nvoxtral: README.nowhere: {missing}\nvoxtral: 2 of 4 inputs failed: nowhere.wav, README.nowhere\n"
     ));
@@ -457,7 +462,8 @@ fn a_model_is_never_written_over() {
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     let inside = file.join("model");
-    write(&inside).code(1).stderr(format!("voxtral: {}: Not a directory (os error 20)\n", inside.display()));
+    let no_directory = std::io::Error::from_raw_os_error(if cfg!(windows) { 3 } else { 20 });
+    write(&inside).code(1).stderr(format!("voxtral: {}: {no_directory}\n", inside.display()));
 }
 
 /// Each thread takes a gigabyte of a limit that leaves room for a few: it works, or one line says why.

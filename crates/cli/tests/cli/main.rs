@@ -19,6 +19,7 @@ mod microphone;
 mod mutations;
 mod output;
 mod quantize;
+mod serve;
 mod support;
 mod transcripts;
 mod troubleshooting;

@@ -27,6 +27,9 @@ pub enum DriverError {
     /// No NVIDIA driver on this machine.
     #[error("no NVIDIA driver: libcuda (nvcuda.dll) was not found")]
     NoLibrary,
+    /// The program is linked statically with musl, and such a program loads no library.
+    #[error("a static build, as this one is, cannot load the NVIDIA driver")]
+    StaticBuild,
     /// The driver lacks a function.
     #[error("the NVIDIA driver is too old: it has no {0} (drivers of CUDA 12.0, 525, and newer do)")]
     MissingSymbol(&'static str),
@@ -140,11 +143,21 @@ fn check(call: &'static str, status: sys::CUresult) -> Result<()> {
     Err(DriverError::Call { call, words, code: status as u32 })
 }
 
-fn probe() -> Result<()> {
-    // SAFETY: loading the driver library runs its initialisers, which is what loading it is for.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(DriverError::NoLibrary);
+/// Loads the driver's library.
+///
+/// # Errors
+/// [`DriverError::NoLibrary`], or [`DriverError::StaticBuild`].
+pub fn load() -> Result<()> {
+    // There `dlopen` refuses every library, whether it is there or not.
+    if cfg!(all(target_env = "musl", target_feature = "crt-static")) {
+        return Err(DriverError::StaticBuild);
     }
+    // SAFETY: loading the driver library runs its initialisers, which is what loading it is for.
+    if unsafe { sys::is_culib_present() } { Ok(()) } else { Err(DriverError::NoLibrary) }
+}
+
+fn probe() -> Result<()> {
+    load()?;
     // SAFETY: the library is present, so `culib` does not panic; the symbols are only looked up, not called.
     let missing = |name: &&&str| unsafe { sys::culib().get::<*const ()>(name.as_bytes()).is_err() };
     match SYMBOLS.iter().find(missing) {
