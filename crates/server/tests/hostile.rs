@@ -178,7 +178,7 @@ fn spoil_events(events: &mut Vec<Value>, random: &mut SmallRng) {
             0 => drop(events.remove(at)),
             1 => events.insert(other, events[at].clone()),
             2 => events.swap(at, other),
-            3 => events[at]["audio"] = noise(random).into(),
+            3 => events[at].get_mut("audio").into_iter().for_each(|audio| *audio = noise(random).into()),
             4 => {
                 if let Value::Object(members) = somewhere(&mut events[at], random) {
                     let name = members.keys().nth(random.random_range(0..members.len().max(1))).cloned();

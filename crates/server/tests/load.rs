@@ -16,7 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::conversations::{conversations, requests};
 use common::ws::{DIGITS, SAMPLE, digits, eventually, pcm};
-use common::{Running, server, server_with};
+use common::{Running, server_with};
 use futures_util::future::join_all;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -114,9 +114,9 @@ async fn dawdle(server: std::net::SocketAddr) {
 #[ignore = "it takes a while"]
 async fn clients_that_break_off_leave_nothing() {
     let _alone = alone().await;
-    let server = server();
-    let (conversations, requests) = (conversations(), requests());
     let of_each_round = number("LOAD_DROPPED", 300) / 6;
+    let server = roomy(of_each_round);
+    let (conversations, requests) = (conversations(), requests());
     let mut resident = Vec::new();
     for round in 0..6 {
         let clients = round * of_each_round..(round + 1) * of_each_round;
@@ -134,7 +134,7 @@ async fn clients_that_break_off_leave_nothing() {
             }
         };
         futures_util::stream::iter(clients).map(break_off).buffer_unordered(8).collect::<()>().await;
-        server.all_is_free().await;
+        server.becomes_free(of_each_round as u64 + 1).await;
         resident.extend(resident_mb());
     }
     tell(&format!("memory after each of 6 rounds of {of_each_round} clients that break off, MB: {resident:.1?}"));
