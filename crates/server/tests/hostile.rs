@@ -1,7 +1,7 @@
 //! Whatever clients send, the server does not break, hang or lose a slot.
 //!
-//! What is sent is what clients say, spoilt at random: input N is the same every time. `HOSTILE_INPUTS` is how many there are (300);
-//! `HOSTILE_FIRST` names the first, to repeat one that fails.
+//! What is sent is what clients say, spoilt at random: input N is the same every time. `HOSTILE_INPUTS` is how many there
+//! are (300); `HOSTILE_FIRST` names the first, to repeat one that fails.
 
 mod common;
 
@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::Message;
 use voxtral_server::ServerConfig;
 
 /// Inputs that are sent at a time.
-const AT_A_TIME: usize = 8;
+const AT_A_TIME: usize = 32;
 
 /// More than are needed for those: who breaks the rules of WebSockets has a few seconds to hear so.
 const SLOTS: u64 = 1000;
