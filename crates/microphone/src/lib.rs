@@ -36,7 +36,7 @@ mod error;
 mod native;
 #[cfg(not(any(windows, target_vendor = "apple")))]
 mod pulse;
-#[cfg(test)]
+#[cfg(all(test, not(any(windows, target_vendor = "apple"))))]
 mod testing;
 
 use std::sync::Arc;

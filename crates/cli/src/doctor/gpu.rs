@@ -145,8 +145,12 @@ fn fault_of_driver(gpu: &Gpu, wsl: Option<Wsl>) -> Option<(String, String)> {
     if let Err(error @ DriverError::StaticBuild) = &gpu.driver {
         return Some((error.to_string(), "use a build for glibc; or leave it to the CPU (--backend cpu)".to_owned()));
     }
+    // Without /proc, and on Windows, nothing tells which library was loaded. That one was is enough.
+    if gpu.driver.is_ok() && gpu.loaded.is_none() {
+        return None;
+    }
     if cfg!(windows) {
-        return fault_on_windows(gpu);
+        return Some(fault_on_windows(gpu));
     }
     let of = |origin| gpu.present.iter().find(|library| library.origin == origin);
     match (&gpu.loaded, wsl) {
@@ -184,20 +188,18 @@ fn fault_of_driver(gpu: &Gpu, wsl: Option<Wsl>) -> Option<(String, String)> {
     }
 }
 
-/// The same on Windows, which does not tell which library was loaded.
-fn fault_on_windows(gpu: &Gpu) -> Option<(String, String)> {
-    match (&gpu.driver, gpu.present.first()) {
-        // It is there, so it is the GPU that is missing.
-        (Ok(()), _) => None,
-        (Err(_), Some(library)) => Some((
+/// The same where Windows loaded none.
+fn fault_on_windows(gpu: &Gpu) -> (String, String) {
+    match gpu.present.first() {
+        Some(library) => (
             format!("{} is there, but could not be loaded", library.path.display()),
             "install the NVIDIA driver again".to_owned(),
-        )),
-        (Err(_), None) => Some((
+        ),
+        None => (
             format!("no NVIDIA driver: nvcuda.dll is not in {}", system_folder().display()),
             "install the NVIDIA driver for Windows (528 or newer), and nothing else; or leave it to the CPU (--backend cpu)"
                 .to_owned(),
-        )),
+        ),
     }
 }
 
@@ -275,11 +277,17 @@ mod tests {
     #[test]
     fn on_windows_a_driver_that_is_missing_is_told_from_one_that_is_broken() {
         let dll = r"C:\Windows\System32\nvcuda.dll";
-        let (found, remedy) = fault_on_windows(&gpu(None, &[])).unwrap();
+        let (found, remedy) = fault_on_windows(&gpu(None, &[]));
         assert!(found.contains("nvcuda.dll is not in") && remedy.contains("528"), "{found}: {remedy}");
-        let (found, remedy) = fault_on_windows(&gpu(None, &[dll])).unwrap();
+        let (found, remedy) = fault_on_windows(&gpu(None, &[dll]));
         assert!(found.contains("could not be loaded") && remedy.contains("again"), "{found}: {remedy}");
-        assert_eq!(fault_on_windows(&gpu(Some(dll), &[dll])), None);
+    }
+
+    #[test]
+    fn a_driver_that_was_loaded_from_nobody_knows_where_is_none_that_is_missing() {
+        let linux = "/usr/lib/x86_64-linux-gnu/libcuda.so.1";
+        let gpu = Gpu { driver: Ok(()), ..gpu(None, &[linux]) };
+        assert_eq!(fault_of_driver(&gpu, None), None);
     }
 
     #[test]

@@ -39,13 +39,14 @@ fn serve_with(args: &[&str], change: impl FnOnce(&mut Command)) -> Serving {
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let mut serving = Serving { child, lines, address: ([127, 0, 0, 1], 0).into() };
     let mut before = Vec::new();
     loop {
-        let line = lines.recv_timeout(HANGS).unwrap_or_else(|e| panic!("{args:?}: {before:?} and then {e}"));
+        let line = serving.lines.recv_timeout(HANGS).unwrap_or_else(|e| panic!("{args:?}: {before:?} and then {e}"));
         if let Some((_, at)) = line.split_once("serving at http://") {
-            let at = at.split(|c: char| c == '"' || c == ' ').next().unwrap();
-            let port = at.parse::<SocketAddr>().unwrap().port();
-            return Serving { child, lines, address: ([127, 0, 0, 1], port).into() };
+            let at: SocketAddr = at.split(['"', ' ']).next().unwrap().parse().unwrap();
+            serving.address.set_port(at.port());
+            return serving;
         }
         before.push(line);
     }

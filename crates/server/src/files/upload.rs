@@ -15,7 +15,7 @@ use axum::extract::multipart::{self, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, EXPECT};
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tower_http::timeout::TimeoutError;
@@ -120,7 +120,15 @@ impl Fields {
             }
             return Err(limits.too_large());
         }
-        let request = Request::from_parts(parts, Body::from_stream(body.map(move |bytes| meter.count(bytes))));
+        let counted = stream::poll_fn(move |context| {
+            let bytes = ready!(body.poll_next_unpin(context)).map(|bytes| meter.count(bytes));
+            // Of what never ends nothing more is read.
+            if matches!(bytes, Some(Err(_))) {
+                body.body = None;
+            }
+            Poll::Ready(bytes)
+        });
+        let request = Request::from_parts(parts, Body::from_stream(counted));
         let form = Multipart::from_request(request, &()).await;
         let form =
             form.map_err(|_| ApiError::bad_request("the body must be multipart/form-data, and name its boundary"))?;
