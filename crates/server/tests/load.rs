@@ -151,7 +151,7 @@ async fn leave(server: &Running, path: &str, events: &[Value]) {
     for event in events {
         client.send(event.clone()).await;
     }
-    if events.len() % 2 == 0 {
+    if events.len().is_multiple_of(2) {
         client.event().await;
     }
 }
@@ -186,7 +186,7 @@ async fn speak(server: &Running, streams: usize, how: &str) {
     let stream = async |i: usize| {
         // Not all at the same moment.
         sleep(PIECE * i as u32 / streams as u32).await;
-        let kind = if i % 2 == 0 { &VLLM } else { &OPENAI };
+        let kind = [&VLLM, &OPENAI][i % 2];
         let late = timeout(PATIENCE, kind.stream(server, &ends)).await;
         (i % 2, late.unwrap_or_else(|_| panic!("stream {i} hangs")))
     };
@@ -280,6 +280,7 @@ impl Kind {
 }
 
 /// Prints, also where the output of tests is not shown.
+#[expect(clippy::explicit_write, reason = "what `eprintln` writes is kept back when a test passes")]
 fn tell(line: &str) {
     writeln!(std::io::stderr(), "{line}").unwrap();
 }
