@@ -93,6 +93,20 @@ async fn an_abort_in_any_state_frees_session_and_slot_and_leaves_others_as_they_
     server.stopped().await;
 }
 
+/// Nobody lingers to tell it what was wrong with its leaving.
+#[tokio::test]
+async fn the_slot_of_a_client_that_left_without_a_close_is_free_at_once() {
+    let server = server_with(of(1));
+    let twenty_leave = async {
+        for _ in 0..20 {
+            drop(server.connect(VLLM).await);
+            server.becomes_free(1).await;
+        }
+    };
+    timeout(Duration::from_secs(40), twenty_leave).await.expect("their slots are kept for a while");
+    server.stopped().await;
+}
+
 #[tokio::test]
 async fn a_client_that_sends_no_audio_is_idle() {
     let idle_timeout = Duration::from_secs(1);

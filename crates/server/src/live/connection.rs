@@ -11,7 +11,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tungstenite::error::Error as SocketError;
+use tungstenite::error::{Error as SocketError, ProtocolError};
 
 use super::dialect::{Dialect, Fault, Message, Took};
 use super::outbox::Outbox;
@@ -155,6 +155,7 @@ impl<D: Dialect> Connection<D> {
         let (code, reason) = match error.source().and_then(|source| source.downcast_ref::<SocketError>()) {
             Some(SocketError::Capacity(_)) => (close_code::SIZE, "a message is larger than is taken"),
             Some(SocketError::Utf8(_)) => (close_code::INVALID, "a text is no UTF-8"),
+            Some(SocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => return Ending::Gone,
             Some(SocketError::Protocol(_)) => (close_code::PROTOCOL, "this is not how WebSockets are spoken"),
             _ => return Ending::Gone,
         };

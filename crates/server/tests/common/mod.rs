@@ -1,6 +1,7 @@
 //! A real server with the demo model on the CPU, and what it answers.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod conversations;
 pub mod ws;
 
 use std::io::{Read, Write};
