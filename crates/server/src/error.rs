@@ -4,7 +4,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use voxtral::EngineError;
+use voxtral::{BackendError, EngineError};
 
 /// Seconds after which a client that was refused for want of room may ask again.
 const RETRY_AFTER_S: u64 = 5;
@@ -80,6 +80,13 @@ impl ApiError {
         Self { code: Some("server_full"), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message) }
     }
 
+    /// The device has no memory for one more transcription beside those that run.
+    pub(crate) fn no_memory() -> Self {
+        let message =
+            "there is no memory for one more transcription beside those that run: try again when one has ended";
+        Self { code: Some("server_full"), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message) }
+    }
+
     /// The server is about to end.
     pub(crate) fn draining() -> Self {
         let message = "this server is about to end and takes no new transcriptions";
@@ -140,6 +147,10 @@ impl From<EngineError> for ApiError {
         match error {
             EngineError::Full { .. } => Self::full(),
             EngineError::Stopped => Self::draining(),
+            EngineError::Backend(error) if matches!(*error, BackendError::OutOfMemory { .. }) => {
+                tracing::warn!("{error}: --max-sessions allows more than there is memory for");
+                Self::no_memory()
+            }
             error => Self::internal(&error),
         }
     }

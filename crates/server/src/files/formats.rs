@@ -124,9 +124,10 @@ pub(crate) fn logprobs(model: &Model, tokens: &[TokenRecord]) -> Value {
     of_text.map(logprob).collect()
 }
 
-/// A word and where it was spoken.
+/// A word, where it was spoken, and how sure the model was: the geometric mean of its tokens' probabilities.
 pub(crate) fn word(word: &Word) -> Value {
-    json!({ "word": word.text, "start": ms(word.start_s), "end": ms(word.end_s) })
+    let probability = (f64::from(word.logprob).exp() * 1e4).round() / 1e4;
+    json!({ "word": word.text, "start": ms(word.start_s), "end": ms(word.end_s), "probability": probability })
 }
 
 /// The words of each cue that subtitles of them would have.

@@ -83,9 +83,11 @@ async function transcribe(file) {
     const lines = (left + piece).split('\n');
     left = lines.pop();
     for (const event of lines.filter(Boolean).map(JSON.parse)) {
-      if (event.type === 'word') shown.word(event);
+      if (event.type === 'word') {
+        shown.word({ word: event.text, start: event.start_s, end: event.end_s, probability: Math.exp(event.logprob) });
+      }
       if (event.type === 'error') throw new Error(event.error.message ?? event.error);
-      if (event.type === 'word') tell(`${file.name}: ${clock(event.end)}`);
+      if (event.type === 'word') tell(`${file.name}: ${clock(event.end_s)}`);
     }
   }
   tell(`${file.name}: done`);

@@ -43,7 +43,8 @@ fn subtitles(path: &Path, format: CueFormat) -> String {
 
 fn word(word: &voxtral::Word) -> Value {
     let ms = |seconds: f64| (seconds * 1e3).round() / 1e3;
-    json!({ "word": word.text, "start": ms(word.start_s), "end": ms(word.end_s) })
+    let probability = (f64::from(word.logprob).exp() * 1e4).round() / 1e4;
+    json!({ "word": word.text, "start": ms(word.start_s), "end": ms(word.end_s), "probability": probability })
 }
 
 fn joined(pieces: &[Value], member: &str) -> String {
