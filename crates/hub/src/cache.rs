@@ -80,7 +80,8 @@ impl Cache {
             _ => {}
         }
         let target = Path::new("../../blobs").join(blob.file_name().unwrap_or_default());
-        if self.links && link(&target, file).is_ok() {
+        // Wine says that it has made one, and makes none.
+        if self.links && link(&target, file).is_ok() && file.is_symlink() {
             return Ok(());
         }
         let copy = || {

@@ -215,6 +215,16 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_on_a_disk_by_its_name() {
+        let here = whole(Path::new("."));
+        let roots: Vec<Disk> =
+            here.ancestors().map(|mount| Disk { mount: mount.into(), kind: String::new(), free: 1 }).collect();
+        assert!(Disk::of(&roots[roots.len() - 1..], &here).is_some_and(|disk| disk.mount != here), "{here:?}");
+        #[cfg(windows)]
+        assert!(here.to_str().is_some_and(|here| here.as_bytes()[1] == b':'), "{here:?}");
+    }
+
+    #[test]
     fn short_memory_has_a_remedy_that_fits() {
         let remedy = |wsl, total| memory_remedy(wsl, total, 11_170_000_000);
         assert!(remedy(Some(Wsl::V2), 8_000_000_000).contains("set memory=13GB"));
