@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 /// Compiler, its wheel's contents at the time of writing, and what it compiles for.
 const COMPILERS: [(&str, &[&str]); 2] = [
-    ("nvidia-cuda-nvrtc-cu12==12.9.86", &["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"]),
+    ("nvidia-cuda-nvrtc-cu12==12.9.86", &["sm_80", "sm_86", "sm_87", "sm_89", "sm_90a", "sm_100", "sm_120"]),
     ("nvidia-cuda-nvrtc-cu12==12.0.76", &["compute_80"]),
 ];
 

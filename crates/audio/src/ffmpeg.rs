@@ -42,8 +42,9 @@ pub(crate) fn start(program: &str, mut input: Input, options: &AudioOptions, for
     source.extend(by_name.map(Path::as_os_str));
     let mut command = Command::new(program);
     command.args(["-hide_banner", "-nostdin", "-loglevel", "error"]);
-    // What is read may name other files and addresses: none of them is opened.
-    command.args(["-protocol_whitelist", "file,pipe", "-i"]).arg(source);
+    // What is read may name other files and addresses: a pipe's content opens none of them, a file's no address.
+    let protocols = if by_name.is_some() { "file,pipe" } else { "pipe" };
+    command.args(["-protocol_whitelist", protocols, "-i"]).arg(source);
     let track = options.track.map_or(0, |track| track.saturating_sub(1));
     command.args(["-map", &format!("0:a:{track}"), "-vn", "-sn", "-dn"]);
     command.args(["-af", "aresample=async=1:min_hard_comp=0.02:first_pts=0", "-c:a", "pcm_f32le"]);

@@ -27,7 +27,7 @@
 //! # }
 //! ```
 //!
-//! [`Pauses`] finds where speech has paused, beside [`MelStream`].
+//! [`Pauses`] finds where speech has paused, beside [`MelStream`]. Samples that are at hand already go through a [`Mixer`] and a [`Resampler`].
 //!
 //! # What can be read
 //! WAV (8 to 32 bit, float, A-law, µ-law, ADPCM; RIFX, RF64, BW64), AIFF, AU, CAF, FLAC, MP3, AAC-LC, ALAC, Vorbis and Opus, in
@@ -77,6 +77,7 @@ pub use codec::is_containing_panics;
 pub use damage::{Damage, Notice};
 pub use error::{Error, Result};
 pub use mel::{MelConfig, MelStream};
+pub use mix::Mixer;
 pub use options::{AudioOptions, Channel};
 pub use pauses::Pauses;
 pub use pcm::{RawFormat, SampleFormat};

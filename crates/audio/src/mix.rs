@@ -1,7 +1,7 @@
 //! Several channels to one: their mean, or one of them.
 
 use crate::damage::Notice;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_channels};
 use crate::options::Channel;
 
 /// No sound is louder. Sums of so much, in a mean or in a filter, are still numbers.
@@ -17,7 +17,7 @@ const AUDIBLE: f64 = 1e-8;
 
 /// Mixes, and keeps in mind what is worth a line.
 #[derive(Default)]
-pub(crate) struct Mixer {
+pub struct Mixer {
     channel: Channel,
     samples: u64,
     not_finite: u64,
@@ -29,16 +29,18 @@ pub(crate) struct Mixer {
 }
 
 impl Mixer {
-    pub(crate) fn new(channel: Channel) -> Self {
+    /// Nothing mixed yet.
+    pub fn new(channel: Channel) -> Self {
         Self { channel, ..Self::default() }
     }
 
-    /// Mixes to [`mixed`](Self::mixed) interleaved samples of `channels` channels, at least one. A NaN or infinity, which would
+    /// Mixes to [`mixed`](Self::mixed) interleaved samples of `channels` channels. A NaN or infinity, which would
     /// spread over the whole rest of the transcript, is silence.
     ///
     /// # Errors
-    /// [`Error::NoSuchChannel`].
-    pub(crate) fn mix(&mut self, interleaved: &[f32], channels: usize) -> Result<()> {
+    /// [`Error::Channels`], [`Error::NoSuchChannel`].
+    pub fn mix(&mut self, interleaved: &[f32], channels: usize) -> Result<()> {
+        check_channels(channels)?;
         if let Channel::One(asked) = self.channel
             && !(1..=channels).contains(&asked)
         {
@@ -76,7 +78,7 @@ impl Mixer {
     }
 
     /// What was mixed last.
-    pub(crate) fn mixed(&self) -> &[f32] {
+    pub fn mixed(&self) -> &[f32] {
         &self.mono
     }
 
@@ -91,7 +93,7 @@ impl Mixer {
     }
 
     /// What is worth a line, of all that was mixed.
-    pub(crate) fn notices(&self) -> Vec<Notice> {
+    pub fn notices(&self) -> Vec<Notice> {
         let mut notices = Vec::new();
         if self.apart / (self.samples.max(1) as f64) > AUDIBLE && self.of_mix < CANCELLED * self.apart {
             notices.push(Notice::ChannelsCancel);
@@ -127,6 +129,7 @@ mod tests {
             Mixer::new(Channel::One(3)).mix(&opposite, 2),
             Err(Error::NoSuchChannel { asked: 3, there: 2 })
         ));
+        assert!(matches!(Mixer::new(Channel::Mix).mix(&[], 0), Err(Error::Channels(0))));
         let mut mixer = Mixer::new(Channel::Mix);
         mixer.mix(&[0.0; 10], 1).unwrap();
         assert_eq!(mixer.notices(), [Notice::AllSilence]);

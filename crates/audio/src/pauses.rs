@@ -7,7 +7,7 @@ use crate::SAMPLE_RATE;
 
 /// Samples that the detector takes at once: 16 ms.
 const FRAME: usize = 256;
-/// The score from which the detector means speech.
+/// The score from which the detector means speech, if nobody says otherwise.
 const SPEECH: f32 = 0.5;
 /// Frames of speech in a row that end a pause. In noise, one or two now and then look like speech.
 const SPOKEN: u32 = 3;
@@ -15,6 +15,8 @@ const SPOKEN: u32 = 3;
 /// Finds where speech has paused, in 16 kHz mono samples. Where that is does not depend on how they are cut.
 pub struct Pauses {
     detector: Box<earshot::Detector>,
+    /// The score from which the detector means speech.
+    threshold: f32,
     least: u64,
     /// Samples of a frame that is not full yet.
     begun: Vec<f32>,
@@ -24,8 +26,8 @@ pub struct Pauses {
     speech: u32,
     /// Where the frames begin that were no speech, up to now.
     quiet_from: u64,
-    /// Whether somebody has spoken since the last pause.
-    spoken: bool,
+    /// The frame with which somebody began to speak, if they have since the last pause.
+    spoken_from: Option<u64>,
 }
 
 impl Pauses {
@@ -34,13 +36,24 @@ impl Pauses {
         let samples = least.as_micros() * u128::from(SAMPLE_RATE) / 1_000_000;
         Self {
             detector: Box::default(),
+            threshold: SPEECH,
             least: u64::try_from(samples).unwrap_or(u64::MAX).div_ceil(FRAME as u64).max(1),
             begun: Vec::with_capacity(FRAME),
             frames: 0,
             speech: 0,
             quiet_from: 0,
-            spoken: false,
+            spoken_from: None,
         }
+    }
+
+    /// Takes for speech what has at least this score, 0 to 1, instead of 0.5.
+    pub fn with_threshold(self, threshold: f32) -> Self {
+        Self { threshold, ..self }
+    }
+
+    /// The sample with which the speech began that has not paused yet, if there is some. It is known after 48 ms of it.
+    pub fn speech_from(&self) -> Option<u64> {
+        self.spoken_from.map(|frame| frame * FRAME as u64)
     }
 
     /// Takes samples, and appends to `found`, for each pause that has lasted long enough with them, the sample at which it had.
@@ -60,11 +73,12 @@ impl Pauses {
 
     fn frame(&mut self, found: &mut Vec<u64>) {
         self.frames += 1;
-        self.speech = if self.detector.predict_f32(&self.begun) >= SPEECH { self.speech + 1 } else { 0 };
+        self.speech = if self.detector.predict_f32(&self.begun) >= self.threshold { self.speech + 1 } else { 0 };
         if self.speech >= SPOKEN {
-            (self.quiet_from, self.spoken) = (self.frames, true);
-        } else if self.speech == 0 && self.spoken && self.frames - self.quiet_from >= self.least {
-            self.spoken = false;
+            self.quiet_from = self.frames;
+            self.spoken_from.get_or_insert(self.frames - u64::from(SPOKEN));
+        } else if self.speech == 0 && self.spoken_from.is_some() && self.frames - self.quiet_from >= self.least {
+            self.spoken_from = None;
             found.push(self.frames * FRAME as u64);
         }
     }
@@ -72,7 +86,10 @@ impl Pauses {
 
 impl fmt::Debug for Pauses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pauses").field("frames", &self.frames).field("spoken", &self.spoken).finish_non_exhaustive()
+        f.debug_struct("Pauses")
+            .field("frames", &self.frames)
+            .field("spoken_from", &self.spoken_from)
+            .finish_non_exhaustive()
     }
 }
 
@@ -126,6 +143,23 @@ mod tests {
         // The longest between two digits is 370 ms.
         assert_eq!(found(400, std::iter::once(digits())), [] as [f64; 0]);
         assert_eq!(found(350, std::iter::once(digits())).len(), 1);
+    }
+
+    #[test]
+    fn speech_is_told_from_its_beginning_to_its_pause() {
+        let samples = paused(2.0);
+        let mut pauses = Pauses::new(Duration::from_millis(600));
+        let mut spoken: Vec<Option<u64>> = Vec::new();
+        for piece in samples.chunks(FRAME) {
+            pauses.push(piece, &mut Vec::new());
+            if spoken.last() != Some(&pauses.speech_from()) {
+                spoken.push(pauses.speech_from());
+            }
+        }
+        let seconds: Vec<Option<f64>> = spoken.iter().map(|from| from.map(|from| from as f64 / 16e3)).collect();
+        // The first digit begins at 0.4 s, and the third at 1.9 s and the silence.
+        let [None, Some(first), None, Some(third)] = seconds[..] else { panic!("{seconds:?}") };
+        assert!((0.0..0.8).contains(&first) && (3.8..4.2).contains(&third), "{seconds:?}");
     }
 
     #[test]

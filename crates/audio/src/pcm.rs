@@ -2,27 +2,38 @@
 
 use std::io::Read;
 
+use serde::Deserialize;
+
 use crate::damage::Notice;
 use crate::error::{Result, check_channels, check_rate};
 use crate::frames::is_tag;
 use crate::input::Input;
 use crate::packet::{Codec, Container, Event, Format, Span, Track};
 
-/// How one sample is written. Multi-byte samples have their least significant byte first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How one sample is written. Multi-byte samples have their least significant byte first. Its names in text are those of `ffmpeg`: `s16le`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SampleFormat {
     /// Unsigned 8 bit.
     U8,
     /// Signed 16 bit.
     #[default]
+    #[serde(rename = "s16le")]
     S16,
     /// Signed 24 bit in three bytes.
+    #[serde(rename = "s24le")]
     S24,
     /// Signed 32 bit.
+    #[serde(rename = "s32le")]
     S32,
+    /// IEEE 16 bit, full scale ±1.
+    #[serde(rename = "f16le")]
+    F16,
     /// IEEE 32 bit, full scale ±1.
+    #[serde(rename = "f32le")]
     F32,
     /// IEEE 64 bit, full scale ±1.
+    #[serde(rename = "f64le")]
     F64,
     /// G.711 A-law.
     ALaw,
@@ -35,11 +46,19 @@ impl SampleFormat {
     pub fn bytes(self) -> usize {
         match self {
             Self::U8 | Self::ALaw | Self::MuLaw => 1,
-            Self::S16 => 2,
+            Self::S16 | Self::F16 => 2,
             Self::S24 => 3,
             Self::S32 | Self::F32 => 4,
             Self::F64 => 8,
         }
+    }
+
+    /// Appends the samples in `bytes`, full scale ±1, to `samples`. Returns what is left: the first bytes of a sample that is not complete.
+    pub fn decode<'a>(self, bytes: &'a [u8], samples: &mut Vec<f32>) -> &'a [u8] {
+        let whole = bytes.chunks_exact(self.bytes());
+        let left = whole.remainder();
+        samples.extend(whole.map(|sample| self.value(sample)));
+        left
     }
 
     /// The sample in [`bytes`](Self::bytes) bytes, full scale ±1.
@@ -51,6 +70,7 @@ impl SampleFormat {
             (Self::S16, &[a, b]) => f32::from(i16::from_le_bytes([a, b])) / 32768.0,
             (Self::S24, &[a, b, c]) => i32::from_le_bytes([0, a, b, c]) as f32 / 2_147_483_648.0,
             (Self::S32, &[a, b, c, d]) => i32::from_le_bytes([a, b, c, d]) as f32 / 2_147_483_648.0,
+            (Self::F16, &[a, b]) => half::f16::from_le_bytes([a, b]).to_f32(),
             (Self::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]),
             (Self::F64, &[a, b, c, d, e, f, g, h]) => f64::from_le_bytes([a, b, c, d, e, f, g, h]) as f32,
             _ => unreachable!("callers cut by bytes()"),

@@ -10,9 +10,7 @@ use voxtral::{AudioSource, Collect, Damage, Decoding, Options, Sink, Source, Sum
 
 use crate::output::say;
 
-/// Somebody saying digits.
-pub(crate) const SAMPLE: &[u8] = include_bytes!("../../../samples/digits.wav");
-/// What is said in it.
+/// What is said in the built-in sample.
 pub(crate) const SAMPLE_WORDS: &str = "four seven one one nine zero two six three five eight";
 
 /// A recording, decoded.
@@ -39,7 +37,7 @@ impl Recording {
 
     /// The built-in sample.
     pub(crate) fn sample() -> anyhow::Result<Self> {
-        Self::decode("built-in sample".to_owned(), AudioSource::from_reader(Cursor::new(SAMPLE), None)?)
+        Self::decode("built-in sample".to_owned(), AudioSource::from_reader(Cursor::new(voxtral_digits::SAMPLE), None)?)
     }
 
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {

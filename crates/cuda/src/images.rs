@@ -34,9 +34,10 @@ macro_rules! image {
 }
 
 /// Everything that `cargo xtask kernels` compiles.
-pub const IMAGES: [Image; 7] = [
+pub const IMAGES: [Image; 8] = [
     image!("sm_80", "sm_80.cubin"),
     image!("sm_86", "sm_86.cubin"),
+    image!("sm_87", "sm_87.cubin"),
     image!("sm_89", "sm_89.cubin"),
     image!("sm_90a", "sm_90a.cubin"),
     image!("sm_100", "sm_100.cubin"),
@@ -45,12 +46,13 @@ pub const IMAGES: [Image; 7] = [
 ];
 
 /// The image for a compute capability: the newest cubin of its generation that is not newer than it, else (or if forced) PTX; nothing
-/// below 8.0.
+/// below 8.0. NVIDIA promises that a cubin runs on what is newer only of cards, so that 8.7, which is on one chip with its CPU, has its own.
 pub fn choose((major, minor): (u32, u32), force_ptx: bool) -> Option<Image> {
     let cubin = match (major, minor) {
         (0..=7, _) => return None,
         (8, 0..=5) => "sm_80",
-        (8, 6..=8) => "sm_86",
+        (8, 7) => "sm_87",
+        (8, 6 | 8) => "sm_86",
         (8, _) => "sm_89",
         (9, 0) => "sm_90a",
         (10, _) => "sm_100",
@@ -72,7 +74,7 @@ mod tests {
         assert_eq!(name((7, 5), false), None);
         assert_eq!(name((8, 0), false), Some("sm_80"));
         assert_eq!(name((8, 6), false), Some("sm_86"));
-        assert_eq!(name((8, 7), false), Some("sm_86"));
+        assert_eq!(name((8, 7), false), Some("sm_87"));
         assert_eq!(name((8, 9), false), Some("sm_89"));
         assert_eq!(name((9, 0), false), Some("sm_90a"));
         assert_eq!(name((10, 3), false), Some("sm_100"));

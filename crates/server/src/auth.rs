@@ -15,6 +15,7 @@ use subtle::{Choice, ConstantTimeEq};
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::page;
 
 /// What a browser, which cannot set headers on a WebSocket, puts before its key in the list of subprotocols.
 const SUBPROTOCOL: &str = "openai-insecure-api-key.";
@@ -118,7 +119,8 @@ pub(crate) async fn check(State(app): State<Arc<App>>, request: Request, next: N
 /// Whether anybody may ask this: what proxies and browsers ask without a key, and figures, if it is this machine that wants them.
 fn is_open(request: &Request) -> bool {
     match request.uri().path() {
-        "/" | "/health" | "/ready" => true,
+        "/health" | "/ready" => true,
+        path if page::has(path) => true,
         "/metrics" => {
             let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
             peer.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback())

@@ -44,6 +44,7 @@ impl Default for ServerConfig {
         Self {
             max_sessions: 32,
             aliases: [
+                "mistralai/Voxtral-Mini-4B-Realtime-2602",
                 "voxtral-mini-transcribe-realtime-2602",
                 "whisper-1",
                 "gpt-4o-transcribe",

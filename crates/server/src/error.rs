@@ -69,6 +69,11 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
 
+    /// The client sends nothing any more.
+    pub(crate) fn timed_out(message: impl Into<String>) -> Self {
+        Self { code: Some("idle_timeout"), ..Self::new(StatusCode::REQUEST_TIMEOUT, message) }
+    }
+
     /// As many transcriptions run as may.
     pub(crate) fn full() -> Self {
         let message = "as many transcriptions are running as this server takes: try again when one has ended";

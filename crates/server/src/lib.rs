@@ -36,8 +36,12 @@ mod auth;
 mod config;
 mod connections;
 mod error;
+mod files;
+mod id;
+mod live;
 mod metrics;
 mod operations;
+mod page;
 mod requests;
 mod slots;
 #[cfg(test)]
@@ -86,6 +90,9 @@ impl Server {
             .route("/metrics", get(operations::metrics))
             .route("/openapi.json", get(operations::openapi))
             .route("/v1/models", get(operations::models))
+            .merge(page::router())
+            .merge(files::routes())
+            .merge(live::routes())
             .fallback(async || ApiError::not_found())
             .method_not_allowed_fallback(async || ApiError::method_not_allowed());
         self.wrap(router.with_state(Arc::clone(&self.app)))
@@ -118,6 +125,11 @@ impl Server {
             }
         };
         connections::serve(&listener, self.router(), &self.app.config, over).await;
+    }
+
+    /// What transcribes.
+    pub fn voxtral(&self) -> &Voxtral {
+        &self.app.voxtral
     }
 
     /// Takes no new transcriptions.

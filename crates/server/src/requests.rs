@@ -2,9 +2,7 @@
 //! ever logged.
 
 use std::any::Any;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{Request, State};
@@ -15,6 +13,7 @@ use tracing::Instrument;
 
 use crate::app::App;
 use crate::error::{ApiError, Refused};
+use crate::id;
 
 /// The header that names a request: as the client does, or else as the server does.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -51,11 +50,7 @@ pub(crate) fn panicked(_: Box<dyn Any + Send>) -> Response {
     ApiError::fault().into_response()
 }
 
-/// One that no other process will give, and this one only once.
 fn new_id() -> HeaderValue {
-    static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
-    static COUNT: AtomicU64 = AtomicU64::new(1);
-    let id = format!("req_{:016x}{:08x}", *PROCESS, COUNT.fetch_add(1, Ordering::Relaxed));
     // Letters, digits and a line are a value.
-    HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("req"))
+    HeaderValue::try_from(id::new("req")).unwrap_or(HeaderValue::from_static("req"))
 }

@@ -98,6 +98,11 @@ impl Slots {
         self.reached(|state| state.phase == Phase::Closing).await;
     }
 
+    /// Whether slots must be given back, as [`closing`](Self::closing) says.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state.borrow().phase == Phase::Closing
+    }
+
     /// Waits until no slot is taken.
     pub(crate) async fn all_free(&self) {
         self.reached(|state| state.taken == 0).await;

@@ -36,6 +36,11 @@ fn listen(runtime: &Runtime) -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
+/// What comes of it, if it does not hang.
+fn wait<T>(runtime: &Runtime, of: impl Future<Output = T>) -> T {
+    runtime.block_on(async { timeout(LONG, of).await }).unwrap()
+}
+
 fn start(config: ServerConfig) -> Running {
     let (runtime, server) = (Runtime::new().unwrap(), opened(config));
     let (listener, address) = listen(&runtime);
@@ -81,12 +86,12 @@ fn a_server_that_is_to_end_says_so_until_what_runs_has_ended() {
     let Running { runtime, server, address, end, serving } = start(ServerConfig::default());
     let slot = server.app.slots.take().unwrap();
     end.send(()).unwrap();
-    runtime.block_on(timeout(LONG, server.app.slots.draining())).unwrap();
+    wait(&runtime, server.app.slots.draining());
     assert_eq!(ready(address), (503, "server_draining".into()));
     assert_eq!(get_from(address, "/health").0, 200);
     assert!(server.app.slots.take().is_err() && !serving.is_finished());
     drop(slot);
-    runtime.block_on(timeout(LONG, serving)).unwrap().unwrap();
+    wait(&runtime, serving).unwrap();
     assert!(TcpStream::connect(address).is_err(), "it still listens");
 }
 
@@ -100,7 +105,7 @@ fn what_does_not_end_is_ended() {
         drop(slot);
     });
     end.send(()).unwrap();
-    runtime.block_on(timeout(LONG, serving)).unwrap().unwrap();
+    wait(&runtime, serving).unwrap();
     assert!(told.is_finished(), "nobody was told");
 }
 
@@ -115,7 +120,7 @@ fn a_server_that_loads_is_alive_and_not_ready() {
     assert_eq!(get_from(address, "/health").0, 200);
     assert_eq!(ready(address), (503, "server_loading".into()));
     loaded.send("a model").unwrap();
-    assert_eq!(runtime.block_on(timeout(LONG, serving)).unwrap().unwrap(), "a model");
+    assert_eq!(wait(&runtime, serving).unwrap(), "a model");
 }
 
 /// Answers with what every request gets, and `router`.

@@ -111,14 +111,15 @@ pub use stop::Stop;
 pub use transcribe::Options;
 
 pub use voxtral_audio::{
-    AudioOptions, AudioSource, Channel, Damage, Error as AudioError, Notice, RawFormat, SAMPLE_RATE, SampleFormat,
+    AudioOptions, AudioSource, Channel, Damage, Error as AudioError, Notice, Pauses, RawFormat, Resampler, SAMPLE_RATE,
+    SampleFormat,
 };
 pub use voxtral_cpu::{Isa, Precision};
 pub use voxtral_engine::{
     AudioIn, Decoding, Engine, EngineError, EngineOptions, Event, Events, Session, SessionOptions, Stopper, Summary,
 };
 pub use voxtral_model::{Backend, BackendError, BackendInfo, Delay, Model, ModelError};
-pub use voxtral_transcript::render::{About, Collect, CueFormat, End, Json, JsonLines, Sink, Subtitles, Text};
+pub use voxtral_transcript::render::{About, Collect, CueFormat, Cues, End, Json, JsonLines, Sink, Subtitles, Text};
 pub use voxtral_transcript::{Alternative, TokenRecord, Word};
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The demo model, as part of the program that uses it: it writes down spoken English digits and knows nothing else.
 //!
-//! Its README says what it was trained on and how well it does.
+//! Its README says what it was trained on and how well it does. The crate has a recording to try it with, too.
 
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,9 @@ use voxtral_model::{Embedded, Model};
 struct Aligned<Bytes: ?Sized>(Bytes);
 
 static WEIGHTS: &Aligned<[u8]> = &Aligned(*include_bytes!("../consolidated.safetensors"));
+
+/// Somebody saying what the model understands: a WAV file.
+pub static SAMPLE: &[u8] = include_bytes!("../sample.wav");
 
 /// The model "digits". Its weights stay where the program has them.
 pub fn model() -> Model {
@@ -43,6 +46,12 @@ mod tests {
         let norms = |model: &voxtral_model::Weights| [model.encoder_norm.to_f32(), model.decoder_norm.to_f32()];
         assert_eq!(norms(&files.weights), norms(&digits.weights));
         assert!(files.weights.embedding.as_bytes() == digits.weights.embedding.as_bytes());
+    }
+
+    #[test]
+    fn the_sample_is_the_one_that_people_are_told_to_try() {
+        let tried = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../samples/digits.wav")).unwrap();
+        assert!(tried == SAMPLE);
     }
 
     #[test]

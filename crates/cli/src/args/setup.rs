@@ -80,6 +80,10 @@ pub(crate) enum IsaChoice {
     Avx512,
     Avx512Vnni,
     Avx512Bf16,
+    Neon,
+    NeonDotprod,
+    NeonI8mm,
+    NeonBf16,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -22,7 +22,7 @@ use super::smoke::Device;
 use crate::args::Doctor;
 use crate::compare;
 use crate::machine;
-use crate::recording::{Heard, Recording, SAMPLE, ms};
+use crate::recording::{Heard, Recording, ms};
 
 const LOOKAHEAD: usize = 32;
 const SESSIONS: usize = 10;
@@ -41,7 +41,7 @@ pub(crate) fn run(
 ) -> anyhow::Result<()> {
     let encoded = match &args.file {
         Some(path) => Cow::Owned(fs::read(path).with_context(|| path.display().to_string())?),
-        None => Cow::Borrowed(SAMPLE),
+        None => Cow::Borrowed(voxtral_digits::SAMPLE),
     };
     let mut show = |device: Device, why_not: Option<&str>| -> anyhow::Result<Option<Heard>> {
         let trial = match (opened, why_not) {

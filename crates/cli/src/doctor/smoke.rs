@@ -19,7 +19,7 @@ use super::gpu::Gpu;
 use super::model::Opened;
 use crate::args::{BackendChoice, Doctor};
 use crate::machine;
-use crate::recording::{Recording, SAMPLE, SAMPLE_WORDS};
+use crate::recording::{Recording, SAMPLE_WORDS};
 
 /// What a second of audio may take, the model's loading included: the full-size model on two slow cores takes a quarter of it.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -125,7 +125,7 @@ fn ran(outcome: Result<anyhow::Result<usize>, RecvTimeoutError>, took: Duration)
 
 /// The tokens of the sample's first second.
 fn hear_a_second(device: Device, model: &Model) -> anyhow::Result<usize> {
-    let mut source = AudioSource::from_reader(Cursor::new(SAMPLE), None)?;
+    let mut source = AudioSource::from_reader(Cursor::new(voxtral_digits::SAMPLE), None)?;
     let mut samples = Vec::new();
     while samples.len() < SAMPLE_RATE as usize
         && let Some(block) = source.next_block()?

@@ -39,13 +39,14 @@ fn serve_with(args: &[&str], change: impl FnOnce(&mut Command)) -> Serving {
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let (sender, lines) = mpsc::channel();
     std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let mut serving = Serving { child, lines, address: ([127, 0, 0, 1], 0).into() };
     let mut before = Vec::new();
     loop {
-        let line = lines.recv_timeout(HANGS).unwrap_or_else(|e| panic!("{args:?}: {before:?} and then {e}"));
+        let line = serving.lines.recv_timeout(HANGS).unwrap_or_else(|e| panic!("{args:?}: {before:?} and then {e}"));
         if let Some((_, at)) = line.split_once("serving at http://") {
-            let at = at.split(|c: char| c == '"' || c == ' ').next().unwrap();
-            let port = at.parse::<SocketAddr>().unwrap().port();
-            return Serving { child, lines, address: ([127, 0, 0, 1], port).into() };
+            let at: SocketAddr = at.split(['"', ' ']).next().unwrap().parse().unwrap();
+            serving.address.set_port(at.port());
+            return serving;
         }
         before.push(line);
     }
@@ -77,6 +78,29 @@ impl Serving {
         let (_, figures) = self.get("/metrics", "");
         let line = figures.lines().find_map(|line| line.strip_prefix("voxtral_streams_capacity "));
         line.unwrap_or_else(|| panic!("{figures}")).to_owned()
+    }
+
+    /// Begins to send the sample, and returns what is still to be sent. What was sent is being transcribed.
+    fn upload(&self, headers: &str) -> (TcpStream, Vec<u8>) {
+        let field = |name: &str| format!("--edge\r\ncontent-disposition: form-data; name=\"{name}\"");
+        let begin = format!("{}\r\n\r\nwhisper-1\r\n{}; filename=\"a.wav\"\r\n\r\n", field("model"), field("file"));
+        let body = [begin.as_bytes(), &digits_wav(), b"\r\n--edge--\r\n"].concat();
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(HANGS)).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "POST /v1/audio/transcriptions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}\
+             content-type: multipart/form-data; boundary=edge\r\ncontent-length: {length}\r\n\r\n"
+        )
+        .unwrap();
+        let (now, later) = body.split_at(length / 2);
+        stream.write_all(now).unwrap();
+        let deadline = Instant::now() + HANGS;
+        while !self.get("/metrics", "").1.contains("voxtral_streams_active 1\n") {
+            assert!(Instant::now() < deadline, "no transcription begins");
+        }
+        (stream, later.to_vec())
     }
 
     #[cfg(unix)]
@@ -153,6 +177,38 @@ fn a_signal_ends_it_well() {
     }
 }
 
+fn answer(mut stream: TcpStream, rest: &[u8]) -> String {
+    stream.write_all(rest).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+#[cfg(unix)]
+fn what_is_being_transcribed_is_so_to_its_end() {
+    let mut server = serve(&[]);
+    let (stream, rest) = server.upload("");
+    server.signal("-TERM");
+    while !server.lines.recv_timeout(HANGS).unwrap().contains("taking no more requests") {}
+    let (status, body) = server.get("/ready", "");
+    assert!(status == 503 && body.contains("server_draining"), "{status} {body}");
+    let answer = answer(stream, &rest);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(DIGITS), "{answer}");
+    assert_eq!(server.exit_code(), Some(0));
+}
+
+#[test]
+#[cfg(unix)]
+fn what_takes_too_long_is_cut_short() {
+    let mut server = serve(&["--drain-timeout", "1"]);
+    let _unfinished = server.upload("");
+    server.signal("-TERM");
+    assert_eq!(server.exit_code(), Some(0));
+    let lines: Vec<String> = server.lines.iter().collect();
+    assert!(lines.iter().any(|line| line.contains("1 transcriptions are cut short")), "{lines:?}");
+}
+
 #[test]
 #[cfg(unix)]
 fn a_second_signal_ends_it_at_once() {
@@ -175,7 +231,9 @@ fn a_flag_goes_before_the_environment_and_that_before_the_file() {
         .unwrap();
     let file = path.to_str().unwrap();
     let with = |args: &[&str], variable: &str| {
-        serve_with(args, |command| drop(command.env("VOXTRAL_SERVE_MAX_SESSIONS", variable)))
+        serve_with(args, |command| {
+            command.env("VOXTRAL_SERVE_MAX_SESSIONS", variable);
+        })
     };
     let server = with(&["--config", file], "");
     assert_eq!((server.capacity(), server.names()[1..].join(" ")), ("5".to_owned(), "one two".to_owned()));
@@ -214,24 +272,23 @@ fn refuses_missing(path: &Path) {
 }
 
 #[test]
-fn each_request_is_a_line_in_the_log_and_no_key_is_in_it() {
+fn each_request_is_a_line_in_the_log_without_keys_and_what_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("keys");
     fs::write(&path, "secret-key\n").unwrap();
     let args = ["--log", "json", "--api-key-query", "key", "--api-key-file", path.to_str().unwrap()];
     let server = serve(&args);
-    let headers = "x-request-id: mine-7\r\nauthorization: Bearer secret-key\r\n";
-    assert_eq!(server.get("/v1/models?key=secret-key", headers).0, 200);
+    let key = "authorization: Bearer secret-key\r\n";
+    let (stream, rest) = server.upload(key);
+    let heard = answer(stream, &rest);
+    assert!(heard.contains(DIGITS), "{heard}");
+    assert_eq!(server.get("/v1/models?key=secret-key", &format!("x-request-id: mine-7\r\n{key}")).0, 200);
     loop {
         let line = server.lines.recv_timeout(HANGS).unwrap();
-        assert!(!line.contains("secret"), "{line}");
+        assert!(!line.contains("secret") && !line.contains("seven"), "{line}");
         let object: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
-        if object["message"] == "answered" {
-            let (request, status) = (&object["span"], &object["status"]);
-            assert_eq!(
-                (&request["id"], &request["path"], status),
-                (&"mine-7".into(), &"/v1/models".into(), &200.into())
-            );
+        if object["message"] == "answered" && object["span"]["id"] == "mine-7" {
+            assert_eq!((&object["span"]["path"], &object["status"]), (&"/v1/models".into(), &200.into()));
             break;
         }
     }

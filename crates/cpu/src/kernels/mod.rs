@@ -5,7 +5,7 @@
 
 mod attention;
 mod elementwise;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod pairs;
 mod panels;
 mod product;
@@ -27,6 +27,8 @@ enum Level {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
 }
 
 /// An instruction set that this CPU has.
@@ -34,13 +36,22 @@ enum Level {
 pub struct Isa {
     level: Level,
     /// Dot products of bytes.
-    vnni: bool,
+    byte_dot: bool,
+    /// Products of matrices of bytes, two rows with two outputs.
+    #[cfg(target_arch = "aarch64")]
+    byte_matrix: bool,
     bf16_dot: bool,
 }
 
 impl Isa {
     /// What runs everywhere.
-    pub const PORTABLE: Self = Self { level: Level::Portable, vnni: false, bf16_dot: false };
+    pub const PORTABLE: Self = Self {
+        level: Level::Portable,
+        byte_dot: false,
+        #[cfg(target_arch = "aarch64")]
+        byte_matrix: false,
+        bf16_dot: false,
+    };
 
     /// The best that this CPU has.
     pub fn detect() -> Self {
@@ -58,16 +69,33 @@ impl Isa {
                 let plain = Self { level: Level::Avx2, ..Self::PORTABLE };
                 all.push(plain);
                 if has!("avxvnni") {
-                    all.push(Self { vnni: true, ..plain });
+                    all.push(Self { byte_dot: true, ..plain });
                 }
                 if has!("avx512f") && has!("avx512bw") && has!("avx512vl") && has!("avx512dq") {
                     let wide = Self { level: Level::Avx512, ..plain };
                     all.push(wide);
                     if has!("avx512vnni") {
-                        all.push(Self { vnni: true, ..wide });
+                        all.push(Self { byte_dot: true, ..wide });
                         if has!("avx512bf16") {
-                            all.push(Self { vnni: true, bf16_dot: true, ..wide });
+                            all.push(Self { byte_dot: true, bf16_dot: true, ..wide });
                         }
+                    }
+                }
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            use std::arch::is_aarch64_feature_detected as has;
+            let plain = Self { level: Level::Neon, ..Self::PORTABLE };
+            all.push(plain);
+            if has!("dotprod") {
+                let dot = Self { byte_dot: true, ..plain };
+                all.push(dot);
+                if has!("i8mm") {
+                    let matrix = Self { byte_matrix: true, ..dot };
+                    all.push(matrix);
+                    if has!("bf16") {
+                        all.push(Self { bf16_dot: true, ..matrix });
                     }
                 }
             }
@@ -85,15 +113,23 @@ impl Isa {
         match self.level {
             Level::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2 if self.vnni => "avx2-vnni",
+            Level::Avx2 if self.byte_dot => "avx2-vnni",
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "avx2",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 if self.bf16_dot => "avx512-bf16",
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 if self.vnni => "avx512-vnni",
+            Level::Avx512 if self.byte_dot => "avx512-vnni",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon if self.bf16_dot => "neon-bf16",
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon if self.byte_matrix => "neon-i8mm",
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon if self.byte_dot => "neon-dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => "neon",
         }
     }
 }
@@ -123,6 +159,9 @@ macro_rules! dispatch {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             $crate::kernels::Level::Avx512 => unsafe { avx512::<$($g),*>($($arg),*) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: every aarch64 CPU that this is compiled for has NEON.
+            $crate::kernels::Level::Neon => unsafe { $kernel::<std::arch::aarch64::float32x4x2_t, $($g),*>($($arg),*) },
         }
     }};
 }

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use voxtral_model::{LANES, Packed, TensorData};
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::pairs;
 use super::quads;
 use super::rounded::{Quantised, Rounded};
@@ -98,13 +98,13 @@ pub(crate) unsafe fn product_columns(
         (Activations::F32(x), Weights::Rows(TensorData::Bf16(w))) => widening(isa, x, w, k, out, columns),
         (Activations::F32(x), Weights::Rows(TensorData::F16(w))) => widening(isa, x, w, k, out, columns),
         (Activations::F32(x), Weights::Rows(TensorData::F32(w))) => widening(isa, x, w, k, out, columns),
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         (Activations::Bf16(x), Weights::Rows(TensorData::Bf16(w))) if isa.has_bf16_dot() => {
             // SAFETY: the Isa says that the CPU has the instructions; shapes are asserted above, and the columns are the caller's alone
             // (here and below).
             unsafe { pairs::rows(x, w, out, panels_of(out, columns)) }
         }
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         (Activations::Bf16(x), Weights::Panels(w)) if isa.has_bf16_dot() && w.encoding().group().is_none() => {
             // SAFETY: as above.
             unsafe { pairs::packed(x, w, out, panels_of(out, columns)) }
@@ -132,7 +132,8 @@ unsafe fn widening_columns<V: Vector, E: Element>(
     out: &Output<'_>,
     columns: Range<usize>,
 ) {
-    // Tiles as tall as the registers allow: 4 · rows sums, a row's worth of x and one w must fit in 32 or 16 of them.
+    // Tiles as tall as the registers allow: 4 · rows sums, a row's worth of x and one w must fit in 32 or 16 of them
+    // (of 256 bits; NEON has as many bits).
     // SAFETY: the caller's promises, passed on.
     unsafe {
         match V::LANES {

@@ -9,6 +9,11 @@
 // The loops run over registers, by index in several arrays at once. A closure would not have the instructions of its function.
 #![allow(clippy::needless_range_loop)]
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -28,23 +33,49 @@ const ROWS: usize = 256;
 /// Bytes of weights that are on their way from memory.
 const AHEAD: usize = 8192;
 
-/// Multiplies unsigned with signed bytes, four of a lane at a time.
+/// Multiplies bytes of weights with signed bytes, four of a lane at a time.
 ///
 /// # Safety
-/// As for [`Vector`]; pointers must be valid for as many bytes as a register has, `x` for four.
-trait Quads {
+/// As for [`Vector`]; pointers must be valid for as many bytes as a register has.
+trait Quads: Sized {
     type V: Vector;
     /// Four bytes a lane.
     type Bytes: Copy;
     /// An integer a lane.
     type Ints: Copy;
+    /// The codes of a row, as `dot` takes them.
+    type Row: Copy;
+    /// What `load_centred` takes away from weights of 8 bits, which are stored without a sign: all of their zero where the instructions
+    /// multiply signed with signed bytes.
+    const CENTRE: i32 = 0;
     unsafe fn splat(x: i32) -> Self::Ints;
     unsafe fn splat_bytes(x: u8) -> Self::Bytes;
     unsafe fn load(p: *const u8) -> Self::Bytes;
     unsafe fn low_nibbles(bytes: Self::Bytes) -> Self::Bytes;
     unsafe fn high_nibbles(bytes: Self::Bytes) -> Self::Bytes;
-    /// `sum + Σ w · x` of each lane, exactly.
-    unsafe fn dot(sum: Self::Ints, w: Self::Bytes, x: *const i8) -> Self::Ints;
+    #[inline(always)]
+    unsafe fn load_centred(p: *const u8) -> Self::Bytes {
+        // SAFETY: the caller's promise.
+        unsafe { Self::load(p) }
+    }
+    unsafe fn row(codes: &[i8; BLOCK]) -> Self::Row;
+    /// `sum + Σ w · x` of each lane, exactly, for the `quad`-th four of a row.
+    unsafe fn dot(sum: Self::Ints, w: Self::Bytes, x: Self::Row, quad: usize) -> Self::Ints;
+    /// A block of weights as `multiply` takes it for several rows.
+    #[inline(always)]
+    unsafe fn arrange(weights: [Self::Bytes; QUADS]) -> [Self::Bytes; QUADS] {
+        weights
+    }
+    /// Adds to the sums of `M` rows what a block of weights comes to, exactly; it is arranged unless there is one row.
+    #[inline(always)]
+    unsafe fn multiply<const WIDE: usize, const M: usize>(
+        ints: &mut [[Self::Ints; WIDE]; M],
+        weights: &[[Self::Bytes; QUADS]; WIDE],
+        x: &[Codes; M],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { quad_by_quad::<Self, WIDE, M>(ints, weights, x) }
+    }
     unsafe fn widen(sum: Self::Ints) -> Self::V;
     /// Tells the CPU that the line at `p` is soon read; `p` may be anything.
     fn prefetch(p: *const u8);
@@ -59,13 +90,22 @@ pub(super) fn product(isa: Isa, x: &Quantised, w: &Packed, out: &Output<'_>, pan
         Level::Portable => unsafe { all_rows::<PortableQuads, 1>(x, w, out, panels) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: an Isa with these properties exists only after the CPU was seen to have these instructions (here and below).
-        Level::Avx512 if isa.vnni => unsafe { x86::vnni512(x, w, out, panels) },
+        Level::Avx512 if isa.byte_dot => unsafe { x86::vnni512(x, w, out, panels) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Level::Avx2 if isa.vnni => unsafe { x86::vnni256(x, w, out, panels) },
+        Level::Avx2 if isa.byte_dot => unsafe { x86::vnni256(x, w, out, panels) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Level::Avx2 | Level::Avx512 => unsafe { x86::avx2(x, w, out, panels) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Level::Neon if isa.byte_matrix => unsafe { neon::i8mm(x, w, out, panels) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Level::Neon if isa.byte_dot => unsafe { neon::dotprod(x, w, out, panels) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: every aarch64 CPU has NEON.
+        Level::Neon => unsafe { all_rows::<neon::Neon, 1>(x, w, out, panels) },
     }
 }
 
@@ -102,7 +142,7 @@ unsafe fn some_rows<Q: Quads, const WIDE: usize>(
 ) {
     let encoding = w.encoding();
     let four_bits = matches!(encoding, Encoding::Int4(_));
-    let zero = if four_bits { INT4_ZERO } else { INT8_ZERO };
+    let zero = if four_bits { INT4_ZERO } else { INT8_ZERO - Q::CENTRE };
     let blocks_a_scale = encoding.group().unwrap_or(BLOCK) / BLOCK;
     let slices = LANES / Q::V::LANES;
     let lane = |i: usize| (slice + i) % slices * Q::V::LANES;
@@ -135,7 +175,7 @@ unsafe fn some_rows<Q: Quads, const WIDE: usize>(
                     }
                 } else {
                     unroll!(quad {
-                        weights[i][quad] = Q::load(at.add(quad * LANES * QUAD));
+                        weights[i][quad] = Q::load_centred(at.add(quad * LANES * QUAD));
                     });
                 }
             }
@@ -168,8 +208,12 @@ unsafe fn pass<Q: Quads, const WIDE: usize>(
     let (fours, rest) = x.as_chunks::<4>();
     // SAFETY: there are as many sums as rows, by the caller's promise.
     unsafe {
+        let mut arranged = *weights;
+        for i in 0..WIDE {
+            arranged[i] = Q::arrange(weights[i]);
+        }
         for (i, four) in fours.iter().enumerate() {
-            add::<Q, WIDE, 4>(four, zero, weights, scales, sums.add(4 * i));
+            add::<Q, WIDE, 4>(four, zero, &arranged, scales, sums.add(4 * i));
         }
         for (i, x) in rest.iter().enumerate() {
             add::<Q, WIDE, 1>(std::array::from_ref(x), zero, weights, scales, sums.add(4 * fours.len() + i));
@@ -177,7 +221,7 @@ unsafe fn pass<Q: Quads, const WIDE: usize>(
     }
 }
 
-/// `M` rows past a block of weights.
+/// `M` rows past a block of weights, arranged unless M is 1.
 #[inline(always)]
 unsafe fn add<Q: Quads, const WIDE: usize, const M: usize>(
     x: &[Codes; M],
@@ -186,19 +230,13 @@ unsafe fn add<Q: Quads, const WIDE: usize, const M: usize>(
     scales: &[Q::V; WIDE],
     sums: *mut [Q::V; WIDE],
 ) {
-    // SAFETY: there are M sums, by the caller's promise, and a block has QUADS times four codes.
+    // SAFETY: there are M sums, by the caller's promise.
     unsafe {
         let mut ints = [[Q::splat(0); WIDE]; M];
         for m in 0..M {
             ints[m] = [Q::splat(zero * x[m].offset); WIDE];
         }
-        unroll!(quad {
-            for m in 0..M {
-                for i in 0..WIDE {
-                    ints[m][i] = Q::dot(ints[m][i], weights[i][quad], x[m].codes.as_ptr().add(quad * QUAD));
-                }
-            }
-        });
+        Q::multiply::<WIDE, M>(&mut ints, weights, x);
         for m in 0..M {
             let scale = Q::V::splat(x[m].scale);
             let sums = &mut *sums.add(m);
@@ -209,6 +247,29 @@ unsafe fn add<Q: Quads, const WIDE: usize, const M: usize>(
     }
 }
 
+/// Four inputs after four: one product of a register of weights for each row.
+#[inline(always)]
+unsafe fn quad_by_quad<Q: Quads, const WIDE: usize, const M: usize>(
+    ints: &mut [[Q::Ints; WIDE]; M],
+    weights: &[[Q::Bytes; QUADS]; WIDE],
+    x: &[Codes; M],
+) {
+    // SAFETY: the caller's promise about Q; a block has QUADS times four codes.
+    unsafe {
+        let mut rows = [Q::row(&x[0].codes); M];
+        for m in 1..M {
+            rows[m] = Q::row(&x[m].codes);
+        }
+        unroll!(quad {
+            for m in 0..M {
+                for i in 0..WIDE {
+                    ints[m][i] = Q::dot(ints[m][i], weights[i][quad], rows[m], quad);
+                }
+            }
+        });
+    }
+}
+
 /// The scalar twin.
 struct PortableQuads;
 
@@ -216,6 +277,7 @@ impl Quads for PortableQuads {
     type V = Portable;
     type Bytes = [[u8; QUAD]; Portable::LANES];
     type Ints = [i32; Portable::LANES];
+    type Row = *const i8;
 
     #[inline(always)]
     unsafe fn splat(x: i32) -> Self::Ints {
@@ -244,9 +306,14 @@ impl Quads for PortableQuads {
     }
 
     #[inline(always)]
-    unsafe fn dot(sum: Self::Ints, w: Self::Bytes, x: *const i8) -> Self::Ints {
-        // SAFETY: valid for four bytes, by the trait's contract.
-        let x = unsafe { x.cast::<[i8; QUAD]>().read() }.map(i16::from);
+    unsafe fn row(codes: &[i8; BLOCK]) -> *const i8 {
+        codes.as_ptr()
+    }
+
+    #[inline(always)]
+    unsafe fn dot(sum: Self::Ints, w: Self::Bytes, x: *const i8, quad: usize) -> Self::Ints {
+        // SAFETY: a row has QUADS times four codes.
+        let x = unsafe { x.add(quad * QUAD).cast::<[i8; QUAD]>().read() }.map(i16::from);
         let mut out = sum;
         for lane in 0..Portable::LANES {
             // A product of a byte and a signed byte fits 16 bits.
@@ -262,170 +329,5 @@ impl Quads for PortableQuads {
     #[inline(always)]
     unsafe fn widen(sum: Self::Ints) -> Portable {
         Portable::each(|lane| sum[lane] as f32)
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-    use std::ops::Range;
-
-    use voxtral_model::Packed;
-
-    use super::{Output, Quads, Quantised, all_rows};
-
-    /// AVX-512 with VNNI.
-    struct Vnni512;
-
-    impl Quads for Vnni512 {
-        type V = __m512;
-        type Bytes = __m512i;
-        type Ints = __m512i;
-
-        #[inline(always)]
-        unsafe fn splat(x: i32) -> __m512i {
-            // SAFETY: the CPU has AVX-512 with VNNI, by the trait's contract (here and below).
-            unsafe { _mm512_set1_epi32(x) }
-        }
-
-        #[inline(always)]
-        unsafe fn splat_bytes(x: u8) -> __m512i {
-            // SAFETY: as above.
-            unsafe { _mm512_set1_epi8(x as i8) }
-        }
-
-        #[inline(always)]
-        unsafe fn load(p: *const u8) -> __m512i {
-            // SAFETY: `p` is valid for 64 bytes, by the trait's contract.
-            unsafe { _mm512_loadu_si512(p.cast()) }
-        }
-
-        #[inline(always)]
-        unsafe fn low_nibbles(bytes: __m512i) -> __m512i {
-            // SAFETY: as above.
-            unsafe { _mm512_and_si512(bytes, _mm512_set1_epi8(15)) }
-        }
-
-        #[inline(always)]
-        unsafe fn high_nibbles(bytes: __m512i) -> __m512i {
-            // SAFETY: as above.
-            unsafe { _mm512_and_si512(_mm512_srli_epi16(bytes, 4), _mm512_set1_epi8(15)) }
-        }
-
-        #[inline(always)]
-        unsafe fn dot(sum: __m512i, w: __m512i, x: *const i8) -> __m512i {
-            // SAFETY: `x` is valid for four bytes, by the trait's contract; what is read needs no alignment.
-            unsafe { _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x.cast::<i32>().read_unaligned())) }
-        }
-
-        #[inline(always)]
-        fn prefetch(p: *const u8) {
-            // SAFETY: a prefetch reads nothing that the program sees, and any address will do.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-        }
-
-        #[inline(always)]
-        unsafe fn widen(sum: __m512i) -> __m512 {
-            // SAFETY: as above.
-            unsafe { _mm512_cvtepi32_ps(sum) }
-        }
-    }
-
-    /// What AVX2 with VNNI and AVX2 without have in common.
-    macro_rules! avx2_quads {
-        ($name:ident, |$sum:ident, $w:ident, $x:ident| $dot:expr) => {
-            impl Quads for $name {
-                type V = __m256;
-                type Bytes = __m256i;
-                type Ints = __m256i;
-
-                #[inline(always)]
-                unsafe fn splat(x: i32) -> __m256i {
-                    // SAFETY: the CPU has AVX2, by the trait's contract (here and below).
-                    unsafe { _mm256_set1_epi32(x) }
-                }
-
-                #[inline(always)]
-                unsafe fn splat_bytes(x: u8) -> __m256i {
-                    // SAFETY: as above.
-                    unsafe { _mm256_set1_epi8(x as i8) }
-                }
-
-                #[inline(always)]
-                unsafe fn load(p: *const u8) -> __m256i {
-                    // SAFETY: `p` is valid for 32 bytes, by the trait's contract.
-                    unsafe { _mm256_loadu_si256(p.cast()) }
-                }
-
-                #[inline(always)]
-                unsafe fn low_nibbles(bytes: __m256i) -> __m256i {
-                    // SAFETY: as above.
-                    unsafe { _mm256_and_si256(bytes, _mm256_set1_epi8(15)) }
-                }
-
-                #[inline(always)]
-                unsafe fn high_nibbles(bytes: __m256i) -> __m256i {
-                    // SAFETY: as above.
-                    unsafe { _mm256_and_si256(_mm256_srli_epi16(bytes, 4), _mm256_set1_epi8(15)) }
-                }
-
-                #[inline(always)]
-                unsafe fn dot($sum: __m256i, $w: __m256i, x: *const i8) -> __m256i {
-                    // SAFETY: `x` is valid for four bytes, by the trait's contract; what is read needs no alignment. The CPU has
-                    // the instructions that the name says.
-                    unsafe {
-                        let $x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
-                        $dot
-                    }
-                }
-
-                #[inline(always)]
-                fn prefetch(p: *const u8) {
-                    // SAFETY: a prefetch reads nothing that the program sees, and any address will do.
-                    unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
-                }
-
-                #[inline(always)]
-                unsafe fn widen(sum: __m256i) -> __m256 {
-                    // SAFETY: as above.
-                    unsafe { _mm256_cvtepi32_ps(sum) }
-                }
-            }
-        };
-    }
-
-    /// AVX2 with VNNI.
-    struct Vnni256;
-
-    avx2_quads!(Vnni256, |sum, w, x| _mm256_dpbusd_avx_epi32(sum, w, x));
-
-    /// AVX2 alone. Two products are added in 16 bits, which overflows where a weight has all of its 8: its highest bit is multiplied
-    /// apart.
-    struct Avx2;
-
-    avx2_quads!(Avx2, |sum, w, x| {
-        let ones = _mm256_set1_epi16(1);
-        let high = _mm256_set1_epi8(i8::MIN);
-        let low = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_andnot_si256(high, w), x), ones);
-        let high = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_and_si256(high, w), x), ones);
-        _mm256_add_epi32(_mm256_add_epi32(sum, low), high)
-    });
-
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    pub(super) fn vnni512(x: &Quantised, w: &Packed, out: &Output<'_>, panels: Range<usize>) {
-        // SAFETY: this function's own target features are what it asks for (here and below).
-        unsafe { all_rows::<Vnni512, 2>(x, w, out, panels) }
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-    pub(super) fn vnni256(x: &Quantised, w: &Packed, out: &Output<'_>, panels: Range<usize>) {
-        // SAFETY: as above.
-        unsafe { all_rows::<Vnni256, 1>(x, w, out, panels) }
-    }
-
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn avx2(x: &Quantised, w: &Packed, out: &Output<'_>, panels: Range<usize>) {
-        // SAFETY: as above.
-        unsafe { all_rows::<Avx2, 1>(x, w, out, panels) }
     }
 }

@@ -1,43 +1,87 @@
-//! A server at work, and what it answers.
-#![allow(dead_code)] // each test file uses a part
+//! A real server with the demo model on the CPU, and what it answers.
+#![allow(dead_code, reason = "each test program uses its part")]
+
+pub mod conversations;
+pub mod ws;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 use voxtral::{BackendChoice, Config, ModelRef, Voxtral};
 use voxtral_server::{Server, ServerConfig};
 
-/// A server of the demo model on a port of its own, until this is dropped.
+/// A server on a port of its own, until it is stopped or dropped.
 pub struct Running {
     pub address: SocketAddr,
     pub server: Server,
-    runtime: Option<tokio::runtime::Runtime>,
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
+/// With the defaults.
 pub fn server() -> Running {
     server_with(ServerConfig::default())
 }
 
 pub fn server_with(config: ServerConfig) -> Running {
-    let digits = Config { model: ModelRef::Digits, backend: BackendChoice::Cpu, ..Config::default() };
-    serve(Voxtral::open(&digits, &mut |_| {}).unwrap(), config)
+    serve(voxtral(), config)
 }
 
 pub fn serve(voxtral: Voxtral, config: ServerConfig) -> Running {
     let server = Server::new(voxtral, config);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let listener = listener(&runtime);
     let address = listener.local_addr().unwrap();
-    let serving = server.clone();
-    runtime.spawn(async move { serving.serve(listener, std::future::pending()).await });
-    Running { address, server, runtime: Some(runtime) }
+    let (end, ended) = oneshot::channel();
+    let serving = server.clone().serve(listener, async move { drop(ended.await) });
+    let thread = std::thread::spawn(move || runtime.block_on(serving));
+    Running { address, server, end: Some(end), thread: Some(thread) }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.runtime.take().unwrap().shutdown_background();
+/// On a port of its own. It may be called within another runtime, where nothing may block.
+fn listener(runtime: &Runtime) -> TcpListener {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let _within = runtime.enter();
+    TcpListener::from_std(listener).unwrap()
+}
+
+/// What the servers serve.
+pub fn voxtral() -> Voxtral {
+    let config = Config { model: ModelRef::Digits, backend: BackendChoice::Cpu, ..Config::default() };
+    Voxtral::open(&config, &mut |_| {}).unwrap()
+}
+
+impl Running {
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Asks for something without a body, such as `GET /health`, with headers of the form `name: value`.
+    pub fn ask(&self, what: &str, headers: &[&str]) -> Answer {
+        ask(&mut connect(self.address), what, headers)
+    }
+
+    /// Tells it to end. It takes no more transcriptions.
+    pub fn end(&mut self) {
+        drop(self.end.take());
+    }
+
+    /// Lets what runs end, and waits for that.
+    pub fn stop(mut self) {
+        self.end();
+        self.thread.take().unwrap().join().unwrap();
+    }
+
+    /// The same, for tests whose clients must go on meanwhile.
+    pub async fn stopped(self) {
+        tokio::task::spawn_blocking(|| self.stop()).await.unwrap();
     }
 }
 
@@ -70,13 +114,6 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream
-}
-
-impl Running {
-    /// Asks for something without a body, such as `GET /health`, with headers of the form `name: value`.
-    pub fn ask(&self, what: &str, headers: &[&str]) -> Answer {
-        ask(&mut connect(self.address), what, headers)
-    }
 }
 
 pub fn ask(stream: &mut (impl Read + Write), what: &str, headers: &[&str]) -> Answer {

@@ -207,3 +207,24 @@ fn what_is_no_number_shows() {
         }
     }
 }
+
+#[test]
+fn exponents_outside_the_table_are_not_lost() {
+    let shape = (3, 40, 300);
+    let (m, n, k) = shape;
+    let mut rng = SmallRng::seed_from_u64(1);
+    let (x, mut w) = (values(&mut rng, m * k), values(&mut rng, n * k));
+    // Large ones, whose loss shows, at all places within a block and a panel.
+    (0..40).for_each(|i| w[i * 299] = 2f32.powi(20 + i as i32));
+    let halves: Vec<bf16> = w.iter().map(|&v| bf16::from_f32(v)).collect();
+    let packed = Packed::of(&Tensor::from_f32_as_bf16(&w, &[n, k]), Encoding::Bf12).unwrap();
+    assert!((0..n.div_ceil(LANES)).all(|panel| !packed.panel(panel).escapes.is_empty()));
+    for isa in Isa::available() {
+        let rounded = bf16s(isa, &x, k);
+        let all = [Some(Activations::F32(&x)), isa.has_bf16_dot().then_some(Activations::Bf16(&rounded))];
+        for x in all.into_iter().flatten() {
+            let got = run_with(isa, x, Weights::Panels(&packed), shape);
+            assert_eq!(got, run(isa, x, TensorData::Bf16(&halves), shape), "{}", isa.name());
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Mistral's protocol: one utterance, whose audio the client declares, sends, flushes and ends.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::close_code;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use voxtral::{Delay, Event, Options, SAMPLE_RATE, SampleFormat, Summary, Word};
+
+use super::audio::{self, AudioFormat, Intake};
+use super::dialect::{Body, Dialect, Fault, Message, Took, fields};
+use super::outbox::Outbox;
+use super::utterance::Utterances;
+use crate::app::App;
+use crate::error::ApiError;
+use crate::id;
+
+/// Bytes that an append may have, in no base64.
+const MAX_APPEND: usize = 262_144;
+
+/// A pause that ends a segment.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A client that speaks it.
+pub(super) struct Mistral {
+    app: Arc<App>,
+    request_id: String,
+    /// What the client has asked for so far, by the names of its fields.
+    asked: Body,
+    settings: Settings,
+    intake: Intake,
+    stage: Stage,
+    /// What was said since the last segment.
+    text: String,
+    words: Vec<Word>,
+    segments: Vec<Value>,
+}
+
+/// How far the utterance has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// No audio has come.
+    Open,
+    Begun,
+    Ended,
+}
+
+/// The fields of a session that mean something here; `null` is as good as not there. The client sees in the session that it is told what
+/// else it asked for in vain.
+#[derive(Default, Deserialize)]
+struct Settings {
+    #[serde(default)]
+    audio_format: Option<Format>,
+    #[serde(default)]
+    target_streaming_delay_ms: Option<u32>,
+    #[serde(default)]
+    language: Option<String>,
+    #[serde(default)]
+    diarize: Option<bool>,
+    #[serde(default)]
+    turn_detection: Option<Value>,
+}
+
+#[derive(Clone, Copy, Deserialize, Serialize)]
+struct Format {
+    encoding: Encoding,
+    sample_rate: u32,
+}
+
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Encoding {
+    PcmS16le,
+    PcmS32le,
+    PcmF16le,
+    PcmF32le,
+    PcmMulaw,
+    PcmAlaw,
+}
+
+impl From<Encoding> for SampleFormat {
+    fn from(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::PcmS16le => Self::S16,
+            Encoding::PcmS32le => Self::S32,
+            Encoding::PcmF16le => Self::F16,
+            Encoding::PcmF32le => Self::F32,
+            Encoding::PcmMulaw => Self::MuLaw,
+            Encoding::PcmAlaw => Self::ALaw,
+        }
+    }
+}
+
+impl Settings {
+    const FIELDS: [&str; 5] = ["audio_format", "target_streaming_delay_ms", "language", "diarize", "turn_detection"];
+
+    /// # Errors
+    /// When a field has a value that it cannot have.
+    fn of(asked: Body) -> Result<Self, Fault> {
+        let settings: Self = fields(asked)?;
+        if settings.diarize == Some(true) {
+            let what = "this model does not tell speakers apart: leave `diarize` out";
+            return Err(Fault::invalid_event(what).about("diarize"));
+        }
+        if settings.turn_detection.is_some() {
+            let what =
+                "this model does not tell when a turn ends: leave `turn_detection` out; a segment ends at each pause";
+            return Err(Fault::invalid_event(what).about("turn_detection"));
+        }
+        settings.delay()?;
+        Ok(settings)
+    }
+
+    fn format(&self) -> Format {
+        self.audio_format.unwrap_or(Format { encoding: Encoding::PcmS16le, sample_rate: SAMPLE_RATE })
+    }
+
+    /// The shortest delay that the model has and that is not below the target.
+    fn delay(&self) -> Result<Option<Delay>, Fault> {
+        let Some(target) = self.target_streaming_delay_ms else { return Ok(None) };
+        let longest = 2400;
+        let found = (target..=longest).find_map(|ms| Delay::from_ms(ms).ok());
+        let too_long = format!("a delay of {target} ms is more than the {longest} ms that the model has at most");
+        found.map(Some).ok_or_else(|| Fault::invalid_event(too_long).about("target_streaming_delay_ms"))
+    }
+
+    fn intake(&self) -> Result<Intake, Fault> {
+        let Format { encoding, sample_rate } = self.format();
+        Intake::new(AudioFormat::new(encoding.into(), sample_rate)?)
+    }
+}
+
+#[derive(Deserialize)]
+struct Update {
+    session: Body,
+}
+
+impl Mistral {
+    /// As the query of its address says.
+    ///
+    /// # Errors
+    /// When it names another model.
+    pub(super) fn new(app: Arc<App>, query: &HashMap<String, String>) -> Result<Self, ApiError> {
+        if let Some(model) = query.get("model") {
+            app.check_model(model)?;
+        }
+        let settings = Settings::default();
+        let intake = settings.intake().map_err(|fault| ApiError::internal(&fault))?;
+        let (asked, text, words, segments) = (Body::new(), String::new(), Vec::new(), Vec::new());
+        Ok(Self { app, request_id: id::new("req"), asked, settings, intake, stage: Stage::Open, text, words, segments })
+    }
+
+    /// The first event.
+    pub(super) fn hello(&self) -> Value {
+        self.session("session.created")
+    }
+
+    /// An event that tells what is in effect.
+    fn session(&self, kind: &str) -> Value {
+        let delay = self.settings.delay().ok().flatten().unwrap_or(self.app.voxtral.delay());
+        json!({
+            "type": kind,
+            "session": {
+                "request_id": self.request_id,
+                "model": self.app.voxtral.model().name,
+                "audio_format": self.settings.format(),
+                "target_streaming_delay_ms": delay.ms(),
+                "language": self.settings.language,
+                "diarize": false,
+            },
+        })
+    }
+
+    /// Changes the fields that are there; the others stay.
+    fn update(&mut self, change: Body) -> Result<(), Fault> {
+        if self.stage != Stage::Open {
+            return Err(Fault::invalid_event("a session can be updated only before its audio begins"));
+        }
+        let mut asked = self.asked.clone();
+        asked.extend(change.into_iter().filter(|(name, _)| Settings::FIELDS.contains(&name.as_str())));
+        let settings = Settings::of(asked.clone())?;
+        let intake = settings.intake().map_err(|fault| fault.about("audio_format"))?;
+        (self.asked, self.settings, self.intake) = (asked, settings, intake);
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8], utterances: &mut Utterances) -> Result<(), Fault> {
+        if bytes.len() > MAX_APPEND {
+            let what = format!("{} bytes are more than the {MAX_APPEND} that a piece may have", bytes.len());
+            return Err(Fault::invalid_audio(what));
+        }
+        self.begin(utterances)?;
+        utterances.audio(&self.intake.push(bytes))
+    }
+
+    /// Begins the utterance, if it has not begun.
+    fn begin(&mut self, utterances: &mut Utterances) -> Result<(), Fault> {
+        if self.stage == Stage::Open {
+            let options = Options { delay: self.settings.delay()?, endpoint: Some(PAUSE), ..Options::default() };
+            utterances.begin(options)?;
+            self.stage = Stage::Begun;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, utterances: &mut Utterances) -> Result<(), Fault> {
+        self.begin(utterances)?;
+        self.stage = Stage::Ended;
+        let (rest, whole) = self.intake.finish();
+        let taken = utterances.audio(&rest);
+        utterances.end();
+        taken.and(whole)
+    }
+
+    /// Ends the segment, if anything was said in it, and tells the client.
+    fn end_segment(&mut self, out: &mut Outbox) {
+        let (text, words) = (std::mem::take(&mut self.text), std::mem::take(&mut self.words));
+        let (Some(first), Some(last)) = (words.first(), words.last()) else { return };
+        let timed = |word: &Word| json!({ "word": word.text, "start": ms(word.start_s), "end": ms(word.end_s) });
+        let mut segment = json!({
+            "type": "transcription.segment",
+            "text": text.trim(),
+            "start": ms(first.start_s),
+            "end": ms(last.end_s),
+            "speaker_id": null,
+            "words": words.iter().map(timed).collect::<Value>(),
+        });
+        out.send(segment.clone());
+        segment["type"] = "transcription_segment".into();
+        self.segments.push(segment);
+    }
+
+    fn done(&mut self, summary: &Summary) -> Value {
+        let (positions, tokens) = (summary.stats.positions, summary.stats.tokens);
+        json!({
+            "type": "transcription.done",
+            "model": self.app.voxtral.model().name,
+            "text": summary.text,
+            "language": self.settings.language,
+            "segments": std::mem::take(&mut self.segments),
+            "usage": {
+                "prompt_audio_seconds": summary.audio_s.ceil() as u64,
+                "prompt_tokens": positions - tokens,
+                "completion_tokens": tokens,
+                "total_tokens": positions,
+            },
+        })
+    }
+}
+
+impl Dialect for Mistral {
+    fn message(&mut self, message: Message, utterances: &mut Utterances, out: &mut Outbox) -> Result<Took, Fault> {
+        let Message::Event { kind, body } = message else { return Err(Fault::binary()) };
+        if self.stage == Stage::Ended {
+            return Err(Fault::invalid_event("this session's audio has ended"));
+        }
+        match kind.as_str() {
+            "input_audio.append" => return self.append(&audio::bytes(&body)?, utterances).map(|()| Took::Audio),
+            // What the resampler still holds is too short to be heard.
+            "input_audio.flush" if self.stage == Stage::Begun => utterances.flush()?,
+            "input_audio.flush" => {}
+            "input_audio.end" => self.end(utterances)?,
+            "session.update" => {
+                self.update(fields::<Update>(body)?.session)?;
+                out.send(self.session("session.updated"));
+            }
+            _ => return Err(Fault::unknown_event(&kind)),
+        }
+        Ok(Took::Command)
+    }
+
+    fn event(&mut self, event: Event, out: &mut Outbox) {
+        match event {
+            Event::Text(delta) => {
+                self.text += &delta;
+                out.send(json!({ "type": "transcription.text.delta", "text": delta }));
+            }
+            Event::Word(word) => self.words.push(word),
+            Event::Endpoint { .. } | Event::Flushed { .. } => self.end_segment(out),
+            Event::Done(summary) => {
+                self.end_segment(out);
+                out.send(self.done(&summary));
+                out.close(close_code::NORMAL, "done");
+            }
+            Event::Token(_) | Event::Alternatives(_) => {}
+        }
+    }
+
+    fn failed(&mut self, error: &ApiError, out: &mut Outbox) {
+        out.send(self.fault(&Fault::from(error.clone())));
+        out.close(close_code::ERROR, "the transcription failed");
+    }
+
+    fn fault(&mut self, fault: &Fault) -> Value {
+        json!({ "type": "error", "error": { "message": fault.message, "code": number(fault.code) } })
+    }
+}
+
+/// The number that a code has here: that of HTTP, which clients take it for, but for the one of Mistral's own that is known.
+fn number(code: &str) -> u16 {
+    match code {
+        "idle_timeout" => 3804,
+        "model_not_found" => 404,
+        "buffer_full" => 429,
+        "processing_error" => 500,
+        "server_full" | "server_draining" => 503,
+        _ => 400,
+    }
+}
+
+/// Seconds, to the millisecond.
+fn ms(seconds: f64) -> f64 {
+    (seconds * 1e3).round() / 1e3
+}

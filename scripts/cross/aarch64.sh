@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# The program on 64 bit ARM: builds it and all tests for Linux, and runs them under QEMU, which tells nothing about speed. Then it compares
+# what the program says there with what a build for this machine says, and checks for macOS what needs no compiler of Apple's. Needs
+# rustup, and Debian 12 or newer, as root where something has to be installed.
+# Arguments choose tests, which are all that is run then: scripts/cross/aarch64.sh -p voxtral-cpu
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+source scripts/cross/common.sh
+
+linux=aarch64-unknown-linux-gnu macos=aarch64-apple-darwin
+need 'the build for aarch64' aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+need 'the tests on aarch64' qemu-aarch64 qemu-user
+rustup target add $linux $macos
+
+qemu='qemu-aarch64 -L /usr/aarch64-linux-gnu'
+export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$qemu PROPTEST_CASES=16
+
+# Left out, with the reason.
+left_out=(
+    # starts itself again, which is no program of this machine
+    --skip a_file_that_is_cut --skip acceptance_shows_every_promise
+    # measures speed
+    --skip a_slowed_kernel_is_noticed
+    # hours of audio
+    --skip an_hour_needs_no_more_memory_than_a_minute --skip recordings_of_several_speakers_are_understood
+)
+
+# QEMU's CPU, the tests.
+tests() { QEMU_CPU=$1 cargo test --locked --target $linux --lib --bins --tests "${@:2}"; }
+
+if [[ $# -gt 0 ]]; then
+    tests max "$@" -- "${left_out[@]}"
+    exit
+fi
+
+printf '\n== build\n'
+all=(--workspace --exclude xtask)
+tests max "${all[@]}" --no-run
+# Tests start the program by its name: a script that calls QEMU stands in for it.
+program=$PWD/target/$linux/debug/voxtral
+if [[ $(head -c 4 "$program") == $'\x7fELF' ]]; then
+    cp "$program" "$program.elf"
+    printf '#!/bin/sh\nexec %s -0 "$0" "%s" "$@"\n' "$qemu" "$program.elf" >"$program"
+fi
+
+printf '\n== kernels for each CPU\n'
+for cpu in cortex-a72:'portable, neon' cortex-a76:'portable, neon, neon-dotprod' \
+    max:'portable, neon, neon-dotprod, neon-i8mm, neon-bf16'; do
+    kernels=$(QEMU_CPU=${cpu%%:*} "$program" --version | grep '^backend cpu')
+    printf '%s: %s\n' "${cpu%%:*}" "$kernels"
+    [[ $kernels == "backend cpu, kernels for this CPU: ${cpu#*:}" ]]
+done
+
+printf '\n== the same words as here\n'
+reports=target/ci-reports
+mkdir -p $reports
+here() { cargo run --quiet --locked -- "$@"; }
+for cpu in cortex-a72:f32 cortex-a76:f32 max:f32 max:auto; do
+    how=(--silent --backend cpu --precision "${cpu#*:}" --format json --tokens)
+    here "${how[@]}" -o $reports/here.json samples/digits.wav
+    QEMU_CPU=${cpu%%:*} "$program" "${how[@]}" -o $reports/aarch64.json samples/digits.wav
+    here compare $reports/here.json $reports/aarch64.json --tolerance 0 --max-drift 0.02
+done
+
+printf '\n== recordings of several speakers\n'
+digits=$PWD/../shared/digits/eval
+if [[ -e $digits/refs.tsv ]]; then
+    grep -E '^(george|jackson|theo|yweweler)-(00|01|04|05)' "$digits/refs.tsv" | sed "s|^|$digits/|" >$reports/refs.tsv
+    QEMU_CPU=cortex-a76 "$program" compare --backend cpu --refs $reports/refs.tsv --max-wer 0
+else
+    printf 'skipped: %s is absent\n' "$digits"
+fi
+
+printf '\n== tests, on a CPU with dot products of bytes; the arithmetic also with every extension, which takes longer\n'
+tests cortex-a76 "${all[@]}" --no-fail-fast -- "${left_out[@]}"
+tests max -p voxtral-cpu
+
+printf '\n== macOS\n'
+# What needs no C: all but downloads, and what has them in it.
+CARGO_TARGET_DIR=target/macos cargo check --locked --target $macos -p voxtral-audio -p voxtral-microphone -p voxtral-transcript \
+    -p voxtral-model -p voxtral-files -p voxtral-cpu -p voxtral-cuda -p voxtral-engine -p voxtral-digits
