@@ -1,5 +1,4 @@
-# Sourced by the scripts beside it, from the sources' folder: installing what they need, and a Rust for targets of which rustup's
-# toolchain has no standard library.
+# Sourced by the scripts beside it, from the sources' folder: installing what they need.
 
 cross=$PWD/target/cross
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
@@ -19,7 +18,7 @@ need() {
     }
 }
 
-# zig's C compiler and linker, which know every version of glibc, and musl; and cargo with them.
+# `cargo zigbuild`: cargo with zig's C compiler and linker, which know every version of glibc, and musl.
 use_zig() {
     local zig=$cross/zig
     [[ -x $zig/bin/cargo-zigbuild ]] || {
@@ -27,29 +26,4 @@ use_zig() {
         "$zig/bin/pip" install --quiet --disable-pip-version-check cargo-zigbuild==0.24.1 ziglang==0.17.1
     }
     export PATH=$zig/bin:$PATH
-}
-
-# A compiler and the sources of its standard library, which have to be of one version: Debian's archive has both. They are unpacked
-# beside the toolchain that builds everything else. From then on cargo uses them, and builds the standard library, too.
-use_rust_with_sources() {
-    local rust=$cross/rust debs packages
-    if [[ ! -e $rust/whole ]]; then
-        printf 'the standard library has to be built: getting a compiler and its sources\n'
-        debs=$(mktemp -d)
-        apt-get update -q >/dev/null
-        packages=$(apt-cache depends --recurse --important rustc-web | grep -E '^(rustc-web|libstd-rust-web.*|libllvm[0-9.]*)$')
-        # shellcheck disable=SC2086 # several words
-        (cd "$debs" && apt-get download -q $packages rust-web-src >/dev/null 2>&1) || {
-            printf 'cannot get rustc-web and rust-web-src here: this needs Debian 12 with its security updates, or newer\n' >&2
-            exit 1
-        }
-        rm -rf "$rust"
-        for deb in "$debs"/*.deb; do dpkg -x "$deb" "$rust"; done
-        rm -r "$debs" "$rust"/usr/share "$rust"/usr/src/*/{src,compiler} # much, and not needed
-        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$rust/usr/lib/x86_64-linux-gnu" "$rust/usr/bin/rustc" >"$rust/rustc"
-        chmod +x "$rust/rustc"
-        touch "$rust/whole"
-    fi
-    export RUSTC=$rust/rustc RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD=std,panic_unwind
-    "$RUSTC" --version
 }

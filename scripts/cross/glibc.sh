@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A release for every Linux with glibc 2.17 or newer (2014): builds it, looks at what it asks of the system, and runs it in Debian 11.
-# Needs python3 with venv and Debian 12 or newer, as root.
+# Needs rustup, python3 with venv, and Debian 12 or newer, as root.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source scripts/cross/common.sh

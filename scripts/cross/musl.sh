@@ -1,20 +1,27 @@
 #!/usr/bin/env bash
-# A static build with musl: it runs everywhere, and says that it cannot load the GPU's driver, whether there is one or not. Needs python3
-# with venv and Debian 12 or newer, as root where something has to be installed.
+# A static build with musl: it runs everywhere, and says that it cannot load the GPU's driver, whether there is one or not. Needs rustup,
+# and python3 with venv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source scripts/cross/common.sh
 
 use_zig
-use_rust_with_sources
+rustup target add x86_64-unknown-linux-musl
 CARGO_TARGET_DIR=target/musl CARGO_PROFILE_DEV_DEBUG=false cargo zigbuild --locked --target x86_64-unknown-linux-musl
 program=target/musl/x86_64-unknown-linux-musl/debug/voxtral
 
-[[ $(ldd "$program" 2>&1) == *'not a dynamic executable'* || $(ldd "$program" 2>&1) == *'statically linked'* ]]
+printf '\n== no library is asked for\n'
+libraries=$(ldd "$program" 2>&1) || true
+printf '%s\n' "$libraries"
+[[ $libraries == *'not a dynamic executable'* || $libraries == *'statically linked'* ]]
+
+printf '\n== the sample, and what is said of the driver\n'
 "$program" --silent --backend cpu samples/digits.wav | tee /dev/stderr |
     grep -qx 'four seven one one nine zero two six three five eight'
 says='a static build, as this one is, cannot load the NVIDIA driver'
-"$program" --silent --backend cuda samples/digits.wav 2>&1 | tee /dev/stderr | grep -q "$says" 
+! said=$("$program" --silent --backend cuda samples/digits.wav 2>&1)
+printf '%s\n' "$said"
+[[ $said == *"$says"* ]]
 found=$("$program" doctor)
 grep -E -A 1 '^[a-z]+ +(driver|gpu):' <<<"$found"
 grep -q "driver: $says" <<<"$found"

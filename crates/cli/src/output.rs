@@ -114,7 +114,11 @@ pub(crate) fn cannot_write(path: &Path) -> String {
 
 /// Whether an error only says that nobody reads standard output any more, as behind `| head`.
 pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let is_closed = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
+    // Windows has several words for it, of which the standard library does not know this one.
+    const PIPE_NOT_CONNECTED: i32 = 233;
+    let is_closed = |e: &io::Error| {
+        e.kind() == io::ErrorKind::BrokenPipe || cfg!(windows) && e.raw_os_error() == Some(PIPE_NOT_CONNECTED)
+    };
     error.chain().any(|cause| cause.downcast_ref().is_some_and(is_closed))
 }
 

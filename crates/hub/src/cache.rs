@@ -79,8 +79,10 @@ impl Cache {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(file)(e)),
             _ => {}
         }
-        let target = Path::new("../../blobs").join(blob.file_name().unwrap_or_default());
-        if self.links && link(&target, file).is_ok() {
+        // Piece by piece, for Windows follows no link with a slash in it.
+        let target = Path::new("..").join("..").join("blobs").join(blob.file_name().unwrap_or_default());
+        // Wine says that it has made one, and makes none.
+        if self.links && link(&target, file).is_ok() && file.is_symlink() {
             return Ok(());
         }
         let copy = || {

@@ -93,6 +93,15 @@ fn counter() -> impl Fn() -> usize + Send + Sync + 'static {
     move || count.fetch_add(1, Ordering::Relaxed)
 }
 
+/// Whether the system made links of what was just downloaded; where it did not, that is told.
+fn makes_links(folder: &Path) -> bool {
+    let makes_links = !cfg!(windows) || folder.join("weights").is_symlink();
+    if !makes_links {
+        eprintln!("skipped: links, which this Windows does not make");
+    }
+    makes_links
+}
+
 #[test]
 fn the_cache_is_laid_out_as_hugging_face_does_it() {
     let site = Site::new();
@@ -104,13 +113,15 @@ fn the_cache_is_laid_out_as_hugging_face_does_it() {
         ("params.json", "9e26dfeeb6e641a33dae4961196235bdb965b21b".to_owned()), // git hash-object
         ("weights", repository().large["weights"].clone()),
     ];
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "README.md was not chosen");
+    if !makes_links(&folder) {
+        return;
+    }
     for (name, blob) in &blobs {
-        #[cfg(unix)]
         assert_eq!(fs::read_link(folder.join(name)).unwrap(), Path::new("../../blobs").join(blob));
         assert!(site.model().join("blobs").join(blob).is_file(), "{name}");
     }
     assert_eq!(fs::read_dir(site.model().join("blobs")).unwrap().count(), 2);
-    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "README.md was not chosen");
 }
 
 #[test]
@@ -442,6 +453,9 @@ fn where_there_are_no_links_the_files_themselves_are_in_place() {
     site.download().unwrap();
     fs::remove_file(&weights).unwrap();
     site.download().unwrap();
+    if !makes_links(&folder) {
+        return;
+    }
     fs::remove_file(&weights).unwrap();
     hub.download(&repo(), &|_| vec!["weights".to_owned()], &mut |_| {}).unwrap();
     assert!(fs::symlink_metadata(&weights).unwrap().is_file());

@@ -14,9 +14,15 @@ use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-#[cfg_attr(windows, path = "mapping/windows.rs")]
-#[cfg_attr(not(windows), path = "mapping/unix.rs")]
-mod handler;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
 
 /// A file, mapped read-only.
 pub struct Mapping {
@@ -71,7 +77,7 @@ static INSTALL: Once = Once::new();
 
 impl Watched {
     fn new(map: &[u8], path: &Path) -> Self {
-        INSTALL.call_once(handler::install);
+        INSTALL.call_once(system::install);
         let line = format!("voxtral: {}\n", Cut { path });
         let bounds = map.as_ptr_range();
         let entry = Box::into_raw(Box::new(Entry {

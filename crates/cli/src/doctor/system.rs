@@ -215,6 +215,12 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_whole_as_people_write_it() {
+        let here = whole(Path::new("."));
+        assert!(here.is_absolute() && !here.to_string_lossy().starts_with(r"\\?\"), "{here:?}");
+    }
+
+    #[test]
     fn short_memory_has_a_remedy_that_fits() {
         let remedy = |wsl, total| memory_remedy(wsl, total, 11_170_000_000);
         assert!(remedy(Some(Wsl::V2), 8_000_000_000).contains("set memory=13GB"));

@@ -250,7 +250,8 @@ fn pages_show_text_as_text() {
     json["text"] = "four <script>alert(1)</script> & \"seven\"".into();
     let a = saved.write("a.json", &json.to_string());
     json["text"] = "four <b>seven</b>".into();
-    let b = saved.write("b'<i>.json", &json.to_string());
+    // On Windows no name can have the marks of tags.
+    let b = saved.write(if cfg!(windows) { "b'.json" } else { "b'<i>.json" }, &json.to_string());
     let page = saved.path("page.html");
     voxtral().args(["compare", "--format", "html", "-o", &page, &a, &b]).assert().code(3).stdout("");
     let page = fs::read_to_string(page).unwrap();
