@@ -138,6 +138,7 @@ async function listen() {
 
   /** Ends the recording; the socket stays until the last word has come. */
   const finish = () => {
+    if (context.state === 'closed') return;
     stream.getTracks().forEach((track) => track.stop());
     context.close();
     send({ type: 'input_audio_buffer.commit', final: true });
