@@ -119,8 +119,7 @@ def main(voxtral, recording, text, screenshots=None):
                 what_is_no_audio_is_said(opened, __file__)
             if screenshots:
                 with page(playwright, address, recording, "dark") as (opened, _):
-                    files_are_transcribed_once = opened.locator("#files")
-                    files_are_transcribed_once.set_input_files(recording)
+                    opened.locator("#files").set_input_files(recording)
                     expect(opened.locator("#status")).to_contain_text("done")
                     opened.screenshot(path=f"{screenshots}/page-dark.png")
         keys = pathlib.Path("target/page-keys")
