@@ -11,7 +11,7 @@ rm -rf "$dist" "$work/stage"
 mkdir -p "$dist" "$work/stage"
 voxtral=$programs/linux-x86_64/voxtral
 [[ -x $voxtral ]] || fail "there is no program $voxtral"
-need zip zip
+need packaging zip zip
 
 step 'manual, completions, licences'
 common=$work/stage/common

@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2034 # who sources it uses the variables
 # Sourced by the scripts beside it, from the sources' folder: what all packages have in common.
 
+source scripts/tools.sh
 export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 dist=$PWD/target/dist      # what is released
 work=$PWD/target/packaging # what is needed for that
@@ -18,16 +19,6 @@ step() { printf '\n== %s (after %d s)\n' "$1" "$SECONDS"; }
 fail() {
     printf '%s\n' "$1" >&2
     exit 1
-}
-
-# Installs packages of Debian unless the program named first is there.
-need() {
-    local program=$1
-    shift
-    command -v "$program" >/dev/null && return
-    printf 'packaging needs %s: installing %s\n' "$program" "$*"
-    { apt-get update -q && apt-get install -qy --no-install-recommends "$@"; } >/dev/null ||
-        fail "cannot install $* here: install it and run this again"
 }
 
 # The sums of all that is released.

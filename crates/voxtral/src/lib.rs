@@ -118,7 +118,7 @@ pub use voxtral_cpu::{Isa, Precision};
 pub use voxtral_engine::{
     AudioIn, Decoding, Engine, EngineError, EngineOptions, Event, Events, Session, SessionOptions, Stopper, Summary,
 };
-pub use voxtral_model::{Backend, BackendError, BackendInfo, Delay, Model, ModelError};
+pub use voxtral_model::{Backend, BackendError, BackendInfo, Delay, Model, ModelError, TOKEN_MS};
 pub use voxtral_transcript::render::{About, Collect, CueFormat, Cues, End, Json, JsonLines, Sink, Subtitles, Text};
 pub use voxtral_transcript::{Alternative, TokenRecord, Word};
 

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use voxtral::{CueFormat, Cues, Damage, End, Model, Sink, Subtitles, Summary, TokenRecord, Word};
+use voxtral::{CueFormat, Cues, Damage, End, Model, Sink, Subtitles, Summary, TOKEN_MS, TokenRecord, Word};
 
 use super::form::{Dialect, Form, Format};
 use super::transcription::Heard;
@@ -16,8 +16,6 @@ use crate::error::ApiError;
 const DAMAGE: &str = "x-voxtral-damage";
 /// Damages that a header names; then it says how many more there are.
 const MOST_NAMED: usize = 10;
-/// Seconds of audio of a token.
-const TOKEN_S: f64 = 0.08;
 
 /// The answer to a client that waited for all of it.
 pub(crate) fn answer(model: &Model, heard: &Heard, summary: &Summary, form: &Form) -> Result<Response, ApiError> {
@@ -96,7 +94,8 @@ pub(crate) fn mistral_segments(heard: &Heard, form: &Form, kind: &str) -> Vec<Va
 
 /// Tokens that went in, one for each 80 ms of audio, and that came out.
 pub(crate) fn tokens(summary: &Summary) -> (u64, u64) {
-    ((summary.audio_s / TOKEN_S).ceil() as u64, summary.stats.tokens as u64)
+    let token_s = f64::from(TOKEN_MS) / 1e3;
+    ((summary.audio_s / token_s).ceil() as u64, summary.stats.tokens as u64)
 }
 
 /// Adds the damage of the audio, if there is some.
@@ -117,11 +116,15 @@ fn damage_header(damage: &[Damage]) -> Option<HeaderValue> {
     HeaderValue::from_str(&text).ok().filter(|_| !damage.is_empty())
 }
 
+/// The tokens that carry text, and that text.
+fn of_text<'a>(model: &'a Model, tokens: &'a [TokenRecord]) -> impl Iterator<Item = (&'a TokenRecord, &'a [u8])> {
+    tokens.iter().filter_map(|token| Some((token, model.tokenizer.bytes(token.id)?)))
+}
+
 /// The tokens that carry text, and how sure the model was of each.
 pub(crate) fn logprobs(model: &Model, tokens: &[TokenRecord]) -> Value {
-    let of_text = tokens.iter().filter_map(|token| Some((token, model.tokenizer.bytes(token.id)?)));
     let logprob = |(token, bytes): (&TokenRecord, &[u8])| json!({ "token": String::from_utf8_lossy(bytes), "logprob": token.logprob, "bytes": bytes });
-    of_text.map(logprob).collect()
+    of_text(model, tokens).map(logprob).collect()
 }
 
 /// A word, where it was spoken, and how sure the model was: the geometric mean of its tokens' probabilities.
@@ -164,7 +167,7 @@ fn span(words: &[Word]) -> (f64, f64) {
 
 /// All of the text, in pieces that have times and tokens. The other members are there for clients that insist on them.
 fn segments(words: &[Word], model: &Model, tokens: &[TokenRecord]) -> Vec<Value> {
-    let mut of_text = tokens.iter().filter_map(|token| Some((token, model.tokenizer.bytes(token.id)?))).peekable();
+    let mut of_text = of_text(model, tokens).peekable();
     let visible = |bytes: &[u8]| bytes.iter().filter(|byte| !byte.is_ascii_whitespace()).count();
     let (mut at, mut end) = (0, 0);
     let segment = |(id, words): (usize, &[Word])| {
@@ -201,7 +204,8 @@ fn subtitles(format: CueFormat, heard: &Heard, summary: &Summary) -> Result<Vec<
     Ok(written)
 }
 
-fn ms(seconds: f64) -> f64 {
+/// Seconds, to the millisecond.
+pub(crate) fn ms(seconds: f64) -> f64 {
     (seconds * 1e3).round() / 1e3
 }
 

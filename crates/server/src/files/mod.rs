@@ -27,8 +27,8 @@ use crate::slots::Slot;
 use form::Form;
 use spool::Spool;
 use transcription::Transcription;
-pub(crate) use upload::Incoming;
 use upload::{Field, Fields};
+pub(crate) use upload::{Incoming, is_timeout};
 
 /// Names the fields of a request that were understood and have no effect.
 const IGNORED: &str = "x-voxtral-ignored";

@@ -112,8 +112,7 @@ impl Listener<'_> {
         let summary = match self.app.voxtral.transcribe(audio.into(), &options, self) {
             Ok(summary) => summary,
             Err(Error::Audio(error)) => self.cut_short.take().ok_or_else(|| unreadable(error))?,
-            Err(Error::Engine(error)) => return Err(error.into()),
-            Err(error) => return Err(self.refused.take().unwrap_or_else(|| ApiError::internal(&error))),
+            Err(error) => return Err(self.refused.take().unwrap_or_else(|| error.into())),
         };
         self.app.metrics.audio(summary.audio_s);
         Ok(summary)

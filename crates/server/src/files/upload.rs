@@ -66,6 +66,11 @@ impl Drop for Incoming {
     }
 }
 
+/// Whether a body could not be read because nothing came of it for too long.
+pub(crate) fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    successors(Some(error), |error| (*error).source()).any(|error| error.is::<TimeoutError>())
+}
+
 /// Bytes of a body.
 #[derive(Default)]
 struct Meter {
@@ -188,8 +193,7 @@ impl Limits {
             return Err(self.too_large());
         }
         outcome.map_err(|error| {
-            let mut causes = successors(Some(&error as &(dyn Error + 'static)), |error| (*error).source());
-            if causes.any(|error| error.is::<TimeoutError>()) {
+            if is_timeout(&error) {
                 let seconds = self.idle.as_secs_f32();
                 return ApiError::timed_out(format!(
                     "nothing has come for {seconds} seconds: the request is not whole"

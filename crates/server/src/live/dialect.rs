@@ -2,8 +2,8 @@
 
 use axum::body::Bytes;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
-use voxtral::Event;
+use serde_json::{Map, Value, json};
+use voxtral::{Event, Summary};
 
 use super::outbox::Outbox;
 use super::utterance::Utterances;
@@ -115,6 +115,12 @@ impl Message {
             _ => Err(Fault::invalid_event("an event has a `type`, which is a string").about("type")),
         }
     }
+}
+
+/// The positions of a session, as both Mistral's and vLLM's clients count tokens.
+pub(super) fn usage(summary: &Summary) -> Value {
+    let (positions, tokens) = (summary.stats.positions, summary.stats.tokens);
+    json!({ "prompt_tokens": positions - tokens, "completion_tokens": tokens, "total_tokens": positions })
 }
 
 /// The fields of an event that `T` names.

@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use voxtral::{Delay, Event, Options, SAMPLE_RATE, SampleFormat, Summary, Word};
 
 use super::audio::{self, AudioFormat, Intake};
-use super::dialect::{Body, Dialect, Fault, Message, Took, fields};
+use super::dialect::{Body, Dialect, Fault, Message, Took, fields, usage};
 use super::outbox::Outbox;
 use super::utterance::Utterances;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::files::formats::ms;
 use crate::id;
 
 /// Bytes that an append may have, in no base64.
@@ -208,10 +209,7 @@ impl Mistral {
     fn end(&mut self, utterances: &mut Utterances) -> Result<(), Fault> {
         self.begin(utterances)?;
         self.stage = Stage::Ended;
-        let (rest, whole) = self.intake.finish();
-        let taken = utterances.audio(&rest);
-        utterances.end();
-        taken.and(whole)
+        utterances.end_of(&mut self.intake)
     }
 
     /// Ends the segment, if anything was said in it, and tells the client.
@@ -233,19 +231,15 @@ impl Mistral {
     }
 
     fn done(&mut self, summary: &Summary) -> Value {
-        let (positions, tokens) = (summary.stats.positions, summary.stats.tokens);
+        let mut usage = usage(summary);
+        usage["prompt_audio_seconds"] = (summary.audio_s.ceil() as u64).into();
         json!({
             "type": "transcription.done",
             "model": self.app.voxtral.model().name,
             "text": summary.text,
             "language": self.settings.language,
             "segments": std::mem::take(&mut self.segments),
-            "usage": {
-                "prompt_audio_seconds": summary.audio_s.ceil() as u64,
-                "prompt_tokens": positions - tokens,
-                "completion_tokens": tokens,
-                "total_tokens": positions,
-            },
+            "usage": usage,
         })
     }
 }
@@ -308,9 +302,4 @@ fn number(code: &str) -> u16 {
         "server_full" | "server_draining" => 503,
         _ => 400,
     }
-}
-
-/// Seconds, to the millisecond.
-fn ms(seconds: f64) -> f64 {
-    (seconds * 1e3).round() / 1e3
 }

@@ -57,8 +57,7 @@ pub(crate) type Fields = Result<Query<HashMap<String, String>>, QueryRejection>;
 
 /// `/v1/realtime`: the protocols of OpenAI and of vLLM.
 async fn realtime(State(app): State<Arc<App>>, query: Fields, upgrade: Upgrade) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
-    let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let (Query(query), upgrade) = (query?, upgrade?);
     let is_openai = upgrade.requested_protocols().any(|offered| offered == SUBPROTOCOL);
     let dialect = Realtime::new(Arc::clone(&app), &query, is_openai)?;
     accept(app, upgrade, dialect.hello(), dialect)
@@ -66,8 +65,7 @@ async fn realtime(State(app): State<Arc<App>>, query: Fields, upgrade: Upgrade) 
 
 /// `/v1/audio/transcriptions/realtime`: the protocol of Mistral.
 async fn mistral(State(app): State<Arc<App>>, query: Fields, upgrade: Upgrade) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
-    let upgrade = upgrade.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let (Query(query), upgrade) = (query?, upgrade?);
     let dialect = Mistral::new(Arc::clone(&app), &query)?;
     accept(app, upgrade, dialect.hello(), dialect)
 }

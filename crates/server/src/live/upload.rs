@@ -6,7 +6,6 @@
 //! All but the answer is on a thread of its own. It reads the body as fast as the engine hears it, so a client that is faster waits.
 
 use std::convert::Infallible;
-use std::error::Error as _;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +22,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::io::{StreamReader, SyncIoBridge};
-use tower_http::timeout::TimeoutError;
 use voxtral::{AudioError, AudioOptions, Delay, Error, JsonLines, Options, RawFormat, SampleFormat, Source, Stop};
 
 use super::connection::STALLED;
 use crate::app::App;
 use crate::error::ApiError;
-use crate::files::Incoming;
+use crate::files::{Incoming, is_timeout};
 use crate::slots::Slot;
 
 /// Lines that wait for the client.
@@ -83,7 +81,7 @@ pub(crate) async fn upload(
 ) -> Result<Response, ApiError> {
     // However this is refused, the rest of the body is taken, as most clients hear nothing before.
     let body = Incoming::new(body);
-    let Query(asked) = asked.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let Query(asked) = asked?;
     if let Some(model) = &asked.model {
         app.check_model(model)?;
     }
@@ -157,19 +155,14 @@ fn why(error: Error) -> ApiError {
             ApiError::timed_out(error.to_string())
         }
         Error::Audio(error) => ApiError::bad_request(error.to_string()),
-        Error::Engine(error) => error.into(),
-        error => ApiError::internal(&error),
+        error => error.into(),
     }
 }
 
 /// Why no more of a body comes.
 fn unread(error: axum::Error) -> io::Error {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if error.is::<TimeoutError>() {
-            return io::Error::new(io::ErrorKind::TimedOut, "no audio came for too long");
-        }
-        cause = error.source();
+    if is_timeout(&error) {
+        return io::Error::new(io::ErrorKind::TimedOut, "no audio came for too long");
     }
     io::Error::new(io::ErrorKind::ConnectionAborted, "the request broke off in the middle of its audio")
 }

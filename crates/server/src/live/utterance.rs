@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use voxtral::{AudioIn, EngineError, Error, Event, Events, Options, SAMPLE_RATE};
+use voxtral::{AudioIn, EngineError, Event, Events, Options, SAMPLE_RATE};
 
+use super::audio::Intake;
 use super::dialect::Fault;
 use crate::app::App;
 use crate::error::ApiError;
@@ -135,6 +136,17 @@ impl Utterances {
         self.steps.push_back(Step::End);
     }
 
+    /// Ends it as [`end`](Self::end) does, with the audio that `intake` still holds.
+    ///
+    /// # Errors
+    /// When there is no room for that, or the audio ends in the middle of a sample. It has ended all the same.
+    pub(super) fn end_of(&mut self, intake: &mut Intake) -> Result<(), Fault> {
+        let (rest, whole) = intake.finish();
+        let taken = self.audio(&rest);
+        self.end();
+        taken.and(whole)
+    }
+
     /// Forgets the utterance that was begun last and has not ended.
     pub(super) fn abandon(&mut self) {
         match self.steps.iter().rposition(|step| matches!(step, Step::Begin(_))) {
@@ -193,10 +205,7 @@ impl Utterances {
             match (step, &mut self.running) {
                 (Step::Begin(_), Some(_)) => break,
                 (Step::Begin(options), None) => {
-                    let session = self.app.voxtral.session(options).map_err(|error| match error {
-                        Error::Engine(error) => ApiError::from(error),
-                        error => ApiError::internal(&error),
-                    });
+                    let session = self.app.voxtral.session(options).map_err(ApiError::from);
                     self.steps.pop_front();
                     let (audio, events) = session?.split();
                     self.running = Some(Running { events, audio: Some(audio), arrivals: Arrivals::default() });

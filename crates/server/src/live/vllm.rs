@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use voxtral::{Delay, Event, Options, SAMPLE_RATE, Summary, Word};
 
 use super::audio::{self, AudioFormat, Intake};
-use super::dialect::{Dialect, Fault, Message, Took, fields};
+use super::dialect::{Dialect, Fault, Message, Took, fields, usage};
 use super::outbox::Outbox;
 use super::utterance::Utterances;
 use crate::app::App;
@@ -84,10 +84,7 @@ impl Vllm {
             return Ok(());
         }
         self.begun = false;
-        let (rest, whole) = self.intake.finish();
-        let taken = utterances.audio(&rest);
-        utterances.end();
-        taken.and(whole)
+        utterances.end_of(&mut self.intake)
     }
 
     fn update(&mut self, update: &Update) -> Result<(), Fault> {
@@ -102,13 +99,8 @@ impl Vllm {
     }
 
     fn done(&mut self, summary: &Summary) -> Value {
-        let (positions, tokens) = (summary.stats.positions, summary.stats.tokens);
-        let usage = json!({
-            "prompt_tokens": positions - tokens,
-            "completion_tokens": tokens,
-            "total_tokens": positions,
-        });
-        let mut done = json!({ "type": "transcription.done", "text": std::mem::take(&mut self.text), "usage": usage });
+        let text = std::mem::take(&mut self.text);
+        let mut done = json!({ "type": "transcription.done", "text": text, "usage": usage(summary) });
         let words = std::mem::take(&mut self.words);
         if self.wants.segments {
             let segment = |(start, end, text)| json!({ "text": text, "start": start, "end": end });

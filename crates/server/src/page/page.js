@@ -23,6 +23,11 @@ function clock(seconds, comma = '.') {
   return `${two(ms / 3_600_000)}:${two((ms / 60_000) % 60)}:${two((ms / 1000) % 60)}${comma}${String(ms % 1000).padStart(3, '0')}`;
 }
 
+/** Whether there is something to download or to clear. */
+function downloadable(is) {
+  for (const button of document.querySelectorAll('.downloads button')) button.disabled = !is;
+}
+
 /** A place in the transcript for what is heard next. */
 function begin(name) {
   const recording = { name, words: [] };
@@ -49,7 +54,7 @@ function begin(name) {
       pending.before(shown);
       const rest = pending.textContent.trimStart();
       pending.textContent = rest.startsWith(word.word) ? rest.slice(word.word.length) : '';
-      for (const button of document.querySelectorAll('.downloads button')) button.disabled = false;
+      downloadable(true);
       follow();
     },
   };
@@ -85,9 +90,9 @@ async function transcribe(file) {
     for (const event of lines.filter(Boolean).map(JSON.parse)) {
       if (event.type === 'word') {
         shown.word({ word: event.text, start: event.start_s, end: event.end_s, probability: Math.exp(event.logprob) });
+        tell(`${file.name}: ${clock(event.end_s)}`);
       }
       if (event.type === 'error') throw new Error(event.error.message ?? event.error);
-      if (event.type === 'word') tell(`${file.name}: ${clock(event.end_s)}`);
     }
   }
   tell(`${file.name}: done`);
@@ -240,7 +245,7 @@ for (const button of document.querySelectorAll('[data-format]')) {
 $('clear').onclick = () => {
   recordings = [];
   transcript.replaceChildren();
-  for (const button of document.querySelectorAll('.downloads button')) button.disabled = true;
+  downloadable(false);
 };
 
 // ---- at the beginning
