@@ -100,9 +100,8 @@ impl Engine {
         let (bell, meters) = (Arc::clone(&self.inbox.bell), Arc::clone(&self.inbox.meters));
         let port = Arc::new(Port::new(front, frames, frame_queue, bell, meters));
 
-        let span = if options.live { LIVE_SPAN.max(options.interval) } else { usize::MAX }.min(self.encode_tokens);
-        let expected = self.options.expected.as_secs_f64() * self.model.sample_rate as f64;
-        let expected = schedule.tokens(options.samples.unwrap_or(expected as u64));
+        let span = self.span(options.live, options.interval);
+        let expected = self.expected(schedule, options.samples);
         let seat = Seat { port: Arc::clone(&port) };
         self.inbox.add(Request::Session(Opening { seat, options, schedule, span, expected }))?;
         Ok(Session::new(port))
@@ -120,6 +119,29 @@ impl Engine {
         }
         drop(done);
         delays.iter().try_for_each(|_| outcomes.recv().unwrap_or(Err(EngineError::Stopped)))
+    }
+
+    /// How many live sessions of this delay, each as long as [`EngineOptions::expected`], the device has memory for, those that run included;
+    /// `None` where the device is the host. Memory that others take or free there meanwhile changes that.
+    ///
+    /// # Errors
+    /// When the backend fails, or the engine has stopped.
+    pub fn capacity(&self, delay: Delay) -> Result<Option<usize>, EngineError> {
+        let (told, capacity) = channel();
+        let (span, expected) = (self.span(true, 1), self.expected(self.schedule(delay), None));
+        self.inbox.add(Request::Capacity { span, expected, told })?;
+        capacity.recv().unwrap_or(Err(EngineError::Stopped))
+    }
+
+    /// Most tokens of an encode span.
+    fn span(&self, live: bool, interval: usize) -> usize {
+        if live { LIVE_SPAN.max(interval) } else { usize::MAX }.min(self.encode_tokens)
+    }
+
+    /// Tokens that a session comes to of so many samples, or else as long as is expected.
+    fn expected(&self, schedule: Schedule, samples: Option<u64>) -> usize {
+        let expected = self.options.expected.as_secs_f64() * self.model.sample_rate as f64;
+        schedule.tokens(samples.unwrap_or(expected as u64))
     }
 
     fn schedule(&self, delay: Delay) -> Schedule {

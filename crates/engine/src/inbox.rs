@@ -27,6 +27,7 @@ struct State {
 pub(crate) enum Request {
     Session(Opening),
     Prewarm(Schedule, Sender<Result<(), EngineError>>),
+    Capacity { span: usize, expected: usize, told: Sender<Result<Option<usize>, EngineError>> },
 }
 
 impl Inbox {

@@ -121,6 +121,9 @@ impl Scheduler {
                 Some(_) => drop(done.send(Ok(()))),
                 None => self.templates.wait_for(schedule).prewarms.push(done),
             },
+            Request::Capacity { span, expected, told } => {
+                drop(told.send(self.capacity(span, expected).map_err(EngineError::from)));
+            }
         }
     }
 
@@ -153,20 +156,36 @@ impl Scheduler {
 
     /// Whether the device has memory for `expected` tokens beside what the running sessions were promised.
     fn admit(&mut self, span: usize, expected: usize) -> Result<(), BackendError> {
-        let free = self.backend.free_bytes()?;
-        if free == u64::MAX {
-            return Ok(());
-        }
-        let mut needed = self.backend.stream_bytes(span, expected)?;
-        for session in &self.running {
-            let promised = self.backend.stream_bytes(session.span, session.expected.max(session.capacity))?;
-            needed += promised - self.backend.stream_bytes(session.span, session.capacity)?;
-        }
+        let Some(free) = self.free_bytes()? else { return Ok(()) };
+        let needed = self.backend.stream_bytes(span, expected)? + self.promised_bytes()?;
         if needed <= free {
             return Ok(());
         }
         let device = self.backend.info().device;
         Err(BackendError::OutOfMemory { device, needed: needed / 1_000_000, free: free / 1_000_000 })
+    }
+
+    /// How many sessions of `expected` tokens would be admitted, those that run included.
+    fn capacity(&mut self, span: usize, expected: usize) -> Result<Option<usize>, BackendError> {
+        let Some(free) = self.free_bytes()? else { return Ok(None) };
+        let (left, each) = (free.saturating_sub(self.promised_bytes()?), self.backend.stream_bytes(span, expected)?);
+        Ok(Some(self.running.len() + usize::try_from(left / each.max(1)).unwrap_or(usize::MAX)))
+    }
+
+    /// Memory that the device has free, unless it is the host.
+    fn free_bytes(&mut self) -> Result<Option<u64>, BackendError> {
+        let free = self.backend.free_bytes()?;
+        Ok((free != u64::MAX).then_some(free))
+    }
+
+    /// What the running sessions were promised and have not taken yet.
+    fn promised_bytes(&mut self) -> Result<u64, BackendError> {
+        let mut promised = 0;
+        for session in &self.running {
+            promised += self.backend.stream_bytes(session.span, session.expected.max(session.capacity))?;
+            promised -= self.backend.stream_bytes(session.span, session.capacity)?;
+        }
+        Ok(promised)
     }
 
     /// What live sessions leave time for.

@@ -180,6 +180,8 @@ fn a_session_is_admitted_where_what_it_and_the_others_may_come_to_fits() {
     let memory = 31 + 2 * schedule_tokens(160_000) as u64;
     let options = EngineOptions { expected: Duration::from_secs(10), ..EngineOptions::default() };
     let engine = engine(&model, memory, options, Arc::new(|_: &Call| Ok(())));
+    let capacity = || engine.capacity(model.tokenizer.default_delay()).unwrap();
+    assert_eq!(capacity(), Some(2));
     let mut sessions = [(); 2].map(|()| engine.session(SessionOptions::default()).unwrap());
     for session in &mut sessions {
         session.push_samples(&[0.1; 16_000]).unwrap();
@@ -191,6 +193,7 @@ fn a_session_is_admitted_where_what_it_and_the_others_may_come_to_fits() {
         matches!(&refused, EngineError::Backend(e) if matches!(**e, BackendError::OutOfMemory { .. })),
         "{refused}"
     );
+    assert_eq!(capacity(), Some(2), "those that run are among them");
     // What was promised is kept.
     for session in &mut sessions {
         session.push_samples(&[0.1; 144_000]).unwrap();
@@ -214,4 +217,5 @@ fn more_sessions_than_are_allowed_are_refused() {
     second.finish();
     assert!(matches!(last(&mut second), Ok(Event::Done(_))));
     assert!(engine.session(SessionOptions::default()).is_ok(), "both have left");
+    assert_eq!(engine.capacity(Delay::from_ms(480).unwrap()).unwrap(), None, "nobody promises the host's memory");
 }

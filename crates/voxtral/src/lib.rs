@@ -193,6 +193,15 @@ impl Voxtral {
         self.delay
     }
 
+    /// How many live transcriptions the device has memory for at a time, each as long as [`EngineOptions::expected`]; `None` where the device
+    /// is the host, whose memory nobody promises.
+    ///
+    /// # Errors
+    /// When the device fails, or the engine has stopped.
+    pub fn capacity(&self) -> Result<Option<usize>, Error> {
+        Ok(self.engine.capacity(self.delay)?)
+    }
+
     /// What a report of one input says that is known beforehand; `path` is what the input is called, `load` what opening took.
     pub fn about(&self, path: String, options: &Options, load: Duration) -> About {
         let info = self.info();
