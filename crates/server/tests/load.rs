@@ -15,6 +15,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::conversations::{conversations, requests};
+use common::load::{number, resident_mb, tell};
 use common::ws::{DIGITS, SAMPLE, digits, eventually, pcm};
 use common::{Running, server_with};
 use futures_util::future::join_all;
@@ -39,10 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(240);
 async fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::const_new(());
     ALONE.lock().await
-}
-
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |number| number.parse().unwrap())
 }
 
 /// With room for so many streams and an upload.
@@ -154,13 +151,6 @@ async fn leave(server: &Running, path: &str, events: &[Value]) {
     if events.len().is_multiple_of(2) {
         client.event().await;
     }
-}
-
-/// Memory of this process, server and clients; none where the system does not tell.
-fn resident_mb() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<f64>().ok()? / 1000.0)
 }
 
 /// A form with an hour of audio.
@@ -277,10 +267,4 @@ impl Kind {
         };
         tokio::join!(speak, listen).1
     }
-}
-
-/// Prints, also where the output of tests is not shown.
-#[expect(clippy::explicit_write, reason = "what `eprintln` writes is kept back when a test passes")]
-fn tell(line: &str) {
-    writeln!(std::io::stderr(), "{line}").unwrap();
 }

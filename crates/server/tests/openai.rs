@@ -5,6 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::server;
+use common::sound::{at_rate, mu_law, s16};
 use common::ws::{Client, DIGITS, digits, pcm};
 use futures_util::SinkExt;
 use serde_json::{Value, json};
@@ -29,17 +30,6 @@ async fn client(server: &common::Running, input: Value) -> Client {
 /// 16 kHz, turns ended by the client.
 fn manual() -> Value {
     json!({ "format": { "type": "audio/pcm", "rate": 16000 }, "turn_detection": null })
-}
-
-/// The sample at 24 kHz, each new sample between two old ones.
-fn digits_24k() -> Vec<i16> {
-    let samples = digits();
-    let at = |position: usize| i32::from(samples[position.min(samples.len() - 1)]);
-    let between = |i: usize| {
-        let (whole, third) = (i * 2 / 3, (i * 2 % 3) as i32);
-        (at(whole) + (at(whole + 1) - at(whole)) * third / 3) as i16
-    };
-    (0..samples.len() * 3 / 2).map(between).collect()
 }
 
 fn deltas(events: &[Value], item: &Value) -> String {
@@ -116,9 +106,9 @@ fn of_kind<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
 async fn the_server_finds_turns() {
     let server = server();
     let mut client = server.connect(PATH).await;
-    let digits = digits_24k();
-    let audio = [&vec![0; 24_000][..], &digits, &vec![0; 48_000], &digits, &vec![0; 48_000]].concat();
-    client.append(&pcm(&audio), 4800).await;
+    let digits = s16(&at_rate(24_000));
+    let silence = |seconds: usize| vec![0; seconds * 48_000];
+    client.append(&[silence(1), digits.clone(), silence(2), digits, silence(2)].concat(), 4800).await;
     client.until("conversation.item.done").await;
     client.until("conversation.item.done").await;
     let events = &client.heard;
@@ -232,14 +222,6 @@ async fn an_update_changes_what_it_names() {
     server.stopped().await;
 }
 
-/// G.711 µ-law.
-fn mu_law(sample: i16) -> u8 {
-    let magnitude = i32::from(sample).abs().min(32_635) + 132;
-    let exponent = magnitude.ilog2() - 7;
-    let code = (exponent << 4) as u8 | ((magnitude >> (exponent + 3)) & 15) as u8;
-    !(if sample < 0 { 0x80 | code } else { code })
-}
-
 #[tokio::test]
 async fn the_betas_shape_is_understood_and_answered() {
     let server = server();
@@ -253,9 +235,7 @@ async fn the_betas_shape_is_understood_and_answered() {
     let updated = client.until("transcription_session.updated").await;
     assert_eq!(updated["session"]["input_audio_format"], "g711_ulaw");
     assert_eq!(updated["session"]["input_audio_transcription"]["model"], "whisper-1");
-    let telephone: Vec<u8> =
-        digits().chunks_exact(2).map(|two| mu_law(((i32::from(two[0]) + i32::from(two[1])) / 2) as i16)).collect();
-    client.append(&telephone, 160).await;
+    client.append(&mu_law(&at_rate(8_000)), 160).await;
     client.send(commit()).await;
     let created = client.until("conversation.item.created").await;
     let completed = client.until(COMPLETED).await;

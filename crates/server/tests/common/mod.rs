@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub mod conversations;
+pub mod load;
+pub mod sound;
 pub mod ws;
 
 use std::io::{Read, Write};
