@@ -136,6 +136,8 @@ async def flush_brings_out_what_was_said_and_the_session_goes_on():
         await connection.flush_audio()
         segment = (await until(events, "transcription.segment"))[-1]
         same(segment.text, "four seven")
+        # Pipecat's and LiveKit's plugins wait for this one.
+        same((await until(events, "transcription.done"))[-1].text, "four seven")
         await connection.send_audio(pcm()[half:])
         await connection.end_audio()
         rest = await until(events, "transcription.done")

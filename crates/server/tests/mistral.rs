@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use common::sound::{at_rate, mu_law, s16};
 use common::ws::{Client, DIGITS, digits, pcm};
 use common::{Running, server, server_with};
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use voxtral_server::ServerConfig;
 
 const PATH: &str = "/v1/audio/transcriptions/realtime?model=voxtral-mini-transcribe-realtime-2602";
@@ -40,9 +41,18 @@ async fn flush(client: &mut Client) {
 /// Ends the audio. Returns the last event, after which the server closes.
 async fn end(client: &mut Client) -> Value {
     client.send(json!({ "type": "input_audio.end" })).await;
-    let done = client.until("transcription.done").await;
-    assert_eq!(client.closed().await, 1000);
-    done
+    loop {
+        match client.message().await {
+            Some(Ok(Message::Text(text))) => client.heard.push(serde_json::from_str(&text).unwrap()),
+            Some(Ok(Message::Close(Some(frame)))) => {
+                assert_eq!(u16::from(frame.code), 1000);
+                let last = client.heard.last().unwrap();
+                assert_eq!(last["type"], "transcription.done");
+                return last.clone();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// The number of the error that comes next.
@@ -149,34 +159,13 @@ async fn every_update_is_answered_and_one_after_audio_is_an_error() {
     server.stopped().await;
 }
 
-/// The sample at another rate.
-fn at_rate(rate: u32) -> Vec<f32> {
-    let samples = digits();
-    let sample = |at: usize| f32::from(*samples.get(at).unwrap_or(&0)) / 32768.0;
-    let step = 16_000.0 / f64::from(rate);
-    (0..(samples.len() as f64 / step) as usize)
-        .map(|i| (i as f64 * step).floor() as usize)
-        .zip((0..).map(|i| (f64::from(i) * step).fract() as f32))
-        .map(|(at, between)| sample(at) * (1.0 - between) + sample(at + 1) * between)
-        .collect()
-}
-
-/// G.711.
-fn mu_law(sample: f32) -> u8 {
-    let magnitude = ((sample.abs() * 32768.0) as i32 + 132).min(32_767);
-    let exponent = (magnitude >> 7).ilog2() as i32;
-    let code = (exponent << 4) | ((magnitude >> (exponent + 3)) & 15);
-    !(code as u8 | if sample < 0.0 { 0x80 } else { 0 })
-}
-
 #[tokio::test]
 async fn all_rates_and_formats_are_heard() {
     let server = server();
-    let s16 = |sample: &f32| ((sample * 32767.0) as i16).to_le_bytes();
     let s32 = |sample: &f32| ((f64::from(*sample) * 2_147_483_647.0) as i32).to_le_bytes();
     for (encoding, rate, bytes) in [
-        ("pcm_mulaw", 8_000, at_rate(8_000).into_iter().map(mu_law).collect::<Vec<u8>>()),
-        ("pcm_s16le", 22_050, at_rate(22_050).iter().flat_map(s16).collect()),
+        ("pcm_mulaw", 8_000, mu_law(&at_rate(8_000))),
+        ("pcm_s16le", 22_050, s16(&at_rate(22_050))),
         ("pcm_s32le", 44_100, at_rate(44_100).iter().flat_map(s32).collect()),
         ("pcm_f32le", 48_000, at_rate(48_000).iter().flat_map(|sample| sample.to_le_bytes()).collect()),
     ] {
@@ -197,7 +186,6 @@ async fn a_flush_brings_out_all_that_was_said_and_the_session_goes_on() {
     let samples = pcm(&digits());
     // In the middle of the silence after the second word.
     let (first, second) = samples.split_at(2 * 30_400);
-    flush(&mut client).await;
     append(&mut client, first, 8192).await;
     flush(&mut client).await;
     // Nothing is sent until all is there.
@@ -205,6 +193,31 @@ async fn a_flush_brings_out_all_that_was_said_and_the_session_goes_on() {
     append(&mut client, second, 8192).await;
     assert_eq!(end(&mut client).await["text"], DIGITS);
     assert_eq!(texts(&client.heard, "transcription.segment").join(" "), DIGITS);
+    server.stopped().await;
+}
+
+/// pipecat#4485, #4487: agents flush where a turn ends, and take what `done` says then for what was said in it.
+#[tokio::test]
+async fn each_flush_is_answered_with_what_was_said_since_the_last_one() {
+    let server = server();
+    let mut client = client(&server).await;
+    let samples = pcm(&digits());
+    let (first, second) = samples.split_at(2 * 30_400);
+    for (audio, said, seconds) in
+        [(&[][..], "", 0), (first, "four seven", 2), (&[], "", 0), (second, &DIGITS["four seven ".len()..], 7)]
+    {
+        append(&mut client, audio, 8192).await;
+        flush(&mut client).await;
+        let done = client.until("transcription.done").await;
+        assert_eq!(done["text"], said);
+        let segments = done["segments"].as_array().unwrap();
+        let joined: Vec<&str> = segments.iter().map(|segment| segment["text"].as_str().unwrap()).collect();
+        assert_eq!(joined.join(" "), said);
+        assert_eq!(done["usage"]["prompt_audio_seconds"], seconds);
+        assert_eq!(done["usage"]["completion_tokens"].as_u64() > Some(0), !said.is_empty());
+    }
+    let done = end(&mut client).await;
+    assert_eq!((&done["text"], &done["usage"]["prompt_audio_seconds"]), (&json!(DIGITS), &json!(9)));
     server.stopped().await;
 }
 

@@ -37,6 +37,17 @@ pub(super) struct Mistral {
     text: String,
     words: Vec<Word>,
     segments: Vec<Value>,
+    turn: Turn,
+}
+
+/// What was said since the last flush.
+#[derive(Default)]
+struct Turn {
+    text: String,
+    /// Segments before it.
+    segments: usize,
+    tokens: usize,
+    begun_s: f64,
 }
 
 /// How far the utterance has come.
@@ -149,8 +160,18 @@ impl Mistral {
         }
         let settings = Settings::default();
         let intake = settings.intake().map_err(|fault| ApiError::internal(&fault))?;
-        let (asked, text, words, segments) = (Body::new(), String::new(), Vec::new(), Vec::new());
-        Ok(Self { app, request_id: id::new("req"), asked, settings, intake, stage: Stage::Open, text, words, segments })
+        Ok(Self {
+            app,
+            request_id: id::new("req"),
+            asked: Body::new(),
+            settings,
+            intake,
+            stage: Stage::Open,
+            text: String::new(),
+            words: Vec::new(),
+            segments: Vec::new(),
+            turn: Turn::default(),
+        })
     }
 
     /// The first event.
@@ -230,15 +251,27 @@ impl Mistral {
         self.segments.push(segment);
     }
 
-    fn done(&mut self, summary: &Summary) -> Value {
-        let mut usage = usage(summary);
-        usage["prompt_audio_seconds"] = (summary.audio_s.ceil() as u64).into();
+    /// All of the session.
+    fn done(&self, summary: &Summary) -> Value {
+        self.done_with(&summary.text, &self.segments, usage(summary), summary.audio_s)
+    }
+
+    /// What was said since the last flush, up to this one.
+    fn turn_done(&mut self, audio_s: f64) -> Value {
+        let next = Turn { segments: self.segments.len(), begun_s: audio_s, ..Turn::default() };
+        let Turn { text, segments, tokens, begun_s } = std::mem::replace(&mut self.turn, next);
+        let usage = json!({ "prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens });
+        self.done_with(text.trim(), &self.segments[segments..], usage, audio_s - begun_s)
+    }
+
+    fn done_with(&self, text: &str, segments: &[Value], mut usage: Value, audio_s: f64) -> Value {
+        usage["prompt_audio_seconds"] = (audio_s.ceil() as u64).into();
         json!({
             "type": "transcription.done",
             "model": self.app.voxtral.model().name,
-            "text": summary.text,
+            "text": text,
             "language": self.settings.language,
-            "segments": std::mem::take(&mut self.segments),
+            "segments": segments,
             "usage": usage,
         })
     }
@@ -254,7 +287,7 @@ impl Dialect for Mistral {
             "input_audio.append" => return self.append(&audio::bytes(&body)?, utterances).map(|()| Took::Audio),
             // What the resampler still holds is too short to be heard.
             "input_audio.flush" if self.stage == Stage::Begun => utterances.flush()?,
-            "input_audio.flush" => {}
+            "input_audio.flush" => out.send(self.turn_done(0.0)),
             "input_audio.end" => self.end(utterances)?,
             "session.update" => {
                 self.update(fields::<Update>(body)?.session)?;
@@ -269,16 +302,23 @@ impl Dialect for Mistral {
         match event {
             Event::Text(delta) => {
                 self.text += &delta;
+                self.turn.text += &delta;
                 out.send(json!({ "type": "transcription.text.delta", "text": delta }));
             }
             Event::Word(word) => self.words.push(word),
-            Event::Endpoint { .. } | Event::Flushed { .. } => self.end_segment(out),
+            Event::Endpoint { .. } => self.end_segment(out),
+            Event::Flushed { audio_s } => {
+                self.end_segment(out);
+                // Clients that flush at the end of each turn wait for this.
+                out.send(self.turn_done(audio_s));
+            }
             Event::Done(summary) => {
                 self.end_segment(out);
                 out.send(self.done(&summary));
                 out.close(close_code::NORMAL, "done");
             }
-            Event::Token(_) | Event::Alternatives(_) => {}
+            Event::Token(_) => self.turn.tokens += 1,
+            Event::Alternatives(_) => {}
         }
     }
 
