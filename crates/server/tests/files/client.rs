@@ -127,6 +127,16 @@ impl Sending {
         self.0.write_all(b"0\r\n\r\n").unwrap();
     }
 
+    /// Reads what comes back, up to this.
+    pub fn read_until(&mut self, what: &str) {
+        let (mut read, mut buffer) = (Vec::new(), [0; 1024]);
+        while !String::from_utf8_lossy(&read).contains(what) {
+            let count = self.0.read(&mut buffer).unwrap();
+            assert_ne!(count, 0, "the answer ended: {}", String::from_utf8_lossy(&read));
+            read.extend_from_slice(&buffer[..count]);
+        }
+    }
+
     /// Everything that comes back, the head included.
     pub fn answer(mut self) -> String {
         let mut answer = String::new();

@@ -4,6 +4,7 @@
 mod common;
 
 mod answers;
+#[allow(dead_code, reason = "each test program uses its part")]
 mod client;
 mod limits;
 
