@@ -6,14 +6,18 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use voxtral::Voxtral;
-use voxtral_server::{ApiKeys, Server, ServerConfig, Tls};
+use voxtral_server::{ApiKeys, Keep, Server, ServerConfig, Tls};
 
 use crate::args::{LogForm, Serve, Setup};
 use crate::output::say;
 use crate::{interrupt, open};
 
+/// Most transcriptions at a time, unless somebody asks for more: so many live ones of the full-size model kept up on an H200
+/// (docs/performance.md).
+const MOST_SESSIONS: usize = 300;
+
 pub(crate) fn run(args: &Serve) -> anyhow::Result<()> {
-    let config = args.config()?;
+    let mut config = args.config()?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the server's threads")?;
     let listening = runtime.block_on(TcpListener::bind(args.listen));
     let listener = listening.with_context(|| format!("cannot listen on {}", args.listen))?;
@@ -29,11 +33,16 @@ pub(crate) fn run(args: &Serve) -> anyhow::Result<()> {
         let loading = tokio::task::spawn_blocking(move || load(&setup, silent));
         let loaded = voxtral_server::serve_while_loading(&listener, &config, loading).await;
         let voxtral = loaded.context("opening the model broke off")??;
-        let info = voxtral.info();
+        if args.limits.max_sessions.is_none()
+            && let Some(capacity) = voxtral.capacity()?
+        {
+            config.max_sessions = capacity.clamp(1, MOST_SESSIONS);
+        }
+        let (info, sessions) = (voxtral.info(), config.max_sessions);
         let server = Server::new(voxtral, config);
         let ended = ended(args.log)?;
         args.log.tell(&format!("serving at {scheme}://{address}"));
-        tracing::info!(backend = info.backend, device = info.device, "ready");
+        tracing::info!(backend = info.backend, device = info.device, sessions, "ready");
         server.serve(listener, ended).await;
         anyhow::Ok(())
     });
@@ -84,8 +93,9 @@ impl Serve {
             self.listen
         );
         let tls = access.tls_cert.as_ref().zip(access.tls_key.as_ref());
+        let default = ServerConfig::default();
         Ok(ServerConfig {
-            max_sessions: limits.max_sessions.into(),
+            max_sessions: limits.max_sessions.map_or(default.max_sessions, usize::from),
             aliases: self.alias.clone(),
             max_upload_bytes: u64::from(limits.max_upload) << 20,
             max_audio: Duration::from_secs(60 * u64::from(limits.max_audio)),
@@ -94,9 +104,10 @@ impl Serve {
             key_query: access.api_key_query.clone(),
             cors_origins: access.cors_origin.clone(),
             tls: tls.map(|(certificate, key)| Tls::open(certificate, key)).transpose()?,
+            keep: self.keep.as_ref().map(Keep::open).transpose()?,
             max_connections: limits.max_connections.into(),
             drain_timeout: limits.drain_timeout,
-            ..ServerConfig::default()
+            ..default
         })
     }
 }

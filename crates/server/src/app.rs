@@ -1,9 +1,12 @@
 //! What all requests share.
 
-use voxtral::Voxtral;
+use std::sync::Arc;
+
+use voxtral::{Options, Voxtral};
 
 use crate::ServerConfig;
 use crate::error::ApiError;
+use crate::keep::Kept;
 use crate::metrics::Metrics;
 use crate::slots::Slots;
 
@@ -31,6 +34,11 @@ impl App {
             return Ok(());
         }
         Err(ApiError::model_not_found(name, self.models()))
+    }
+
+    /// Begins to keep a session, if anything is kept. It is called by the id of its request.
+    pub(crate) fn keep(self: &Arc<Self>, id: &str, options: &Options) -> Option<Kept> {
+        self.config.keep.as_ref()?.begin(self, id, options)
     }
 
     /// Why a transcription that is asked for now would not begin.

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 
-use crate::{ApiKeys, Tls};
+use crate::{ApiKeys, Keep, Tls};
 
 /// How to serve.
 #[derive(Clone)]
 pub struct ServerConfig {
-    /// Most transcriptions at a time, files and live ones together.
+    /// Most transcriptions at a time, files and live ones together; [`Voxtral::capacity`](voxtral::Voxtral::capacity) says for how many a GPU
+    /// has memory.
     pub max_sessions: usize,
     /// Other names that clients may call the model by.
     pub aliases: Vec<String>,
@@ -27,6 +28,8 @@ pub struct ServerConfig {
     pub cors_origins: Vec<HeaderValue>,
     /// The certificate, if connections are to be encrypted.
     pub tls: Option<Tls>,
+    /// Where the audio and the transcript of every session are kept. If nowhere, nothing of them outlives the session.
+    pub keep: Option<Keep>,
     /// Most connections at a time, without those that have become WebSockets. More wait until one ends.
     pub max_connections: usize,
     /// How long a client may take for the header of a request, and for the handshake of TLS. A connection that is kept for another request
@@ -59,6 +62,7 @@ impl Default for ServerConfig {
             key_query: None,
             cors_origins: Vec::new(),
             tls: None,
+            keep: None,
             // Below 1024, the open files that Linux allows a process unless it is told otherwise.
             max_connections: 800,
             header_timeout: Duration::from_secs(10),

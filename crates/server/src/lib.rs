@@ -38,6 +38,7 @@ mod connections;
 mod error;
 mod files;
 mod id;
+mod keep;
 mod live;
 mod metrics;
 mod operations;
@@ -51,6 +52,7 @@ mod tls;
 pub use auth::{ApiKeys, ApiKeysError};
 pub use axum::http::HeaderValue;
 pub use config::ServerConfig;
+pub use keep::{Keep, KeepError};
 pub use tls::{Tls, TlsError};
 
 use std::future::Future;
@@ -125,6 +127,9 @@ impl Server {
             }
         };
         connections::serve(&listener, self.router(), &self.app.config, over).await;
+        if let Some(keep) = &self.app.config.keep {
+            let _ = timeout(connections::LAST_WORDS, keep.all_written()).await;
+        }
     }
 
     /// What transcribes.

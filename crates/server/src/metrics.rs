@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     audio_s: Counter<f64, AtomicU64>,
     word_lateness: Histogram,
     first_word: Histogram,
+    pads: Histogram,
     errors: Family<Label, Counter>,
 }
 
@@ -36,6 +37,7 @@ impl Default for Metrics {
             audio_s: Counter::default(),
             word_lateness: Histogram::new(SECONDS),
             first_word: Histogram::new(SECONDS),
+            pads: Histogram::new(SECONDS),
             errors: Family::default(),
         }
     }
@@ -57,6 +59,11 @@ impl Metrics {
         self.first_word.observe(after.as_secs_f64());
     }
 
+    /// So long the model wrote nothing but padding while somebody spoke.
+    pub(crate) fn pads(&self, run: Duration) {
+        self.pads.observe(run.as_secs_f64());
+    }
+
     /// A client was told that something is wrong; `kind` is the error's code, one of a few.
     pub(crate) fn error(&self, kind: &'static str) {
         self.errors.get_or_create(&[("kind", kind)]).inc();
@@ -74,6 +81,8 @@ pub(crate) fn text(app: &App) -> Result<String, fmt::Error> {
     registry.register("word_lateness_seconds", help, metrics.word_lateness.clone());
     let help = "From the beginning of a transcription until its first word is sent";
     registry.register("first_word_seconds", help, metrics.first_word.clone());
+    let help = "Runs of padding while somebody spoke, in live audio; a longer one counts every 30 s";
+    registry.register("pad_run_seconds", help, metrics.pads.clone());
     registry.register("errors", "Errors that clients were told", metrics.errors.clone());
     let mut text = String::new();
     encode(&mut text, &registry)?;

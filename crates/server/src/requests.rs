@@ -18,10 +18,16 @@ use crate::id;
 /// The header that names a request: as the client does, or else as the server does.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What a request is called, for its handler.
+#[derive(Clone)]
+pub(crate) struct RequestId(pub(crate) String);
+
 /// Answers with the request's id, and logs both within a span that has the id, too.
-pub(crate) async fn log(request: Request, next: Next) -> Response {
+pub(crate) async fn log(mut request: Request, next: Next) -> Response {
     let id = request.headers().get(REQUEST_ID).cloned().unwrap_or_else(new_id);
-    let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method = %request.method(), path = request.uri().path());
+    let text = id.to_str().unwrap_or_default().to_owned();
+    let span = tracing::info_span!("request", id = text, method = %request.method(), path = request.uri().path());
+    request.extensions_mut().insert(RequestId(text));
     async {
         let begun = Instant::now();
         let mut response = next.run(request).await;

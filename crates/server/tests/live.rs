@@ -1,7 +1,10 @@
 //! What must hold whatever live clients do, and however many there are.
 
 mod common;
+#[path = "../../engine/tests/common/mod.rs"]
+mod fake;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::ws::{Client, DIGITS, digits, eventually, pcm};
@@ -10,6 +13,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::{Error, Message};
+use voxtral::{Config, Voxtral};
 use voxtral_server::ServerConfig;
 
 const VLLM: &str = "/v1/realtime";
@@ -346,5 +350,51 @@ async fn what_was_live_is_in_the_figures() {
     ] {
         assert!(figures.lines().any(|line| line == figure), "no {figure} in {figures}");
     }
+    server.stopped().await;
+}
+
+/// The figure of a server.
+async fn figure(server: &Running, name: &str) -> f64 {
+    let address = server.address;
+    let ask = move || common::ask(&mut common::connect(address), "GET /metrics", &[]).body;
+    let figures = tokio::task::spawn_blocking(ask).await.unwrap();
+    let value = figures.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("no {name} in {figures}")).parse().unwrap()
+}
+
+/// Four and a half minutes of it: the model writes only padding, and hears what comes after.
+#[tokio::test]
+async fn a_long_silence_is_only_silence() {
+    let server = server();
+    let mut client = vllm(&server).await;
+    let update = json!({ "type": "session.update", "model": "digits", "timestamp_granularities": ["word"] });
+    client.send(update).await;
+    client.send(commit()).await;
+    client.append(&vec![0; 270 * 32_000], 1 << 18).await;
+    client.append(&pcm(&digits()), 3200).await;
+    client.send(last_commit()).await;
+    assert_eq!(client.until("transcription.done").await["text"], DIGITS);
+    let first = client.heard.iter().find(|event| event["type"] == "transcription.word").unwrap();
+    assert_eq!((&first["word"], &first["start"]), (&json!("four"), &json!(270.4)));
+    let runs = figure(&server, "voxtral_pad_run_seconds_count").await;
+    assert!(runs > 0.0, "between words there is padding");
+    assert_eq!(figure(&server, "voxtral_pad_run_seconds_bucket{le=\"2.5\"}").await, runs, "silence is no speech");
+    server.stopped().await;
+}
+
+/// vllm#47614: it goes on as if nothing were said, and that must be seen.
+#[tokio::test]
+async fn speech_of_which_the_model_writes_nothing_is_in_the_figures() {
+    let model = voxtral_digits::model();
+    let hears_nothing = fake::Fake::new(&model, u64::MAX, Arc::new(|_: &fake::Call| Ok(())));
+    let voxtral = Voxtral::with_backend(&Config::default(), model, Box::new(hears_nothing)).unwrap();
+    let server = common::serve(voxtral, ServerConfig::default());
+    let mut client = vllm(&server).await;
+    client.send(commit()).await;
+    client.append(&pcm(&digits()), 3200).await;
+    client.send(last_commit()).await;
+    assert_eq!(client.until("transcription.done").await["text"], "");
+    let runs = figure(&server, "voxtral_pad_run_seconds_count").await;
+    assert!(figure(&server, "voxtral_pad_run_seconds_bucket{le=\"1.0\"}").await < runs, "no long run among {runs}");
     server.stopped().await;
 }

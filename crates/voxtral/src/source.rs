@@ -23,9 +23,13 @@ const PIECE: usize = (SAMPLE_RATE * TOKEN_MS / 1000) as usize;
 pub struct Source {
     audio: Audio,
     live: bool,
+    ear: Option<Ear>,
     /// When it was opened: the time that it takes counts from here.
     pub(crate) opened: Instant,
 }
+
+/// Who else hears the samples.
+type Ear = Box<dyn FnMut(&[f32]) + Send>;
 
 enum Audio {
     Decoded(Box<AudioSource>),
@@ -69,7 +73,7 @@ impl Source {
 
     /// A recording in memory, 16 kHz mono.
     pub fn samples(samples: impl Into<Arc<[f32]>>) -> Self {
-        Self { audio: Audio::Samples(samples.into()), live: false, opened: Instant::now() }
+        Self { audio: Audio::Samples(samples.into()), live: false, ear: None, opened: Instant::now() }
     }
 
     /// Live samples, 16 kHz mono, in pieces of any size, such as the receiver of a channel gives them. They end where it ends.
@@ -78,12 +82,12 @@ impl Source {
         Pieces: IntoIterator<Item = Vec<f32>>,
         Pieces::IntoIter: Send + 'static,
     {
-        Self { audio: Audio::Pieces(Box::new(pieces.into_iter())), live: true, opened: Instant::now() }
+        Self { audio: Audio::Pieces(Box::new(pieces.into_iter())), live: true, ear: None, opened: Instant::now() }
     }
 
     /// What a microphone hears. A [`Stop`](crate::Stop) ends the recording, and what was heard before it is transcribed.
     pub fn microphone(microphone: Microphone) -> Self {
-        Self { audio: Audio::Microphone(microphone), live: true, opened: Instant::now() }
+        Self { audio: Audio::Microphone(microphone), live: true, ear: None, opened: Instant::now() }
     }
 
     /// What it is recorded from, if a microphone is.
@@ -115,6 +119,11 @@ impl Source {
         Duration::from_millis(u64::from(TOKEN_MS)) * samples.div_ceil(PIECE) as u32
     }
 
+    /// Lets `ear` hear all samples that are transcribed, 16 kHz mono, on the thread that reads them; in pieces of any size.
+    pub fn heard_by(self, ear: impl FnMut(&[f32]) + Send + 'static) -> Self {
+        Self { ear: Some(Box::new(ear)), ..self }
+    }
+
     /// Whether its audio is live.
     pub fn is_live(&self) -> bool {
         self.live
@@ -133,7 +142,7 @@ impl Source {
     /// Pushes all of it into a session, and tells what is damaged or worth a line, and what comes in live. Ends early, without an error,
     /// where the session does: its last event says why.
     pub(crate) fn feed(self, session: &AudioIn, tell: &mut dyn FnMut(Told)) -> Result<(), Error> {
-        let mut feed = Feed { session, tell, live: self.live, samples: 0, waiting_s: 0.0 };
+        let mut feed = Feed { session, tell, live: self.live, ear: self.ear, samples: 0, waiting_s: 0.0 };
         match self.audio {
             Audio::Decoded(source) => feed.decoded(*source)?,
             Audio::Samples(samples) => drop(feed.push(&samples)),
@@ -149,6 +158,7 @@ pub(crate) struct Feed<'a> {
     session: &'a AudioIn,
     pub(crate) tell: &'a mut dyn FnMut(Told),
     live: bool,
+    ear: Option<Ear>,
     pub(crate) samples: u64,
     /// Seconds that came in and wait behind those that are pushed.
     pub(crate) waiting_s: f64,
@@ -157,6 +167,9 @@ pub(crate) struct Feed<'a> {
 impl Feed<'_> {
     /// Whether the session takes more.
     pub(crate) fn push(&mut self, samples: &[f32]) -> bool {
+        if let Some(ear) = &mut self.ear {
+            ear(samples);
+        }
         let more = self.session.push_samples(samples).is_ok();
         self.samples += samples.len() as u64;
         if self.live {
@@ -184,6 +197,6 @@ impl Feed<'_> {
 /// A recording.
 impl From<AudioSource> for Source {
     fn from(source: AudioSource) -> Self {
-        Self { audio: Audio::Decoded(Box::new(source)), live: false, opened: Instant::now() }
+        Self { audio: Audio::Decoded(Box::new(source)), live: false, ear: None, opened: Instant::now() }
     }
 }

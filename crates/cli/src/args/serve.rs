@@ -43,6 +43,10 @@ pub(crate) struct Serve {
     #[arg(long, value_enum, value_name = "FORM", default_value_t = LogForm::Text)]
     pub log: LogForm,
 
+    /// Keep the audio and the transcript of every session in this folder; without it, nothing outlives its session
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+
     #[command(flatten)]
     pub access: Access,
 
@@ -87,8 +91,10 @@ pub(crate) struct Access {
 #[command(next_help_heading = "Limits")]
 pub(crate) struct Limits {
     /// Most transcriptions at a time, files and live ones together
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
-    pub max_sessions: u16,
+    ///
+    /// Without it, a GPU takes as many as it has memory for when each lasts five minutes, but no more than 300; a CPU takes 32.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_sessions: Option<u16>,
 
     /// Most connections at a time, without WebSockets; more wait
     #[arg(long, value_name = "N", default_value_t = 800, value_parser = clap::value_parser!(u16).range(1..))]

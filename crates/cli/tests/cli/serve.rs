@@ -35,6 +35,11 @@ fn serve_with(args: &[&str], change: impl FnOnce(&mut Command)) -> Serving {
     let mut command = program();
     command.args(["serve", "--backend", "cpu", "--model", "digits"]).args(args);
     change(&mut command);
+    started(&mut command)
+}
+
+/// What this command serves.
+fn started(command: &mut Command) -> Serving {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let (sender, lines) = mpsc::channel();
@@ -42,7 +47,7 @@ fn serve_with(args: &[&str], change: impl FnOnce(&mut Command)) -> Serving {
     let mut serving = Serving { child, lines, address: ([127, 0, 0, 1], 0).into() };
     let mut before = Vec::new();
     loop {
-        let line = serving.lines.recv_timeout(HANGS).unwrap_or_else(|e| panic!("{args:?}: {before:?} and then {e}"));
+        let line = serving.lines.recv_timeout(HANGS).unwrap_or_else(|e| panic!("{command:?}: {before:?} and then {e}"));
         if let Some((_, at)) = line.split_once("serving at http://") {
             let at: SocketAddr = at.split(['"', ' ']).next().unwrap().parse().unwrap();
             serving.address.set_port(at.port());
@@ -292,4 +297,47 @@ fn each_request_is_a_line_in_the_log_without_keys_and_what_is_said() {
             break;
         }
     }
+}
+
+#[test]
+fn what_is_heard_is_kept_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    refuses(&["--keep", file.to_str().unwrap()], &format!("nothing can be kept in {}: ", file.display()));
+    let kept = folder.path().join("kept");
+    let server = serve_with(&["--listen", "127.0.0.1:0"], |command| {
+        command.env("VOXTRAL_SERVE_KEEP", &kept);
+    });
+    let (stream, rest) = server.upload("");
+    assert!(answer(stream, &rest).contains(DIGITS));
+    let is_there = |kind: &str| {
+        let mut files = fs::read_dir(&kept).unwrap().map(|file| file.unwrap().path());
+        files.any(|file| file.extension().is_some_and(|extension| extension == kind))
+    };
+    let deadline = Instant::now() + HANGS;
+    while !is_there("json") {
+        assert!(Instant::now() < deadline, "nothing is kept");
+    }
+    assert!(is_there("wav"));
+}
+
+/// Files may have so many blocks here, and no more. A live upload needs no other file.
+#[test]
+#[cfg(unix)]
+fn a_full_disk_is_logged_and_costs_the_session_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -f 64; exec \"$0\" \"$@\""]).arg(program().get_program());
+    shell.args(["serve", "--listen", "127.0.0.1:0", "--backend", "cpu", "--model", "digits"]);
+    let server = started(shell.arg("--keep").arg(folder.path()));
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(HANGS)).unwrap();
+    let wav = digits_wav();
+    let head = "PUT /v1/audio/transcriptions/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length:";
+    write!(stream, "{head} {}\r\n\r\n", wav.len()).unwrap();
+    let answer = answer(stream, &wav);
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(DIGITS), "{answer}");
+    while !server.lines.recv_timeout(HANGS).unwrap().contains("is not kept: ") {}
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }

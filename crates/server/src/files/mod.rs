@@ -16,13 +16,14 @@ mod upload;
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Extension, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use axum::routing::{Router, post};
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::requests::RequestId;
 use crate::slots::Slot;
 use form::Form;
 use spool::Spool;
@@ -47,7 +48,11 @@ async fn translate(request: Request) -> ApiError {
     ApiError::bad_request(message)
 }
 
-async fn transcribe(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+async fn transcribe(
+    State(app): State<Arc<App>>,
+    Extension(RequestId(id)): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let user_agent = request.headers().get(header::USER_AGENT).and_then(|name| name.to_str().ok());
     let mut form = Form::of_client(user_agent.unwrap_or_default());
     let mut fields = Fields::new(request, &app.config).await?;
@@ -56,7 +61,7 @@ async fn transcribe(State(app): State<Arc<App>>, request: Request) -> Result<Res
     while let Some(field) = fields.next().await? {
         match field.name() {
             "file" if file.is_some() => return Err(ApiError::bad_field("file", "there is more than one field `file`")),
-            "file" => file = Some(receive(&app, &slot, field, &form).await?),
+            "file" => file = Some(receive(&app, &id, &slot, field, &form).await?),
             _ => form.take(field, &app).await?,
         }
     }
@@ -69,7 +74,7 @@ async fn transcribe(State(app): State<Arc<App>>, request: Request) -> Result<Res
         begun
     } else {
         drop(begun);
-        Transcription::begin(&app, spool.reader(), form.delay, &slot)?
+        Transcription::begin(&app, &id, spool.reader(), form.delay, &slot)?
     };
     drop(slot);
 
@@ -89,12 +94,13 @@ async fn transcribe(State(app): State<Arc<App>>, request: Request) -> Result<Res
 /// Keeps the file as it comes in, and begins to transcribe it as the form says so far.
 async fn receive(
     app: &Arc<App>,
+    id: &str,
     slot: &Arc<Slot>,
     mut field: Field<'_>,
     form: &Form,
 ) -> Result<(Spool, Transcription), ApiError> {
     let mut spool = Spool::new().map_err(|error| ApiError::internal(&error))?;
-    let transcription = Transcription::begin(app, spool.reader(), form.delay, slot)?;
+    let transcription = Transcription::begin(app, id, spool.reader(), form.delay, slot)?;
     while let Some(bytes) = field.chunk().await? {
         // What cannot be read need not be sent to its end.
         transcription.check()?;

@@ -7,12 +7,14 @@ use std::time::Instant;
 use tokio::sync::watch;
 use tracing::Span;
 use voxtral::{
-    AudioError, AudioOptions, AudioSource, Damage, Delay, End, Error, Notice, Options, Sink, Summary, TokenRecord, Word,
+    AudioError, AudioOptions, AudioSource, Damage, Delay, End, Error, Notice, Options, Sink, Source, Summary,
+    TokenRecord, Word,
 };
 
 use super::spool;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::keep::{Ear, Kept};
 use crate::slots::Slot;
 
 /// A transcription. It goes on while this is there, and ends at the next token when it is dropped; then its slot is free.
@@ -20,6 +22,8 @@ pub(crate) struct Transcription {
     heard: watch::Receiver<Heard>,
     /// What it was begun with.
     pub(crate) delay: Option<Delay>,
+    /// Until it has come to its end.
+    kept: Option<Kept>,
 }
 
 /// What has been heard so far. It only grows, so whoever follows it may come late and may be slow: nothing waits for them. Four hours
@@ -37,27 +41,30 @@ pub(crate) struct Heard {
 }
 
 impl Transcription {
-    /// Begins to transcribe what `file` gives, in this slot.
+    /// Begins to transcribe what `file` gives, in this slot, for the request that is called `id`.
     pub(crate) fn begin(
         app: &Arc<App>,
+        id: &str,
         file: spool::Reader,
         delay: Option<Delay>,
         slot: &Arc<Slot>,
     ) -> Result<Self, ApiError> {
         let (told, heard) = watch::channel(Heard::default());
+        let kept = app.keep(id, &Options { delay, ..Options::default() });
+        let ear = kept.as_ref().map(|kept| kept.ear().clone());
         let (app, slot) = (Arc::clone(app), Arc::clone(slot));
         let request = Span::current();
         let work = move || {
             let _of_request = request.entered();
             let mut listener = Listener { app: &app, told, begun: Instant::now(), refused: None, cut_short: None };
-            let outcome = listener.hear(file, delay);
+            let outcome = listener.hear(file, ear, delay);
             // Who sees the end may want the slot next.
             drop(slot);
             listener.told.send_modify(|heard| heard.end = Some(outcome));
         };
         let started = std::thread::Builder::new().name("voxtral-file".into()).spawn(work);
         started.map_err(|error| ApiError::internal(&error))?;
-        Ok(Self { heard, delay })
+        Ok(Self { heard, delay, kept })
     }
 
     /// Whether it has failed already.
@@ -83,11 +90,23 @@ impl Transcription {
                 }
             };
             if let Some(seen) = seen {
+                self.keep();
                 return seen;
             }
             // Where its thread panicked, nobody tells the end.
             self.heard.changed().await.map_err(|error| ApiError::internal(&error))?;
         }
+    }
+
+    /// Keeps it, if it has come to its end. One that nobody is answered with is not kept.
+    fn keep(&mut self) {
+        let heard = self.heard.borrow();
+        let Some(Ok(summary)) = &heard.end else { return };
+        let Some(mut kept) = self.kept.take() else { return };
+        let told = heard.words.iter().try_for_each(|word| kept.word(word));
+        // Nothing is written before the end.
+        let _ = told.and_then(|()| heard.damage.iter().try_for_each(|damage| kept.damage(damage)));
+        kept.end(summary);
     }
 }
 
@@ -103,13 +122,17 @@ struct Listener<'a> {
 }
 
 impl Listener<'_> {
-    fn hear(&mut self, file: spool::Reader, delay: Option<Delay>) -> Result<Summary, ApiError> {
+    fn hear(&mut self, file: spool::Reader, ear: Option<Ear>, delay: Option<Delay>) -> Result<Summary, ApiError> {
         let audio = AudioSource::from_reader_with(file, &AudioOptions::default()).map_err(unreadable)?;
         if audio.duration().is_some_and(|duration| duration > self.app.config.max_audio) {
             return Err(self.too_long());
         }
         let options = Options { delay, ..Options::default() };
-        let summary = match self.app.voxtral.transcribe(audio.into(), &options, self) {
+        let mut source = Source::from(audio);
+        if let Some(ear) = ear {
+            source = source.heard_by(move |samples| ear.hear(samples));
+        }
+        let summary = match self.app.voxtral.transcribe(source, &options, self) {
             Ok(summary) => summary,
             Err(Error::Audio(error)) => self.cut_short.take().ok_or_else(|| unreadable(error))?,
             Err(error) => return Err(self.refused.take().unwrap_or_else(|| error.into())),
@@ -221,7 +244,7 @@ mod tests {
         let file = std::fs::read("../../samples/digits.wav").unwrap();
 
         let (spool, slot) = (Spool::new().unwrap(), Arc::new(app.slots.take().unwrap()));
-        let mut transcription = Transcription::begin(&app, spool.reader(), None, &slot).unwrap();
+        let mut transcription = Transcription::begin(&app, "", spool.reader(), None, &slot).unwrap();
         drop(slot);
         spool.write(Bytes::copy_from_slice(&file[..file.len() * 4 / 5])).await.unwrap();
         let text =

@@ -32,12 +32,12 @@ const LINGER: Duration = Duration::from_secs(3);
 const ENDING: &str = "the server is about to end";
 
 /// Serves one client to its end. The slot is free, and so is all memory, when this returns.
-pub(super) async fn serve(socket: WebSocket, app: Arc<App>, slot: Slot, hello: Value, dialect: impl Dialect) {
+pub(super) async fn serve(socket: WebSocket, utterances: Utterances, slot: Slot, hello: Value, dialect: impl Dialect) {
     let (sink, stream) = socket.split();
     let (to_writer, messages) = mpsc::channel(WRITER_QUEUE);
     let writer = tokio::spawn(write(sink, messages));
-    let mut connection =
-        Connection { utterances: Utterances::new(Arc::clone(&app)), app, dialect, out: Outbox::default(), stream };
+    let app = Arc::clone(utterances.app());
+    let mut connection = Connection { app, utterances, dialect, out: Outbox::default(), stream };
     connection.out.send(hello);
     let ending = connection.run(&to_writer).await;
 

@@ -13,6 +13,7 @@ mod dialect;
 mod mistral;
 mod openai;
 mod outbox;
+mod pads;
 mod realtime;
 mod upload;
 mod utterance;
@@ -23,16 +24,18 @@ use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{Query, State, WebSocketUpgrade};
+use axum::extract::{Extension, Query, State, WebSocketUpgrade};
 use axum::response::Response;
 use axum::routing::{Router, get, post};
 use serde_json::Value;
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::requests::RequestId;
 use dialect::Dialect;
 use mistral::Mistral;
 use realtime::Realtime;
+use utterance::Utterances;
 
 /// The largest message, bytes: four minutes of 24 kHz PCM in base64.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -56,29 +59,40 @@ pub(crate) type Upgrade = Result<WebSocketUpgrade, WebSocketUpgradeRejection>;
 pub(crate) type Fields = Result<Query<HashMap<String, String>>, QueryRejection>;
 
 /// `/v1/realtime`: the protocols of OpenAI and of vLLM.
-async fn realtime(State(app): State<Arc<App>>, query: Fields, upgrade: Upgrade) -> Result<Response, ApiError> {
+async fn realtime(
+    State(app): State<Arc<App>>,
+    Extension(id): Extension<RequestId>,
+    query: Fields,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
     let (Query(query), upgrade) = (query?, upgrade?);
     let is_openai = upgrade.requested_protocols().any(|offered| offered == SUBPROTOCOL);
     let dialect = Realtime::new(Arc::clone(&app), &query, is_openai)?;
-    accept(app, upgrade, dialect.hello(), dialect)
+    accept(app, id, upgrade, dialect.hello(), dialect)
 }
 
 /// `/v1/audio/transcriptions/realtime`: the protocol of Mistral.
-async fn mistral(State(app): State<Arc<App>>, query: Fields, upgrade: Upgrade) -> Result<Response, ApiError> {
+async fn mistral(
+    State(app): State<Arc<App>>,
+    Extension(id): Extension<RequestId>,
+    query: Fields,
+    upgrade: Upgrade,
+) -> Result<Response, ApiError> {
     let (Query(query), upgrade) = (query?, upgrade?);
     let dialect = Mistral::new(Arc::clone(&app), &query)?;
-    accept(app, upgrade, dialect.hello(), dialect)
+    accept(app, id, upgrade, dialect.hello(), dialect)
 }
 
 /// Opens a WebSocket in which `dialect` is spoken, with `hello` as its first event. All that can be refused is refused before, so that a
 /// proxy can ask another server.
 fn accept(
     app: Arc<App>,
+    id: RequestId,
     upgrade: WebSocketUpgrade,
     hello: Value,
     dialect: impl Dialect + 'static,
 ) -> Result<Response, ApiError> {
     let slot = app.slots.take()?;
     let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE).protocols([SUBPROTOCOL]);
-    Ok(upgrade.on_upgrade(move |socket| connection::serve(socket, app, slot, hello, dialect)))
+    Ok(upgrade.on_upgrade(move |socket| connection::serve(socket, Utterances::new(app, id), slot, hello, dialect)))
 }

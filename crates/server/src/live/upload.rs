@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{TryStreamExt, stream};
@@ -22,12 +22,16 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::io::{StreamReader, SyncIoBridge};
-use voxtral::{AudioError, AudioOptions, Delay, Error, JsonLines, Options, RawFormat, SampleFormat, Source, Stop};
+use voxtral::{
+    AudioError, AudioOptions, Delay, Error, JsonLines, Options, RawFormat, SampleFormat, Sink, Source, Stop,
+};
 
 use super::connection::STALLED;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::files::{Incoming, is_timeout};
+use crate::keep::Kept;
+use crate::requests::RequestId;
 use crate::slots::Slot;
 
 /// Lines that wait for the client.
@@ -75,6 +79,7 @@ impl Asked {
 
 pub(crate) async fn upload(
     State(app): State<Arc<App>>,
+    Extension(RequestId(id)): Extension<RequestId>,
     asked: Result<Query<Asked>, QueryRejection>,
     headers: HeaderMap,
     body: Body,
@@ -106,7 +111,8 @@ pub(crate) async fn upload(
                 Ok(source) => {
                     // Who does not wait for the answer does not read it either.
                     let _ = begun.send(Ok(()));
-                    transcribe(&app, source, &options, lines, slot);
+                    let kept = app.keep(&id, &options);
+                    transcribe(&app, source, &options, lines, kept, slot);
                 }
                 Err(error) => _ = begun.send(Err(why(error.into()))),
             }
@@ -131,8 +137,16 @@ pub(crate) async fn upload(
 }
 
 /// Tells what is heard, and the error that ends it if there is one.
-fn transcribe(app: &App, source: Source, options: &Options, mut lines: Lines, slot: Slot) {
-    let outcome = app.voxtral.transcribe(source, options, &mut JsonLines::new(&mut lines, PATH.to_owned()));
+fn transcribe(app: &App, mut source: Source, options: &Options, mut lines: Lines, mut kept: Option<Kept>, slot: Slot) {
+    let mut events = JsonLines::new(&mut lines, PATH.to_owned());
+    let mut sinks: Vec<&mut dyn Sink> = Vec::new();
+    if let Some(kept) = &mut kept {
+        let ear = kept.ear().clone();
+        source = source.heard_by(move |samples| ear.hear(samples));
+        sinks.push(kept);
+    }
+    sinks.push(&mut events);
+    let outcome = app.voxtral.transcribe(source, options, &mut sinks);
     drop(slot);
     match outcome {
         Ok(summary) => {

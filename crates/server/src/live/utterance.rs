@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use voxtral::{AudioIn, EngineError, Event, Events, Options, SAMPLE_RATE};
+use voxtral::{AudioIn, EngineError, Event, Events, Options, SAMPLE_RATE, Sink};
 
 use super::audio::Intake;
 use super::dialect::Fault;
+use super::pads::Pads;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::keep::Kept;
+use crate::requests::RequestId;
 
 /// Samples that may wait for the engine. A client that has a recording sends it faster than it is transcribed.
 pub(super) const MAX_SAMPLES: usize = 300 * SAMPLE_RATE as usize;
@@ -27,6 +30,9 @@ const PIECE: usize = SAMPLE_RATE as usize;
 /// Dropping it ends them where they are and frees their memory.
 pub(super) struct Utterances {
     app: Arc<App>,
+    id: RequestId,
+    /// Utterances that were begun.
+    begun: usize,
     steps: VecDeque<Step>,
     /// Samples in all steps.
     waiting: usize,
@@ -48,6 +54,8 @@ struct Running {
     /// None when its audio has ended.
     audio: Option<AudioIn>,
     arrivals: Arrivals,
+    pads: Pads,
+    kept: Option<Kept>,
 }
 
 /// When the newest audio came.
@@ -78,8 +86,13 @@ impl Arrivals {
 }
 
 impl Utterances {
-    pub(super) fn new(app: Arc<App>) -> Self {
-        Self { app, steps: VecDeque::new(), waiting: 0, running: None }
+    /// None yet, of a request that is called so.
+    pub(super) fn new(app: Arc<App>, id: RequestId) -> Self {
+        Self { app, id, begun: 0, steps: VecDeque::new(), waiting: 0, running: None }
+    }
+
+    pub(super) fn app(&self) -> &Arc<App> {
+        &self.app
     }
 
     /// Begins an utterance, when those before have ended.
@@ -153,7 +166,7 @@ impl Utterances {
             Some(begin) => self.steps.truncate(begin),
             None => {
                 self.steps.clear();
-                self.running = None;
+                self.running.take().and_then(|running| running.kept).into_iter().for_each(Kept::forget);
             }
         }
         let samples = |step: &Step| if let Step::Audio(samples, _) = step { samples.len() } else { 0 };
@@ -183,11 +196,20 @@ impl Utterances {
         let Some(running) = &mut self.running else { return Poll::Pending };
         let event = ready!(running.events.poll_next(context)).unwrap_or(Err(EngineError::Stopped));
         let metrics = &self.app.metrics;
+        if let (Ok(event), Some(kept)) = (&event, &mut running.kept) {
+            keep(kept, event);
+        }
         match &event {
+            Ok(Event::Token(token)) => {
+                let pad = self.app.voxtral.model().tokenizer.streaming_pad();
+                running.pads.token(token.id == pad).into_iter().for_each(|run| metrics.pads(run));
+            }
+            Ok(Event::Flushed { .. }) => running.pads.flushed().into_iter().for_each(|run| metrics.pads(run)),
             Ok(Event::Word(word)) => {
                 running.arrivals.since(word.end_s).into_iter().for_each(|late| metrics.word_lateness(late))
             }
             Ok(Event::Done(summary)) => {
+                running.pads.flushed().into_iter().for_each(|run| metrics.pads(run));
                 metrics.audio(summary.audio_s);
                 summary.stats.first_text.into_iter().for_each(|after| metrics.first_word(after));
             }
@@ -206,15 +228,22 @@ impl Utterances {
                 (Step::Begin(_), Some(_)) => break,
                 (Step::Begin(options), None) => {
                     let session = self.app.voxtral.session(options).map_err(ApiError::from);
+                    self.begun += 1;
+                    let name = format!("{}-{}", self.id.0, self.begun);
+                    let kept = session.as_ref().ok().and_then(|_| self.app.keep(&name, options));
+                    let pads = Pads::new(options.delay.unwrap_or(self.app.voxtral.delay()));
                     self.steps.pop_front();
                     let (audio, events) = session?.split();
-                    self.running = Some(Running { events, audio: Some(audio), arrivals: Arrivals::default() });
+                    let (audio, arrivals) = (Some(audio), Arrivals::default());
+                    self.running = Some(Running { events, audio, arrivals, pads, kept });
                 }
-                (Step::Audio(samples, came), Some(Running { audio: Some(audio), arrivals, .. })) => {
+                (Step::Audio(samples, came), Some(Running { audio: Some(audio), arrivals, pads, kept, .. })) => {
                     match audio.poll_push(context, samples) {
                         Poll::Pending => break,
                         Poll::Ready(Ok(taken)) => {
                             arrivals.add(taken, *came);
+                            pads.hear(&samples[..taken]);
+                            kept.iter().for_each(|kept| kept.ear().hear(&samples[..taken]));
                             samples.drain(..taken);
                             if samples.is_empty() {
                                 self.steps.pop_front();
@@ -248,4 +277,14 @@ impl Utterances {
             self.waiting -= samples.len();
         }
     }
+}
+
+fn keep(kept: &mut Kept, event: &Event) {
+    // Nothing is written before the end.
+    let _ = match event {
+        Event::Text(text) => kept.text(text),
+        Event::Word(word) => kept.word(word),
+        Event::Done(summary) => return kept.end(summary),
+        _ => Ok(()),
+    };
 }
