@@ -73,12 +73,12 @@ impl Keep {
         let work = move || {
             let _of_request = request.entered();
             if let Err(error) = write(&folder, &name, messages, &lost) {
-                tracing::error!("{name} is not kept: {error}");
+                tracing::warn!("{name} is not kept: {error}");
             }
             drop(open);
         };
         if let Err(error) = std::thread::Builder::new().name("voxtral-keep".into()).spawn(work) {
-            tracing::error!("a session is not kept: {error}");
+            tracing::warn!("a session is not kept: {error}");
             return None;
         }
         let (text, begun, ended) = (String::new(), Instant::now(), false);
@@ -118,7 +118,7 @@ impl Kept {
         let (total, peak_rss_bytes) = (self.begun.elapsed(), voxtral::peak_rss_bytes());
         let outcome = Sink::end(self, &End { summary, cut_short, total, peak_rss_bytes, peak_device_bytes });
         if let Err(error) = outcome {
-            tracing::error!("a session is not kept: {error}");
+            tracing::warn!("a session is not kept: {error}");
         }
     }
 
@@ -191,7 +191,7 @@ impl Sender {
         if let Err(TrySendError::Full(_)) = self.to.try_send(message)
             && !self.lost.swap(true, Relaxed)
         {
-            tracing::error!("a session is not kept: the disk is too slow");
+            tracing::warn!("a session is not kept: the disk is too slow");
         }
     }
 }
