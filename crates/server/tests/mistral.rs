@@ -77,6 +77,12 @@ async fn the_text_is_that_of_a_recording_however_it_is_cut() {
         flush(&mut client).await;
         let done = end(&mut client).await;
         assert_eq!(done["text"], DIGITS, "in pieces of {piece} bytes");
+        // The SDK flushes before it ends, and takes the first for the last.
+        let first = client.heard.iter().find(|event| event["type"] == "transcription.done").unwrap();
+        for field in ["text", "segments", "language", "model"] {
+            assert_eq!(first[field], done[field]);
+        }
+        assert_eq!(first["usage"]["prompt_tokens"], done["usage"]["prompt_tokens"]);
         assert_eq!(done["language"], Value::Null);
         assert!(done["model"].is_string(), "{done}");
         assert_eq!(done["usage"]["prompt_audio_seconds"], 9);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::ws::close_code;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use voxtral::{Delay, Event, Options, SAMPLE_RATE, SampleFormat, Summary, Word};
+use voxtral::{Delay, Event, Options, SAMPLE_RATE, SampleFormat, Summary, TOKEN_MS, Word};
 
 use super::audio::{self, AudioFormat, Intake};
 use super::dialect::{Body, Dialect, Fault, Message, Took, fields, usage};
@@ -38,6 +38,9 @@ pub(super) struct Mistral {
     words: Vec<Word>,
     segments: Vec<Value>,
     turn: Turn,
+    /// Flushes that have not come out, and whether audio came after the last of them.
+    flushes: usize,
+    unflushed: bool,
 }
 
 /// What was said since the last flush.
@@ -46,6 +49,8 @@ struct Turn {
     text: String,
     /// Segments before it.
     segments: usize,
+    /// Positions before its first token: those of the prompt, if it is the first turn.
+    prompt: usize,
     tokens: usize,
     begun_s: f64,
 }
@@ -171,6 +176,8 @@ impl Mistral {
             words: Vec::new(),
             segments: Vec::new(),
             turn: Turn::default(),
+            flushes: 0,
+            unflushed: false,
         })
     }
 
@@ -214,15 +221,20 @@ impl Mistral {
             return Err(Fault::invalid_audio(what));
         }
         self.begin(utterances)?;
+        self.unflushed = true;
         utterances.audio(&self.intake.push(bytes))
     }
 
     /// Begins the utterance, if it has not begun.
     fn begin(&mut self, utterances: &mut Utterances) -> Result<(), Fault> {
         if self.stage == Stage::Open {
-            let options = Options { delay: self.settings.delay()?, endpoint: Some(PAUSE), ..Options::default() };
-            utterances.begin(options)?;
+            let delay = self.settings.delay()?;
+            utterances.begin(Options { delay, endpoint: Some(PAUSE), ..Options::default() })?;
             self.stage = Stage::Begun;
+            let voxtral = &self.app.voxtral;
+            let delay = delay.unwrap_or(voxtral.delay()).ms() / TOKEN_MS;
+            // The token that begins it, and padding.
+            self.turn.prompt = 1 + voxtral.model().tokenizer.left_pad_tokens() + delay as usize;
         }
         Ok(())
     }
@@ -259,8 +271,9 @@ impl Mistral {
     /// What was said since the last flush, up to this one.
     fn turn_done(&mut self, audio_s: f64) -> Value {
         let next = Turn { segments: self.segments.len(), begun_s: audio_s, ..Turn::default() };
-        let Turn { text, segments, tokens, begun_s } = std::mem::replace(&mut self.turn, next);
-        let usage = json!({ "prompt_tokens": 0, "completion_tokens": tokens, "total_tokens": tokens });
+        let Turn { text, segments, prompt, tokens, begun_s } = std::mem::replace(&mut self.turn, next);
+        let total = prompt + tokens;
+        let usage = json!({ "prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": total });
         self.done_with(text.trim(), &self.segments[segments..], usage, audio_s - begun_s)
     }
 
@@ -286,7 +299,11 @@ impl Dialect for Mistral {
         match kind.as_str() {
             "input_audio.append" => return self.append(&audio::bytes(&body)?, utterances).map(|()| Took::Audio),
             // What the resampler still holds is too short to be heard.
-            "input_audio.flush" if self.stage == Stage::Begun => utterances.flush()?,
+            "input_audio.flush" if self.stage == Stage::Begun => {
+                utterances.flush()?;
+                self.flushes += 1;
+                self.unflushed = false;
+            }
             "input_audio.flush" => out.send(self.turn_done(0.0)),
             "input_audio.end" => self.end(utterances)?,
             "session.update" => {
@@ -309,8 +326,11 @@ impl Dialect for Mistral {
             Event::Endpoint { .. } => self.end_segment(out),
             Event::Flushed { audio_s } => {
                 self.end_segment(out);
-                // Clients that flush at the end of each turn wait for this.
-                out.send(self.turn_done(audio_s));
+                self.flushes -= 1;
+                // Clients that flush at the end of each turn wait for this. One that has ended its audio, too, waits for the end.
+                if self.stage != Stage::Ended || self.flushes > 0 || self.unflushed {
+                    out.send(self.turn_done(audio_s));
+                }
             }
             Event::Done(summary) => {
                 self.end_segment(out);
