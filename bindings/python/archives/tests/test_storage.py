@@ -1,0 +1,90 @@
+"""S3 that does not do what it should: recordings are done later, and never left out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Bucket, Cluster
+from proxy import Answer, Behaviour, Proxy
+
+
+def sometimes(status: int, code: str) -> Behaviour:
+    """One request of four is answered so."""
+    chance = random.Random(code)
+    return lambda method, path: (status, code) if chance.random() < 0.25 else None
+
+
+def slowly(method: str, path: str) -> float:
+    return 0.2
+
+
+@pytest.fixture
+def archive(bucket: Bucket, recordings: Path) -> Bucket:
+    for path in sorted(recordings.iterdir())[:8]:
+        bucket.put(f"in/{path.name}", path.read_bytes())
+    return bucket
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [sometimes(500, "InternalError"), sometimes(503, "SlowDown"), slowly],
+    ids=["500", "503", "slow"],
+)
+def test_storage_that_fails_now_and_then_costs_time_only(
+    cluster: Cluster, archive: Bucket, proxy: Proxy, behaviour: Behaviour
+) -> None:
+    proxy.behave(behaviour)
+    done = cluster.command.run(f"{archive.uri}/in", f"{archive.uri}/out", gpus=1)
+    proxy.behave(None)
+    assert done.code == 0, done.err
+    assert len(archive.objects("out")) == len(archive.rows("out")) == 8
+
+
+def forbidden(method: str, path: str) -> Answer | None:
+    """Two of the recordings may not be read."""
+    return (403, "AccessDenied") if method == "GET" and path.split("?")[0].endswith(("03.wav", "05.wav")) else None
+
+
+def no_writing(method: str, path: str) -> Answer | None:
+    """Transcripts may not be written."""
+    return (403, "AccessDenied") if method == "PUT" and path.split("?")[0].endswith(".json") else None
+
+
+@pytest.mark.parametrize(("behaviour", "undone"), [(forbidden, 2), (no_writing, 8)], ids=["read", "write"])
+def test_what_is_forbidden_is_not_done_and_done_later(
+    cluster: Cluster, archive: Bucket, proxy: Proxy, behaviour: Behaviour, undone: int
+) -> None:
+    proxy.behave(behaviour)
+    done = cluster.command.run(f"{archive.uri}/in", f"{archive.uri}/out", gpus=1)
+    proxy.behave(None)
+    assert done.code == 1, done.err
+    assert f"{undone} not done" in done.out
+    assert len(archive.objects("out")) == 8 - undone
+    told = [row for row in archive.rows("out") if row["status"] == "not_done"]
+    assert len(told) == undone and all("Access" in row["message"] or "Forbidden" in row["message"] for row in told)
+    again = cluster.command.run(f"{archive.uri}/in", f"{archive.uri}/out", gpus=1)
+    assert again.code == 0, again.err
+    assert len(archive.objects("out")) == 8
+
+
+def test_credentials_that_expire_end_a_run_and_the_next_goes_on(cluster: Cluster, archive: Bucket, proxy: Proxy) -> None:
+    written = 0
+
+    def expire(method: str, path: str) -> Answer | None:
+        nonlocal written
+        written += method == "PUT"
+        return (403, "ExpiredToken") if written > 3 else None
+
+    proxy.behave(expire)
+    done = cluster.command.run(f"{archive.uri}/in", f"{archive.uri}/out", gpus=1, jobs=1)
+    proxy.behave(None)
+    assert done.code == 1
+    assert "xpired" in done.err and "Traceback" not in done.err
+    first = archive.objects("out")
+    assert 0 < len(first) < 8
+    again = cluster.command.run(f"{archive.uri}/in", f"{archive.uri}/out", gpus=1)
+    assert again.code == 0, again.err
+    assert len(archive.objects("out")) == 8 and archive.objects("out").items() >= first.items()

@@ -1,0 +1,181 @@
+"""The driver: what is not done yet, through the workers, into the summary."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+import ray
+import ray.data
+from voxtral_rs.ray import manifest, store
+from voxtral_rs.ray.job import TRANSCRIBED, ArchiveError, Job, not_done, row_of
+from voxtral_rs.ray.progress import Progress
+from voxtral_rs.ray.worker import NO_ENGINE, ROW, Worker
+
+SUMMARY = "summary.parquet"
+"""The file beside the transcripts that has a line for each recording of the manifest."""
+
+TODO = pa.schema([("key", pa.string()), ("etag", pa.string()), ("object", pa.string())])
+
+# Recordings in a task of Ray: few enough that all workers end at about the same time, many enough that tasks cost nothing.
+MOST_IN_A_TASK = 64
+
+
+def run(job: Job) -> Progress:
+    """As `voxtral_rs.ray.run`."""
+    job = replace(job, manifest=store.absolute(job.manifest), out=store.absolute(job.out).rstrip("/"))
+    progress = Progress()
+    try:
+        with Summary(job.out) as summary:
+            todo = _todo(job, progress, summary)
+            try:
+                if todo:
+                    _transcribe(_with_workers(job), todo, progress, summary)
+            finally:
+                for name, (key, etag) in todo.items():
+                    row = not_done(key, etag, "the run ended before")
+                    progress.add(row)
+                    summary.add(row)
+                progress.show(last=True)
+    except (store.StorageError, OSError) as error:
+        raise ArchiveError(str(error)) from error
+    return progress
+
+
+def _todo(job: Job, progress: Progress, summary: Summary) -> dict[str, tuple[str, str]]:
+    """The key and version of what is to be transcribed, by the name of its object. What is there goes into the summary."""
+    there = set(store.transcripts_below(job.out))
+    known = summary.before()
+    todo: dict[str, tuple[str, str]] = {}
+    done: set[str] = set()
+
+    def skipped() -> Iterator[str]:
+        for key, version in manifest.entries(job.manifest):
+            name = job.object_of(key, version or "")
+            if name in todo or name in done:
+                progress.repeated += 1
+                continue
+            progress.recordings += 1
+            if name in there:
+                done.add(name)
+                yield name
+            else:
+                todo[name] = (key, version or "")
+
+    def told(name: str) -> tuple[str, dict[str, Any]]:
+        return name, known.get(name) or row_of(name, store.read(f"{job.out}/{name}"))
+
+    for name, row in _in_threads(told, skipped()):
+        if job.retry_failed and row["status"] not in TRANSCRIBED:
+            store.remove(f"{job.out}/{name}")
+            todo[name] = (row["key"], row["etag"])
+        else:
+            progress.add(row, before=True)
+            summary.add(row)
+    return todo
+
+
+def _in_threads(work: Any, items: Iterable[Any]) -> Iterator[Any]:
+    """Many requests at a time, and no more in memory than there are of them."""
+    items = iter(items)
+    with ThreadPoolExecutor(store.THREADS) as pool:
+        while batch := list(islice(items, 100 * store.THREADS)):
+            yield from pool.map(work, batch)
+
+
+def _with_workers(job: Job) -> Job:
+    """The job with what the cluster has filled in."""
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    gpus = ray.cluster_resources().get("GPU", 0)
+    device = job.device or ("cuda" if gpus else "cpu")
+    claim = job.gpus if job.gpus is not None else float(device == "cuda")
+    machines = sum(node["Alive"] for node in ray.nodes())
+    workers = job.workers or max(1, int(gpus / claim) if claim else machines)
+    return replace(job, device=device, gpus=claim, workers=workers)
+
+
+def _transcribe(job: Job, todo: dict[str, tuple[str, str]], progress: Progress, summary: Summary) -> None:
+    """Has the workers transcribe it all; what is done is taken out of `todo`."""
+    assert job.workers is not None
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    # A recording may take hours; a worker never fails because of one; one that is lost is started again, and does again what it had.
+    context.execution_no_progress_timeout_s = -1
+    context.max_errored_blocks = 0
+    rows = pa.table(
+        [[*(key for key, _ in todo.values())], [*(etag for _, etag in todo.values())], [*todo]], schema=TODO
+    )
+    in_a_task = min(max(len(todo) // (8 * job.jobs * job.workers), 1), MOST_IN_A_TASK)
+    dataset = ray.data.from_arrow([rows.slice(start, in_a_task) for start in range(0, len(todo), in_a_task)])
+    tasks = job.jobs + 2
+    dataset = dataset.map_batches(
+        Worker,
+        fn_constructor_args=[job],
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=job.workers, max_tasks_in_flight_per_actor=2 * tasks),
+        num_gpus=job.gpus,
+        scheduling_strategy="SPREAD",
+        max_concurrency=tasks,
+        max_restarts=-1,
+        max_task_retries=-1,
+    )
+    progress.show()
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for row in batch.to_pylist():
+            if row["status"] == NO_ENGINE:
+                raise ArchiveError(f"a worker cannot begin: {row['message']}")
+            name = row["object"] or job.object_of(row["key"], row["etag"])
+            if todo.pop(name, None) is not None:
+                progress.add(row)
+                summary.add(row)
+        progress.show()
+
+
+class Summary:
+    """The file with a line for each recording of the manifest. It is written anew at the end of each run."""
+
+    def __init__(self, out: str) -> None:
+        self._uri = f"{out}/{SUMMARY}"
+        self._rows: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Summary:
+        self._file = tempfile.NamedTemporaryFile(suffix=".parquet")
+        self._writer = parquet.ParquetWriter(self._file.name, ROW)
+        return self
+
+    def before(self) -> dict[str, dict[str, Any]]:
+        """The lines of the last run that was finished, by the names of the objects."""
+        try:
+            rows = parquet.read_table(pa.BufferReader(store.read(self._uri))).to_pylist()
+        except FileNotFoundError:
+            return {}
+        return {row["object"]: row for row in rows if row["object"]}
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Writes a line."""
+        self._rows.append(row)
+        if len(self._rows) == 10_000:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._rows, ROW))
+        self._rows = []
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()
+        store.replace(self._uri, Path(self._file.name))
+        self._file.close()

@@ -1,0 +1,205 @@
+"""Where recordings and transcripts are: a folder, or a bucket of S3, Google Cloud or Azure, through fsspec."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec.core
+from fsspec.implementations.local import LocalFileSystem
+
+T = TypeVar("T")
+
+# Seconds to wait before trying again. Clients of stores try several times themselves each time.
+WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+# Requests at a time.
+THREADS = 32
+
+# These are answers, and no failures.
+ANSWERS = (FileNotFoundError, FileExistsError)
+
+
+class StorageError(Exception):
+    """A store that did not do what it was asked for, several times."""
+
+
+def steadily(request: Callable[[], T]) -> T:
+    """Tries a request until it works; at last a `StorageError`."""
+    for wait in (*WAITS, None):
+        try:
+            return request()
+        except ANSWERS:
+            raise
+        except Exception as error:
+            if wait is None:
+                raise StorageError(f"{type(error).__name__}: {error}") from error
+            time.sleep(wait * random.uniform(0.5, 1.5))
+    raise AssertionError("unreachable")
+
+
+def file_system(uri: str) -> tuple[Any, str]:
+    """The file system of a URI, which is kept, and the path in it. Lists are not kept: others write, too."""
+    return fsspec.core.url_to_fs(uri, use_listings_cache=False)
+
+
+def absolute(uri: str) -> str:
+    """Names that mean the same on every machine."""
+    return uri if "://" in uri else os.path.abspath(uri)
+
+
+def version(info: dict[str, Any]) -> str:
+    """What changes with a file: the store's etag, or size and time."""
+    etag = info.get("ETag") or info.get("etag")
+    return str(etag).strip('"') if etag else f"{info['size']}-{info.get('mtime', '')}"
+
+
+def version_of(uri: str) -> str | None:
+    """The version of a file, or `None` where there is none."""
+    fs, path = file_system(uri)
+    try:
+        return version(steadily(lambda: fs.info(path)))
+    except FileNotFoundError:
+        return None
+
+
+def files_below(uri: str) -> Iterator[tuple[str, str]]:
+    """Every file in a folder or bucket, and its version. What begins with a dot is hidden, and passed over."""
+    fs, root = file_system(uri)
+    for folder, folders, files in fs.walk(root, detail=True, on_error="raise"):
+        for name in [name for name in folders if name.startswith(".")]:
+            del folders[name]
+        for name, info in sorted(files.items()):
+            if not name.startswith("."):
+                yield fs.unstrip_protocol(info["name"]) if "://" in uri else f"{folder}/{name}", version(info)
+
+
+def transcripts_below(uri: str) -> Iterator[str]:
+    """The names of the transcripts that are there, as `Job.object_of` has them."""
+    fs, root = file_system(uri)
+
+    def listed(folder: str) -> list[str]:
+        try:
+            paths = steadily(lambda: fs.ls(f"{root}/{folder}", detail=False, refresh=True))
+        except FileNotFoundError:
+            return []
+        names = [path.rsplit("/", 1)[-1] for path in paths]
+        return [f"{folder}/{name}" for name in names if name.endswith(".json") and not name.startswith(".")]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for names in pool.map(listed, [f"{number:02x}" for number in range(256)]):
+            yield from names
+
+
+def read(uri: str) -> bytes:
+    """What is in a file.
+
+    Raises:
+        FileNotFoundError: There is none.
+        StorageError: It cannot be read.
+    """
+    fs, path = file_system(uri)
+    return steadily(lambda: bytes(fs.cat_file(path)))
+
+
+def create(uri: str, content: bytes) -> bool:
+    """Writes a file that is not there yet, whole or not at all. `False` where it is there: nothing changes then.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    fs, path = file_system(uri)
+
+    def request() -> None:
+        if isinstance(fs, LocalFileSystem):
+            with _beside(path, content) as file:
+                os.link(file, path)
+        else:
+            fs.pipe_file(path, content, mode="create")
+
+    try:
+        steadily(request)
+    except FileExistsError:
+        return False
+    return True
+
+
+def replace(uri: str, content: Path) -> None:
+    """Writes a file, whole or not at all, over what is there.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    fs, path = file_system(uri)
+
+    def request() -> None:
+        if isinstance(fs, LocalFileSystem):
+            with _beside(path, content.read_bytes()) as file:
+                os.link(file, f"{file}.new")
+                os.replace(f"{file}.new", path)
+        else:
+            fs.put_file(str(content), path)
+
+    steadily(request)
+
+
+def remove(uri: str) -> None:
+    """Removes a file.
+
+    Raises:
+        StorageError: It cannot be removed.
+    """
+    fs, path = file_system(uri)
+    try:
+        steadily(lambda: fs.rm_file(path))
+    except FileNotFoundError:
+        pass
+
+
+@contextmanager
+def at_hand(uri: str) -> Iterator[str]:
+    """A path where a recording can be read: its own, or that of a copy, which has no name and so is never left behind.
+
+    Raises:
+        FileNotFoundError: There is none.
+        StorageError: It cannot be read.
+    """
+    fs, path = file_system(uri)
+    if isinstance(fs, LocalFileSystem):
+        steadily(lambda: open(path, "rb").close())
+        yield path
+        return
+    with tempfile.TemporaryFile() as file:
+        copy = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        steadily(lambda: fs.get_file(path, copy))
+        yield copy
+
+
+@contextmanager
+def _beside(path: str, content: bytes) -> Iterator[str]:
+    """A file with this content in the same folder, for as long as this lasts."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        os.fchmod(file.fileno(), 0o666 & ~_UMASK)
+        yield file.name
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+# Asked for once: it can be read only by changing it for a moment, for all threads.
+_UMASK = _umask()

@@ -1,0 +1,81 @@
+"""What runs on each GPU: an actor of Ray that turns rows of the manifest into objects, and never fails itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from voxtral_rs.ray import store
+from voxtral_rs.ray.engine import Engine, EngineError
+from voxtral_rs.ray.job import NOT_DONE, Job, not_done, row_of
+
+ROW = pa.schema(
+    [
+        ("key", pa.string()),
+        ("etag", pa.string()),
+        ("object", pa.string()),
+        ("status", pa.string()),
+        ("duration_s", pa.float64()),
+        ("message", pa.string()),
+    ]
+)
+"""A line of the summary."""
+
+NO_ENGINE = "no_engine"
+"""The status of a row whose worker has no engine: the run is over."""
+
+
+class Worker:
+    """Takes rows with `key`, `etag` and `object`, and gives lines of the summary, with the seconds that it has been there for them."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._engine = Engine(job)
+        # While some are transcribed, as many others are fetched and written.
+        self._pool = ThreadPoolExecutor(2 * job.jobs)
+        self._told = time.monotonic()
+
+    async def __call__(self, rows: Any) -> Any:
+        loop = asyncio.get_running_loop()
+        work = [loop.run_in_executor(self._pool, self._row, *row.values()) for row in rows.to_pylist()]
+        done = await asyncio.gather(*work)
+        told, self._told = self._told, time.monotonic()
+        seconds = [self._told - told] + [0.0] * (len(done) - 1)
+        return pa.Table.from_pylist(done, ROW).append_column("worker_s", pa.array(seconds, pa.float64()))
+
+    def _row(self, key: str, etag: str, name: str) -> dict[str, Any]:
+        try:
+            return row_of(name, self._transcript(key, etag, f"{self._job.out}/{name}"))
+        except EngineError as error:
+            return not_done(key, etag, str(error)) | {"status": NO_ENGINE}
+        except NotDone as error:
+            return not_done(key, etag, str(error))
+        except Exception as error:
+            return not_done(key, etag, f"{type(error).__name__}: {error}")
+
+    def _transcript(self, key: str, etag: str, uri: str) -> bytes:
+        """What is in the object, which another worker may have written before."""
+        try:
+            return store.read(uri)
+        except FileNotFoundError:
+            pass
+        transcript = self._job.transcript(key, etag, self._heard(key))
+        return transcript if store.create(uri, transcript) else store.read(uri)
+
+    def _heard(self, key: str) -> dict[str, Any]:
+        try:
+            with store.at_hand(key) as path:
+                heard = self._engine.transcribe(path)
+        except FileNotFoundError:
+            return {"status": "missing", "message": "there is no such file"}
+        if heard["status"] == NOT_DONE:
+            raise NotDone(heard["message"])
+        return heard
+
+
+class NotDone(Exception):
+    """A recording that was there and could not be read."""
