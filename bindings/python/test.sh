@@ -64,7 +64,7 @@ for python in "${all[@]}"; do
     (cd tests && timeout 1800 "$venv/bin/python" -m pytest -q -p no:cacheprovider -c ../pyproject.toml .)
     "$venv/bin/python" -m mypy
     PATH=$venv/bin:$PATH "$venv/bin/python" -m pyright
-    "$venv/bin/python" -m mypy.stubtest voxtral_rs
+    "$venv/bin/python" -m mypy.stubtest voxtral_rs._voxtral
 done
 
 step 'all passed'

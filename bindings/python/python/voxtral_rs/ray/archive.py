@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -17,17 +18,18 @@ import pyarrow.parquet as parquet
 import ray
 import ray.data
 from voxtral_rs.ray import manifest, store
-from voxtral_rs.ray.job import TRANSCRIBED, ArchiveError, Job, not_done, row_of
+from voxtral_rs.ray.job import TRANSCRIBED, ArchiveError, Job, not_done
 from voxtral_rs.ray.progress import Progress
-from voxtral_rs.ray.worker import NO_ENGINE, ROW, Worker
-
-SUMMARY = "summary.parquet"
-"""The file beside the transcripts that has a line for each recording of the manifest."""
+from voxtral_rs.ray.transcripts import ROW, SUMMARY, Objects, Row, Shards, lock
+from voxtral_rs.ray.worker import NO_ENGINE, Worker
 
 TODO = pa.schema([("key", pa.string()), ("etag", pa.string()), ("object", pa.string())])
 
 # Recordings in a task of Ray: few enough that all workers end at about the same time, many enough that tasks cost nothing.
 MOST_IN_A_TASK = 64
+
+# In a shard, which a task writes.
+MOST_IN_A_SHARD = 1000
 
 
 def run(job: Job) -> Progress:
@@ -35,7 +37,7 @@ def run(job: Job) -> Progress:
     job = replace(job, manifest=store.absolute(job.manifest), out=store.absolute(job.out).rstrip("/"))
     progress = Progress()
     try:
-        with Summary(job.out) as summary:
+        with lock(job.out) if job.shards else nullcontext(), Summary(job.out) as summary:
             todo = _todo(job, progress, summary)
             try:
                 if todo:
@@ -53,8 +55,8 @@ def run(job: Job) -> Progress:
 
 def _todo(job: Job, progress: Progress, summary: Summary) -> dict[str, tuple[str, str]]:
     """The key and version of what is to be transcribed, by the name of its object. What is there goes into the summary."""
-    there = set(store.transcripts_below(job.out))
-    known = summary.before()
+    transcripts = Shards(job.out) if job.shards else Objects(job.out)
+    there = transcripts.names()
     todo: dict[str, tuple[str, str]] = {}
     done: set[str] = set()
 
@@ -71,17 +73,15 @@ def _todo(job: Job, progress: Progress, summary: Summary) -> dict[str, tuple[str
             else:
                 todo[name] = (key, version or "")
 
-    def told(name: str) -> tuple[str, dict[str, Any]]:
-        return name, known.get(name) or row_of(name, store.read(f"{job.out}/{name}"))
-
-    for name, row in _in_threads(told, skipped()):
+    again: dict[str, tuple[str, str]] = {}
+    for name, row in _in_threads(lambda name: (name, transcripts.row(name)), skipped()):
         if job.retry_failed and row["status"] not in TRANSCRIBED:
-            store.remove(f"{job.out}/{name}")
-            todo[name] = (row["key"], row["etag"])
+            again[name] = (row["key"], row["etag"])
         else:
             progress.add(row, before=True)
             summary.add(row)
-    return todo
+    transcripts.forget([*again])
+    return todo | again
 
 
 def _in_threads(work: Any, items: Iterable[Any]) -> Iterator[Any]:
@@ -117,7 +117,8 @@ def _transcribe(job: Job, todo: dict[str, tuple[str, str]], progress: Progress, 
     rows = pa.table(
         [[*(key for key, _ in todo.values())], [*(etag for _, etag in todo.values())], [*todo]], schema=TODO
     )
-    in_a_task = min(max(len(todo) // (8 * job.jobs * job.workers), 1), MOST_IN_A_TASK)
+    most = MOST_IN_A_SHARD if job.shards else MOST_IN_A_TASK
+    in_a_task = min(max(len(todo) // (8 * job.jobs * job.workers), 1), most)
     dataset = ray.data.from_arrow([rows.slice(start, in_a_task) for start in range(0, len(todo), in_a_task)])
     tasks = job.jobs + 2
     dataset = dataset.map_batches(
@@ -137,8 +138,7 @@ def _transcribe(job: Job, todo: dict[str, tuple[str, str]], progress: Progress, 
         for row in batch.to_pylist():
             if row["status"] == NO_ENGINE:
                 raise ArchiveError(f"a worker cannot begin: {row['message']}")
-            name = row["object"] or job.object_of(row["key"], row["etag"])
-            if todo.pop(name, None) is not None:
+            if todo.pop(job.object_of(row["key"], row["etag"]), None) is not None:
                 progress.add(row)
                 summary.add(row)
         progress.show()
@@ -149,22 +149,14 @@ class Summary:
 
     def __init__(self, out: str) -> None:
         self._uri = f"{out}/{SUMMARY}"
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[Row] = []
 
     def __enter__(self) -> Summary:
         self._file = tempfile.NamedTemporaryFile(suffix=".parquet")
         self._writer = parquet.ParquetWriter(self._file.name, ROW)
         return self
 
-    def before(self) -> dict[str, dict[str, Any]]:
-        """The lines of the last run that was finished, by the names of the objects."""
-        try:
-            rows = parquet.read_table(pa.BufferReader(store.read(self._uri))).to_pylist()
-        except FileNotFoundError:
-            return {}
-        return {row["object"]: row for row in rows if row["object"]}
-
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         """Writes a line."""
         self._rows.append(row)
         if len(self._rows) == 10_000:

@@ -43,6 +43,9 @@ def arguments() -> argparse.ArgumentParser:
         help="10⁶ bytes of main memory that a recording may take (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--shards", action="store_true", help="Parquet files with many transcripts each, for millions of short recordings"
+    )
+    parser.add_argument(
         "--retry", choices=["failed"], help="do again what an earlier run could not transcribe"
     )
     return parser

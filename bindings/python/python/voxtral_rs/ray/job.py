@@ -45,6 +45,8 @@ class Job:
     """Seconds that a recording may take."""
     memory_mb: int = 4000
     """10⁶ bytes of main memory that a recording may take."""
+    shards: bool = False
+    """Parquet files with many transcripts each, instead of an object for each."""
     retry_failed: bool = False
     """Do again what an earlier run could not transcribe."""
     engine: str = "voxtral_rs.ray.child:voxtral"

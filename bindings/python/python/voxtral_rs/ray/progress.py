@@ -50,13 +50,15 @@ class Progress:
         now = time.monotonic()
         if last or now - self._shown > (EVERY_S_ON_A_TERMINAL if terminal else EVERY_S):
             self._shown = now
-            print(f"\r{self.line()}\x1b[K" if terminal else self.line(), file=sys.stderr, end="" if terminal and not last else "\n", flush=True)
+            # On a terminal, each line is written over the one before.
+            before, after = ("\r", "\x1b[K" + "\n" * last) if terminal else ("", "\n")
+            print(before + self.line(), end=after, file=sys.stderr, flush=True)
 
     def line(self) -> str:
         """One line."""
         seconds = max(time.monotonic() - self.began, 1e-9)
         parts = [
-            f"{self.statuses.total() if hasattr(self.statuses, 'total') else sum(self.statuses.values()):,} of {self.recordings:,} recordings",
+            f"{self.statuses.total():,} of {self.recordings:,} recordings",
             f"{self.audio_s / 3600:,.2f} h of audio",
             f"{self.audio_s / seconds:,.0f} × real time",
         ]
@@ -64,7 +66,8 @@ class Progress:
 
     def failures(self) -> list[str]:
         """How many are not well, by their kind."""
-        return [f"{number:,} {status.replace('_', ' ')}" for status, number in sorted(self.statuses.items()) if status != DONE]
+        bad = sorted(item for item in self.statuses.items() if item[0] != DONE)
+        return [f"{number:,} {status.replace('_', ' ')}" for status, number in bad]
 
     def exit_code(self) -> int:
         """As the program `voxtral` has them."""
@@ -76,7 +79,7 @@ class Progress:
         """What it comes to, in a few lines."""
         seconds = time.monotonic() - self.began
         lines = [
-            f"{self.recordings:,} recordings: {self.statuses[DONE]:,} transcribed" + "".join(f", {kind}" for kind in self.failures()),
+            ", ".join([f"{self.recordings:,} recordings: {self.statuses[DONE]:,} transcribed", *self.failures()]),
             f"{self.before:,} of them by earlier runs" if self.before else "",
             f"{self.repeated:,} rows of the manifest name a recording again" if self.repeated else "",
         ]

@@ -81,20 +81,21 @@ def files_below(uri: str) -> Iterator[tuple[str, str]]:
                 yield fs.unstrip_protocol(info["name"]) if "://" in uri else f"{folder}/{name}", version(info)
 
 
+def names_in(uri: str, folder: str, ending: str) -> list[str]:
+    """The files of a folder below a URI with such an ending, by their names below it. None, where there is no such folder."""
+    fs, root = file_system(uri)
+    try:
+        paths = steadily(lambda: fs.ls(f"{root}/{folder}", detail=False, refresh=True))
+    except FileNotFoundError:
+        return []
+    names = [path.rsplit("/", 1)[-1] for path in paths]
+    return [f"{folder}/{name}" for name in names if name.endswith(ending) and not name.startswith(".")]
+
+
 def transcripts_below(uri: str) -> Iterator[str]:
     """The names of the transcripts that are there, as `Job.object_of` has them."""
-    fs, root = file_system(uri)
-
-    def listed(folder: str) -> list[str]:
-        try:
-            paths = steadily(lambda: fs.ls(f"{root}/{folder}", detail=False, refresh=True))
-        except FileNotFoundError:
-            return []
-        names = [path.rsplit("/", 1)[-1] for path in paths]
-        return [f"{folder}/{name}" for name in names if name.endswith(".json") and not name.startswith(".")]
-
     with ThreadPoolExecutor(THREADS) as pool:
-        for names in pool.map(listed, [f"{number:02x}" for number in range(256)]):
+        for names in pool.map(lambda number: names_in(uri, f"{number:02x}", ".json"), range(256)):
             yield from names
 
 

@@ -12,18 +12,7 @@ import pyarrow as pa
 from voxtral_rs.ray import store
 from voxtral_rs.ray.engine import Engine, EngineError
 from voxtral_rs.ray.job import NOT_DONE, Job, not_done, row_of
-
-ROW = pa.schema(
-    [
-        ("key", pa.string()),
-        ("etag", pa.string()),
-        ("object", pa.string()),
-        ("status", pa.string()),
-        ("duration_s", pa.float64()),
-        ("message", pa.string()),
-    ]
-)
-"""A line of the summary."""
+from voxtral_rs.ray.transcripts import ROW, Row, shard_row, write_shard
 
 NO_ENGINE = "no_engine"
 """The status of a row whose worker has no engine: the run is over."""
@@ -43,13 +32,18 @@ class Worker:
         loop = asyncio.get_running_loop()
         work = [loop.run_in_executor(self._pool, self._row, *row.values()) for row in rows.to_pylist()]
         done = await asyncio.gather(*work)
+        if self._job.shards:
+            done = await loop.run_in_executor(self._pool, self._sharded, done)
         told, self._told = self._told, time.monotonic()
         seconds = [self._told - told] + [0.0] * (len(done) - 1)
         return pa.Table.from_pylist(done, ROW).append_column("worker_s", pa.array(seconds, pa.float64()))
 
-    def _row(self, key: str, etag: str, name: str) -> dict[str, Any]:
+    def _row(self, key: str, etag: str, name: str) -> Row:
+        """A line of the summary; of a shard where there are shards."""
         try:
-            return row_of(name, self._transcript(key, etag, f"{self._job.out}/{name}"))
+            if self._job.shards:
+                return shard_row(name, self._job.transcript(key, etag, self._heard(key)))
+            return row_of(name, self._object(key, etag, f"{self._job.out}/{name}"))
         except EngineError as error:
             return not_done(key, etag, str(error)) | {"status": NO_ENGINE}
         except NotDone as error:
@@ -57,7 +51,7 @@ class Worker:
         except Exception as error:
             return not_done(key, etag, f"{type(error).__name__}: {error}")
 
-    def _transcript(self, key: str, etag: str, uri: str) -> bytes:
+    def _object(self, key: str, etag: str, uri: str) -> bytes:
         """What is in the object, which another worker may have written before."""
         try:
             return store.read(uri)
@@ -65,6 +59,16 @@ class Worker:
             pass
         transcript = self._job.transcript(key, etag, self._heard(key))
         return transcript if store.create(uri, transcript) else store.read(uri)
+
+    def _sharded(self, rows: list[Row]) -> list[Row]:
+        """Writes what is done into a shard."""
+        done = [row for row in rows if "transcript" in row]
+        try:
+            write_shard(self._job.out, done)
+            return rows
+        except Exception as error:
+            undone = [not_done(row["key"], row["etag"], f"{type(error).__name__}: {error}") for row in done]
+            return undone + [row for row in rows if "transcript" not in row]
 
     def _heard(self, key: str) -> dict[str, Any]:
         try:
