@@ -62,7 +62,7 @@ def _todo(job: Job, progress: Progress, summary: Summary) -> dict[str, tuple[str
 
     def skipped() -> Iterator[str]:
         for key, version in manifest.entries(job.manifest):
-            name = job.object_of(key, version or "")
+            name = job.object_of(key, version)
             if name in todo or name in done:
                 progress.repeated += 1
                 continue
@@ -71,7 +71,7 @@ def _todo(job: Job, progress: Progress, summary: Summary) -> dict[str, tuple[str
                 done.add(name)
                 yield name
             else:
-                todo[name] = (key, version or "")
+                todo[name] = (key, version)
 
     again: dict[str, tuple[str, str]] = {}
     for name, row in _in_threads(lambda name: (name, transcripts.row(name)), skipped()):

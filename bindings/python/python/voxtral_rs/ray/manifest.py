@@ -21,8 +21,8 @@ ENDINGS = frozenset(
     "opus spx ts voc vob w64 wav wave webm wma wmv".split()
 )
 
-Entry = tuple[str, str | None]
-"""The key of a recording, which is its path or URI, and its version: `None` where there is no such file."""
+Entry = tuple[str, str]
+"""The key of a recording, which is its path or URI, and its version: empty where there is no such file."""
 
 
 def entries(manifest: str) -> Iterator[Entry]:

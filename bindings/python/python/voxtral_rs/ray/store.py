@@ -55,30 +55,57 @@ def absolute(uri: str) -> str:
     return uri if "://" in uri else os.path.abspath(uri)
 
 
-def version(info: dict[str, Any]) -> str:
-    """What changes with a file: the store's etag, or size and time."""
+def version_of(uri: str) -> str:
+    """What changes with a file: the store's etag, or size and time. Empty where there is none."""
+    fs, path = file_system(uri)
+    if isinstance(fs, LocalFileSystem):
+        return _local_version(path)
+    try:
+        return _version(steadily(lambda: fs.info(path)))
+    except FileNotFoundError:
+        return ""
+
+
+def _version(info: dict[str, Any]) -> str:
     etag = info.get("ETag") or info.get("etag")
     return str(etag).strip('"') if etag else f"{info['size']}-{info.get('mtime', '')}"
-
-
-def version_of(uri: str) -> str | None:
-    """The version of a file, or `None` where there is none."""
-    fs, path = file_system(uri)
-    try:
-        return version(steadily(lambda: fs.info(path)))
-    except FileNotFoundError:
-        return None
 
 
 def files_below(uri: str) -> Iterator[tuple[str, str]]:
     """Every file in a folder or bucket, and its version. What begins with a dot is hidden, and passed over."""
     fs, root = file_system(uri)
-    for folder, folders, files in fs.walk(root, detail=True, on_error="raise"):
-        for name in [name for name in folders if name.startswith(".")]:
-            del folders[name]
-        for name, info in sorted(files.items()):
-            if not name.startswith("."):
-                yield fs.unstrip_protocol(info["name"]) if "://" in uri else f"{folder}/{name}", version(info)
+    is_local = isinstance(fs, LocalFileSystem)
+    folders = [root.rstrip("/")]
+    seen = set[str]()
+    while folders:
+        folder = folders.pop()
+        if is_local:
+            # Links may lead back.
+            if os.path.realpath(folder) in seen:
+                continue
+            seen.add(os.path.realpath(folder))
+        infos = steadily(lambda: fs.ls(folder, detail=True, refresh=True))
+        deeper: list[str] = []
+        for info in sorted(infos, key=lambda info: str(info["name"])):
+            name = info["name"].rstrip("/")
+            if name == folder or name.rsplit("/", 1)[-1].startswith("."):
+                continue
+            if info["type"] == "directory" or (is_local and os.path.isdir(name)):
+                deeper.append(name)
+            elif is_local:
+                yield name, _local_version(name)
+            else:
+                yield fs.unstrip_protocol(name), _version(info)
+        folders += reversed(deeper)
+
+
+def _local_version(path: str) -> str:
+    """Of what a link leads to; where there is none, empty."""
+    try:
+        about = os.stat(path)
+    except FileNotFoundError:
+        return ""
+    return f"{about.st_size}-{about.st_mtime_ns}"
 
 
 def names_in(uri: str, folder: str, ending: str) -> list[str]:
