@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from voxtral_rs.ray.progress import Progress
 from voxtral_rs.ray.transcripts import ROW, SUMMARY, Objects, Row, Shards, lock
 from voxtral_rs.ray.worker import NO_ENGINE, Worker
 
-TODO = pa.schema([("key", pa.string()), ("etag", pa.string()), ("object", pa.string())])
+TODO = pa.schema([("key", pa.string()), ("etag", pa.string()), ("name", pa.string())])
 
 # Recordings in a task of Ray: few enough that all workers end at about the same time, many enough that tasks cost nothing.
 MOST_IN_A_TASK = 64
@@ -95,7 +96,9 @@ def _in_threads(work: Any, items: Iterable[Any]) -> Iterator[Any]:
 def _with_workers(job: Job) -> Job:
     """The job with what the cluster has filled in."""
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        # Ray warns of the way in which Ray Data starts actors, which nobody can change here.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
     gpus = ray.cluster_resources().get("GPU", 0)
     device = job.device or ("cuda" if gpus else "cpu")
     claim = job.gpus if job.gpus is not None else float(device == "cuda")
@@ -107,11 +110,11 @@ def _with_workers(job: Job) -> Job:
 def _transcribe(job: Job, todo: dict[str, tuple[str, str]], progress: Progress, summary: Summary) -> None:
     """Has the workers transcribe it all; what is done is taken out of `todo`."""
     assert job.workers is not None
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False
-    # A recording may take hours; a worker never fails because of one; one that is lost is started again, and does again what it had.
+    # A recording may take hours, and a worker never fails because of one.
     context.execution_no_progress_timeout_s = -1
     context.max_errored_blocks = 0
     rows = pa.table(
@@ -126,12 +129,15 @@ def _transcribe(job: Job, todo: dict[str, tuple[str, str]], progress: Progress, 
         fn_constructor_args=[job],
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=job.workers, max_tasks_in_flight_per_actor=2 * tasks),
+        # Ray starts a worker that is lost again, and sends it again what it had, as often as need be.
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1,
+            max_size=job.workers,
+            max_tasks_in_flight_per_actor=2 * tasks,
+            max_concurrent_calls_per_actor=tasks,
+            enable_true_multi_threading=True,
+        ),
         num_gpus=job.gpus,
-        scheduling_strategy="SPREAD",
-        max_concurrency=tasks,
-        max_restarts=-1,
-        max_task_retries=-1,
     )
     progress.show()
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):

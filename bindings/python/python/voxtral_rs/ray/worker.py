@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,7 +18,7 @@ NO_ENGINE = "no_engine"
 
 
 class Worker:
-    """Takes rows with `key`, `etag` and `object`, and gives lines of the summary, with the seconds that it has been there for them."""
+    """Takes rows with `key`, `etag` and the object's `name`, from several threads at a time, and gives lines of the summary, with the seconds that it has been there for them."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -28,12 +27,10 @@ class Worker:
         self._pool = ThreadPoolExecutor(2 * job.jobs)
         self._told = time.monotonic()
 
-    async def __call__(self, rows: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        work = [loop.run_in_executor(self._pool, self._row, *row.values()) for row in rows.to_pylist()]
-        done = await asyncio.gather(*work)
+    def __call__(self, rows: Any) -> Any:
+        done = list(self._pool.map(lambda row: self._row(**row), rows.to_pylist()))
         if self._job.shards:
-            done = await loop.run_in_executor(self._pool, self._sharded, done)
+            done = self._sharded(done)
         told, self._told = self._told, time.monotonic()
         seconds = [self._told - told] + [0.0] * (len(done) - 1)
         return pa.Table.from_pylist(done, ROW).append_column("worker_s", pa.array(seconds, pa.float64()))
