@@ -18,6 +18,7 @@ import pyarrow.parquet as parquet
 
 import ray
 import ray.data
+import ray.exceptions
 from voxtral_rs.ray import manifest, store
 from voxtral_rs.ray.job import TRANSCRIBED, ArchiveError, Job, not_done
 from voxtral_rs.ray.progress import Progress
@@ -51,6 +52,8 @@ def run(job: Job) -> Progress:
                 progress.show(last=True)
     except (store.StorageError, OSError) as error:
         raise ArchiveError(str(error)) from error
+    except ray.exceptions.RayError as error:
+        raise ArchiveError(f"Ray failed: {error}") from error
     return progress
 
 
@@ -127,7 +130,7 @@ def _transcribe(job: Job, todo: dict[str, tuple[str, str]], progress: Progress, 
     dataset = dataset.map_batches(
         Worker,
         fn_constructor_args=[job],
-        batch_size=None,
+        batch_size=in_a_task,
         batch_format="pyarrow",
         # Ray starts a worker that is lost again, and sends it again what it had, as often as need be.
         compute=ray.data.ActorPoolStrategy(
