@@ -98,7 +98,8 @@ def rows(out: Path | str) -> list[dict[str, Any]]:
     """The lines of the summary."""
     import pyarrow.parquet as parquet
 
-    return parquet.read_table(f"{out}/summary.parquet").to_pylist()
+    lines: list[dict[str, Any]] = parquet.read_table(f"{out}/summary.parquet").to_pylist()
+    return lines
 
 
 def statuses(out: Path) -> dict[str, str]:
@@ -124,6 +125,13 @@ def engines_below(pid: int) -> list[psutil.Process]:
         return []
 
 
+def kill_worker(engine: psutil.Process) -> None:
+    """Kills the actor whose engine this is."""
+    worker = engine.parent()
+    if worker is not None:
+        worker.kill()
+
+
 class Cluster:
     """Ray on this machine: a head without GPUs, and nodes that say they have one."""
 
@@ -143,7 +151,7 @@ class Cluster:
         self.nodes[number] = self._add()
 
     def engines(self) -> list[psutil.Process]:
-        """The processes of the engines that run; their parents are the actors."""
+        """The processes of the engines that run."""
         raylets = [raylet for node in self.nodes for raylet in node.all_processes.get("raylet", [])]
         return [engine for raylet in raylets for engine in engines_below(raylet.process.pid)]
 
@@ -205,7 +213,7 @@ class Bucket:
         return f"{self.uri}/{name}"
 
     def objects(self, folder: str) -> dict[str, bytes]:
-        names = self._files.glob(f"{self.uri}/{folder}/??/*.json")
+        names: Any = self._files.glob(f"{self.uri}/{folder}/??/*.json")
         return {name.rsplit("/", 1)[-1]: self._files.cat_file(name) for name in names}
 
     def rows(self, folder: str) -> list[dict[str, Any]]:
@@ -213,7 +221,8 @@ class Bucket:
         import pyarrow.parquet as parquet
 
         content = self._files.cat_file(f"{self.uri}/{folder}/summary.parquet")
-        return parquet.read_table(pa.BufferReader(content)).to_pylist()
+        lines: list[dict[str, Any]] = parquet.read_table(pa.BufferReader(content)).to_pylist()
+        return lines
 
 
 @pytest.fixture

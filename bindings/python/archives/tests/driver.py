@@ -8,17 +8,15 @@ import resource
 import sys
 from dataclasses import replace
 
-from voxtral_rs.ray import Job, cli
+from voxtral_rs.ray import Job, cli, run
 from voxtral_rs.ray.progress import Progress
-
-run = cli.run
 
 
 def with_more(job: Job) -> Progress:
     return run(replace(job, **json.loads(os.environ["VOXTRAL_TEST_JOB"])))
 
 
-cli.run = with_more
+setattr(cli, "run", with_more)
 code = cli.main()
 print("peak MB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, file=sys.stderr)
 sys.exit(code)

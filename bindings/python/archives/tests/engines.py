@@ -38,7 +38,7 @@ def slow(job: Job) -> Transcribe:
     model = voxtral(job)
 
     def transcribe(path: str) -> Heard:
-        time.sleep(0.3)
+        time.sleep(0.8)
         return model(path)
 
     return transcribe

@@ -7,7 +7,6 @@ import shutil
 import wave
 from pathlib import Path
 
-import pytest
 from conftest import Bucket, Cluster, ended, objects, rows, statuses, write_clip
 
 TROUBLE = {"engine": "engines:trouble", "gpus": 1}
@@ -64,7 +63,6 @@ def test_every_kind_of_trouble_has_a_status_and_costs_no_neighbour(cluster: Clus
     assert {name: content for name, content in objects(out).items() if name in good} == good
     # What failed stays, until it is asked for.
     assert cluster.command.run(manifest, out, engine="engines:refuses").code == 4
-    # Who mends the recordings does not change their names here: they were listed without a version, or are.
     shutil.copy(recordings / "00.wav", recordings / "missing.wav")
     done = cluster.command.run(manifest, out, "--retry", "failed", *limits, **TROUBLE)
     assert done.code == 4 and statuses(out)["missing.wav"] == "done", done.err
@@ -91,34 +89,20 @@ def test_two_drivers_at_once_write_everything_once(cluster: Cluster, bucket: Buc
     assert len(bucket.objects("out")) == len(bucket.rows("out")) == 24
 
 
-@pytest.mark.parametrize("place", ["folder", "s3"])
-def test_what_changed_is_done_again_and_nothing_else(
-    cluster: Cluster, recordings: Path, tmp_path: Path, request: pytest.FixtureRequest, place: str
-) -> None:
-    names = [f"{number:02}.wav" for number in range(6)]
-    if place == "s3":
-        bucket: Bucket = request.getfixturevalue("bucket")
-        source, out = f"{bucket.uri}/in", f"{bucket.uri}/out"
-        there = lambda: bucket.objects("out")
-        put = lambda name, content: bucket.put(f"in/{name}", content)
-    else:
-        folder = tmp_path / "in"
-        folder.mkdir()
-        source, out = str(folder), str(tmp_path / "out")
-        there = lambda: objects(tmp_path / "out")
-        put = lambda name, content: (folder / name).write_bytes(content)
-    for name in names:
-        put(name, (recordings / name).read_bytes())
-    assert cluster.command.run(source, out, gpus=1).code == 0
-    first = there()
+def test_what_changed_is_done_again_and_nothing_else(cluster: Cluster, bucket: Bucket, recordings: Path) -> None:
+    flags = [f"{bucket.uri}/in", f"{bucket.uri}/out"]
+    for number in range(6):
+        bucket.put(f"in/{number}.wav", (recordings / f"{number:02}.wav").read_bytes())
+    assert cluster.command.run(*flags, gpus=1).code == 0
+    first = bucket.objects("out")
     assert len(first) == 6
-    put("03.wav", (recordings / "07.wav").read_bytes())
-    assert cluster.command.run(source, out, gpus=1).code == 0
-    second = there()
+    bucket.put("in/3.wav", (recordings / "07.wav").read_bytes())
+    assert cluster.command.run(*flags, gpus=1).code == 0
+    second = bucket.objects("out")
     assert len(second) == 7 and second.items() >= first.items()
-    assert cluster.command.run(source, out, engine="engines:refuses").code == 0
-    assert cluster.command.run(source, out, "--delay", "160", gpus=1).code == 0
-    third = there()
+    assert cluster.command.run(*flags, engine="engines:refuses").code == 0
+    assert cluster.command.run(*flags, "--delay", "160", gpus=1).code == 0
+    third = bucket.objects("out")
     assert len(third) == 13 and third.items() >= second.items()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as parquet
-from conftest import Cluster, ended, rows, statuses, wait_for
+from conftest import Cluster, ended, kill_worker, rows, statuses, wait_for
 
 SHARDS = {"shards": True, "gpus": 1, "jobs": 2}
 
@@ -43,7 +43,7 @@ def test_killed_drivers_and_workers_leave_nothing_out(cluster: Cluster, recordin
     wait_for(lambda: list(out.glob("shards/*.parquet")))
     locked = cluster.command.run(recordings, out, **SHARDS)
     assert locked.code == 1 and "another run writes here" in locked.err and "Traceback" not in locked.err
-    cluster.engines()[0].parent().kill()
+    kill_worker(cluster.engines()[0])
     driver.kill()
     ended(driver)
     (out / "lock.json").unlink()

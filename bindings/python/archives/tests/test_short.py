@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import Command, ended, engines_below, objects, rows, wait_for
+from conftest import Command, ended, engines_below, kill_worker, objects, rows, wait_for
 
 
 def test_a_folder_with_a_killed_worker(recordings: Path, tmp_path: Path) -> None:
@@ -12,7 +12,7 @@ def test_a_folder_with_a_killed_worker(recordings: Path, tmp_path: Path) -> None
     (recordings / "noise.mp3").write_bytes(bytes(range(256)) * 64)
     driver = Command().start(recordings, out, engine="engines:slow", jobs=2)
     wait_for(lambda: objects(out))
-    engines_below(driver.pid)[0].parent().kill()
+    kill_worker(engines_below(driver.pid)[0])
     done = ended(driver)
     assert done.code == 4, done.err
     assert "25 recordings: 24 transcribed, 1 unreadable" in done.out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,11 @@ from conftest import Bucket, Cluster
 from proxy import Answer, Behaviour, Proxy
 
 
-def sometimes(status: int, code: str) -> Behaviour:
-    """One request of four is answered so."""
-    chance = random.Random(code)
-    return lambda method, path: (status, code) if chance.random() < 0.25 else None
-
-
-def slowly(method: str, path: str) -> float:
-    return 0.2
+def now_and_then(seed: int) -> Behaviour:
+    """One request of five fails, and one is slow."""
+    chance = random.Random(seed)
+    bad = [(500, "InternalError"), (503, "SlowDown"), 0.5, 0.5, *[None] * 6]
+    return lambda method, path: chance.choice(bad)
 
 
 @pytest.fixture
@@ -28,22 +24,15 @@ def archive(bucket: Bucket, recordings: Path) -> Bucket:
     return bucket
 
 
-@pytest.mark.parametrize(
-    "behaviour",
-    [sometimes(500, "InternalError"), sometimes(503, "SlowDown"), slowly],
-    ids=["500", "503", "slow"],
-)
-def test_storage_that_fails_now_and_then_costs_time_only(
-    cluster: Cluster, archive: Bucket, proxy: Proxy, behaviour: Behaviour
-) -> None:
-    proxy.behave(behaviour)
+def test_storage_that_fails_now_and_then_costs_time_only(cluster: Cluster, archive: Bucket, proxy: Proxy) -> None:
+    proxy.behave(now_and_then(1))
     done = cluster.command.run(f"{archive.uri}/in", f"{archive.uri}/out", gpus=1)
     proxy.behave(None)
     assert done.code == 0, done.err
     assert len(archive.objects("out")) == len(archive.rows("out")) == 8
 
 
-def forbidden(method: str, path: str) -> Answer | None:
+def no_reading(method: str, path: str) -> Answer | None:
     """Two of the recordings may not be read."""
     return (403, "AccessDenied") if method == "GET" and path.split("?")[0].endswith(("03.wav", "05.wav")) else None
 
@@ -53,18 +42,16 @@ def no_writing(method: str, path: str) -> Answer | None:
     return (403, "AccessDenied") if method == "PUT" and path.split("?")[0].endswith(".json") else None
 
 
-@pytest.mark.parametrize(("behaviour", "undone"), [(forbidden, 2), (no_writing, 8)], ids=["read", "write"])
-def test_what_is_forbidden_is_not_done_and_done_later(
-    cluster: Cluster, archive: Bucket, proxy: Proxy, behaviour: Behaviour, undone: int
-) -> None:
-    proxy.behave(behaviour)
-    done = cluster.command.run(f"{archive.uri}/in", f"{archive.uri}/out", gpus=1)
-    proxy.behave(None)
-    assert done.code == 1, done.err
-    assert f"{undone} not done" in done.out
-    assert len(archive.objects("out")) == 8 - undone
-    told = [row for row in archive.rows("out") if row["status"] == "not_done"]
-    assert len(told) == undone and all("Access" in row["message"] or "Forbidden" in row["message"] for row in told)
+def test_what_is_forbidden_is_not_done_and_done_later(cluster: Cluster, archive: Bucket, proxy: Proxy) -> None:
+    for behaviour, undone in ((no_writing, 8), (no_reading, 2)):
+        proxy.behave(behaviour)
+        done = cluster.command.run(f"{archive.uri}/in", f"{archive.uri}/out", gpus=1)
+        proxy.behave(None)
+        assert done.code == 1, done.err
+        assert f"{undone} not done" in done.out
+        assert len(archive.objects("out")) == 8 - undone
+        told = [row["message"] for row in archive.rows("out") if row["status"] == "not_done"]
+        assert len(told) == undone and all("Access" in why or "Forbidden" in why for why in told), told
     again = cluster.command.run(f"{archive.uri}/in", f"{archive.uri}/out", gpus=1)
     assert again.code == 0, again.err
     assert len(archive.objects("out")) == 8
@@ -75,11 +62,11 @@ def test_credentials_that_expire_end_a_run_and_the_next_goes_on(cluster: Cluster
 
     def expire(method: str, path: str) -> Answer | None:
         nonlocal written
-        written += method == "PUT"
+        written += method == "PUT"  # as many transcripts
         return (403, "ExpiredToken") if written > 3 else None
 
     proxy.behave(expire)
-    done = cluster.command.run(f"{archive.uri}/in", f"{archive.uri}/out", gpus=1, jobs=1)
+    done = cluster.command.run(f"{archive.uri}/in", f"{archive.uri}/out", gpus=1)
     proxy.behave(None)
     assert done.code == 1
     assert "xpired" in done.err and "Traceback" not in done.err

@@ -125,9 +125,9 @@ def _transcribe(job: Job, todo: dict[str, tuple[str, str]], progress: Progress, 
     )
     most = MOST_IN_A_SHARD if job.shards else MOST_IN_A_TASK
     in_a_task = min(max(len(todo) // (8 * job.jobs * job.workers), 1), most)
-    dataset = ray.data.from_arrow([rows.slice(start, in_a_task) for start in range(0, len(todo), in_a_task)])
+    recordings = ray.data.from_arrow([rows.slice(start, in_a_task) for start in range(0, len(todo), in_a_task)])
     tasks = job.jobs + 2
-    dataset = dataset.map_batches(
+    done = recordings.map_batches(
         Worker,
         fn_constructor_args=[job],
         batch_size=in_a_task,
@@ -143,7 +143,8 @@ def _transcribe(job: Job, todo: dict[str, tuple[str, str]], progress: Progress, 
         num_gpus=job.gpus,
     )
     progress.show()
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+    batches: Iterable[Any] = done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for batch in batches:
         for row in batch.to_pylist():
             if row["status"] == NO_ENGINE:
                 raise ArchiveError(f"a worker cannot begin: {row['message']}")

@@ -56,7 +56,7 @@ def voxtral(job: Job) -> Transcribe:
         except VoxtralError as error:
             return {"status": "failed", "message": str(error)}
         report = heard.to_dict()
-        said = {name: report[name] for name in ("text", "words", "segments", "tokens") if name in report}
+        said: Heard = {name: report[name] for name in ("text", "words", "segments", "tokens") if name in report}
         return {
             **said,
             "status": "damaged" if heard.damage else DONE,

@@ -47,7 +47,8 @@ def steadily(request: Callable[[], T]) -> T:
 
 def file_system(uri: str) -> tuple[Any, str]:
     """The file system of a URI, which is kept, and the path in it. Lists are not kept: others write, too."""
-    return fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    files, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    return files, path
 
 
 def absolute(uri: str) -> str:

@@ -81,7 +81,8 @@ class Shards:
         columns = ["name", *ROW.names]
 
         def read(shard: str) -> list[Row]:
-            return self._table(shard, columns).to_pylist()
+            rows: list[Row] = self._table(shard, columns).to_pylist()
+            return rows
 
         with ThreadPoolExecutor(store.THREADS) as pool:
             for rows in pool.map(read, store.names_in(self._out, "shards", ".parquet")):

@@ -18,7 +18,8 @@ NO_ENGINE = "no_engine"
 
 
 class Worker:
-    """Takes rows with `key`, `etag` and the object's `name`, from several threads at a time, and gives lines of the summary, with the seconds that it has been there for them."""
+    """Takes rows with `key`, `etag` and the object's `name`, from several threads at a time, and gives lines of
+    the summary, with the seconds that it was there for them."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
