@@ -3,6 +3,7 @@
 # `test.sh short` takes a folder on this machine and a worker that is killed. Needs Python with venv; all else comes from PyPI, into target/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/tools.sh
 source ../../../scripts/tools.sh
 
 short=false

@@ -214,7 +214,8 @@ class Bucket:
 
     def objects(self, folder: str) -> dict[str, bytes]:
         names: Any = self._files.glob(f"{self.uri}/{folder}/??/*.json")
-        return {name.rsplit("/", 1)[-1]: self._files.cat_file(name) for name in names}
+        content: dict[str, Any] = {name.rsplit("/", 1)[-1]: self._files.cat_file(name) for name in names}
+        return content
 
     def rows(self, folder: str) -> list[dict[str, Any]]:
         import pyarrow as pa

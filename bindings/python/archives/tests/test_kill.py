@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -69,3 +70,15 @@ def test_killed_at_some_moment(
     assert again.code == 0, again.err
     assert objects(tmp_path) == undisturbed
     assert len(rows(tmp_path)) == 24
+
+
+def test_ctrl_c_ends_a_run_and_the_summary_says_what_is_left(
+    cluster: Cluster, archive: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    driver = cluster.command.start(archive[0], tmp_path, **SLOW)
+    wait_for(lambda: objects(tmp_path))
+    driver.send_signal(signal.SIGINT)
+    done = ended(driver)
+    assert done.code == 130 and "Traceback" not in done.err, done.err
+    statuses = [row["status"] for row in rows(tmp_path)]
+    assert len(statuses) == 24 and 0 < statuses.count("not_done") < 24

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import Bucket
+from proxy import Proxy
 
 from voxtral_rs.ray import store
 
@@ -57,3 +58,9 @@ def test_a_file_is_replaced_whole(place: str, tmp_path: Path) -> None:
         store.replace(f"{place}/summary.parquet", new)
         assert store.read(f"{place}/summary.parquet") == content
     assert list(store.transcripts_below(place)) == []
+
+
+def test_a_store_may_refuse_to_overwrite_without_saying_why(bucket: Bucket, proxy: Proxy) -> None:
+    assert store.create(f"{bucket.uri}/a.json", b"one")
+    proxy.behave(lambda method, path: (412, "PreconditionFailed") if method == "PUT" else None)
+    assert not store.create(f"{bucket.uri}/a.json", b"two")

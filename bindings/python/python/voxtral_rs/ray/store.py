@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import tempfile
@@ -96,7 +97,7 @@ def files_below(uri: str) -> Iterator[tuple[str, str]]:
             elif is_local:
                 yield name, _local_version(name)
             else:
-                yield fs.unstrip_protocol(name), _version(info)
+                yield f"{uri.split('://')[0]}://{name}", _version(info)
         folders += reversed(deeper)
 
 
@@ -150,8 +151,14 @@ def create(uri: str, content: bytes) -> bool:
         if isinstance(fs, LocalFileSystem):
             with _beside(path, content) as file:
                 os.link(file, path)
-        else:
+            return
+        try:
             fs.pipe_file(path, content, mode="create")
+        except OSError as error:
+            # What s3fs makes of a store that does not say which condition failed; there is only one.
+            if error.errno == errno.EINVAL:
+                raise FileExistsError(uri) from error
+            raise
 
     try:
         steadily(request)
