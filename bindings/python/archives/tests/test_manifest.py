@@ -13,7 +13,7 @@ from voxtral_rs.ray.job import ArchiveError, Job
 from voxtral_rs.ray.manifest import entries
 
 ROWS = [{"key": "/talks/a, b.wav", "etag": "1"}, {"key": "/talks/ü.wav", "etag": "2"}, {"key": "s3://talks/c", "etag": "3"}]
-EXPECTED = [("/talks/a, b.wav", "1"), ("/talks/ü.wav", "2"), ("s3://talks/c", "3")]
+EXPECTED = [("/talks/a, b.wav", "1", None), ("/talks/ü.wav", "2", None), ("s3://talks/c", "3", None)]
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
@@ -33,16 +33,16 @@ def test_the_version_of_a_file_is_looked_up(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     Path("a.wav").write_bytes(b"12345")
     Path("talks.csv").write_text("key\na.wav\nb.wav\n")
-    (key, version), missing = entries("talks.csv")
+    (key, version, _), missing = entries("talks.csv")
     assert key == str(tmp_path / "a.wav") and version.startswith("5-")
-    assert missing == (str(tmp_path / "b.wav"), "")
+    assert missing == (str(tmp_path / "b.wav"), "", None)
 
 
 def test_a_folder_is_its_recordings(tmp_path: Path) -> None:
     for name in ("a.wav", "deep/er/b.MP3", "notes.txt", ".hidden.wav", ".hidden/c.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    assert [key for key, _ in entries(str(tmp_path))] == [f"{tmp_path}/a.wav", f"{tmp_path}/deep/er/b.MP3"]
+    assert [key for key, *_ in entries(str(tmp_path))] == [f"{tmp_path}/a.wav", f"{tmp_path}/deep/er/b.MP3"]
 
 
 @pytest.mark.parametrize(

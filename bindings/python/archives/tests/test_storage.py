@@ -33,8 +33,8 @@ def test_storage_that_fails_now_and_then_costs_time_only(cluster: Cluster, archi
 
 
 def no_reading(method: str, path: str) -> Answer | None:
-    """Two of the recordings may not be read."""
-    return (403, "AccessDenied") if method == "GET" and path.split("?")[0].endswith(("03.wav", "05.wav")) else None
+    """Two of the recordings may not even be looked at."""
+    return (403, "AccessDenied") if path.split("?")[0].endswith(("03.wav", "05.wav")) else None
 
 
 def no_writing(method: str, path: str) -> Answer | None:
@@ -43,16 +43,18 @@ def no_writing(method: str, path: str) -> Answer | None:
 
 
 def test_what_is_forbidden_is_not_done_and_done_later(cluster: Cluster, archive: Bucket, proxy: Proxy) -> None:
+    keys = [f"{archive.uri}/in/{number:02}.wav" for number in range(8)]
+    manifest = archive.put("manifest.csv", "\n".join(["key", *keys]).encode())
     for behaviour, undone in ((no_writing, 8), (no_reading, 2)):
         proxy.behave(behaviour)
-        done = cluster.command.run(f"{archive.uri}/in", f"{archive.uri}/out", gpus=1)
+        done = cluster.command.run(manifest, f"{archive.uri}/out", gpus=1)
         proxy.behave(None)
         assert done.code == 1, done.err
         assert f"{undone} not done" in done.out
         assert len(archive.objects("out")) == 8 - undone
         told = [row["message"] for row in archive.rows("out") if row["status"] == "not_done"]
         assert len(told) == undone and all("Access" in why or "Forbidden" in why for why in told), told
-    again = cluster.command.run(f"{archive.uri}/in", f"{archive.uri}/out", gpus=1)
+    again = cluster.command.run(manifest, f"{archive.uri}/out", gpus=1)
     assert again.code == 0, again.err
     assert len(archive.objects("out")) == 8
 

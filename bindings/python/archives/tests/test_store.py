@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import Bucket
@@ -14,9 +13,13 @@ from proxy import Proxy
 from voxtral_rs.ray import store
 
 
-@pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    return str(tmp_path) if request.param == "folder" else request.getfixturevalue("bucket").uri
+@pytest.fixture(params=["folder", "bucket", "gcs", "azure"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "folder":
+        return str(tmp_path)
+    made: Bucket | str = request.getfixturevalue(request.param)
+    # Of each test its own.
+    return made.uri if isinstance(made, Bucket) else f"{made}/{tmp_path.name}"
 
 
 def test_of_many_writers_one_wins(place: str) -> None:

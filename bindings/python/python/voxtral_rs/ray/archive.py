@@ -64,21 +64,25 @@ def _todo(job: Job, progress: Progress, summary: Summary) -> dict[str, tuple[str
     todo: dict[str, tuple[str, str]] = {}
     done: set[str] = set()
 
-    def skipped() -> Iterator[str]:
-        for key, version in manifest.entries(job.manifest):
+    def there_already() -> Iterator[str]:
+        for key, version, problem in manifest.entries(job.manifest):
             name = job.object_of(key, version)
             if name in todo or name in done:
                 progress.repeated += 1
                 continue
             progress.recordings += 1
-            if name in there:
+            if problem is not None:
+                done.add(name)
+                progress.add(not_done(key, version, problem))
+                summary.add(not_done(key, version, problem))
+            elif name in there:
                 done.add(name)
                 yield name
             else:
                 todo[name] = (key, version)
 
     again: dict[str, tuple[str, str]] = {}
-    for name, row in _in_threads(lambda name: (name, transcripts.row(name)), skipped()):
+    for name, row in _in_threads(lambda name: (name, transcripts.row(name)), there_already()):
         if job.retry_failed and row["status"] not in TRANSCRIBED:
             again[name] = (row["key"], row["etag"])
         else:

@@ -56,8 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = vars(arguments().parse_args(argv))
     try:
         progress = run(Job(retry_failed=flags.pop("retry") == "failed", **flags))
-    except ModuleNotFoundError as error:
-        print(f"voxtral-archive: {error}: pip install 'voxtral-rs[ray]'", file=sys.stderr)
+    except ImportError as error:
+        # fsspec says itself what is missing for a bucket.
+        what = ": pip install 'voxtral-rs[ray]'" if error.name in ("ray", "pyarrow", "fsspec") else ""
+        print(f"voxtral-archive: {error}{what}", file=sys.stderr)
         return WRONG
     except ArchiveError as error:
         print(f"voxtral-archive: {error}", file=sys.stderr)

@@ -21,8 +21,8 @@ ENDINGS = frozenset(
     "opus spx ts voc vob w64 wav wave webm wma wmv".split()
 )
 
-Entry = tuple[str, str]
-"""The key of a recording, which is its path or URI, and its version: empty where there is no such file."""
+Entry = tuple[str, str, str | None]
+"""The key of a recording, which is its path or URI; its version, empty where there is no such file; and why that cannot be known now."""
 
 
 def entries(manifest: str) -> Iterator[Entry]:
@@ -50,7 +50,7 @@ def _listed(folder: str) -> Iterator[Entry]:
     for key, version in store.files_below(folder):
         if key.rsplit(".", 1)[-1].lower() in ENDINGS:
             found = True
-            yield key, version
+            yield key, version, None
     if not found:
         raise ArchiveError(f"{folder}: no recordings here, and not a manifest that ends with .parquet, .csv or .jsonl")
 
@@ -67,7 +67,10 @@ def _versioned(keys: Iterator[tuple[str, str]]) -> Iterator[Entry]:
 
     def known(entry: tuple[str, str]) -> Entry:
         key, version = entry
-        return key, version or store.version_of(key)
+        try:
+            return key, version or store.version_of(key), None
+        except store.StorageError as error:
+            return key, "", str(error)
 
     with ThreadPoolExecutor(store.THREADS) as pool:
         while batch := list(islice(keys, 100 * store.THREADS)):

@@ -25,7 +25,7 @@ WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)
 THREADS = 32
 
 # These are answers, and no failures.
-ANSWERS = (FileNotFoundError, FileExistsError)
+ANSWERS = (FileNotFoundError, IsADirectoryError, FileExistsError)
 
 
 class StorageError(Exception):

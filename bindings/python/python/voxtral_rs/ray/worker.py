@@ -72,7 +72,7 @@ class Worker:
         try:
             with store.at_hand(key) as path:
                 heard = self._engine.transcribe(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError):
             return {"status": "missing", "message": "there is no such file"}
         if heard["status"] == NOT_DONE:
             raise NotDone(heard["message"])
