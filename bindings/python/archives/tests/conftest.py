@@ -216,11 +216,14 @@ def azure() -> Iterator[str]:
         pytest.skip("VOXTRAL_AZURITE does not name the program azurite-blob")
     from azure.storage.blob import BlobServiceClient
 
-    with server(program, "--blobHost", "127.0.0.1", "--inMemoryPersistence", "--skipApiVersionCheck", "--blobPort") as port:
+    with server(
+        program, "--blobHost", "127.0.0.1", "--inMemoryPersistence", "--skipApiVersionCheck", "--blobPort"
+    ) as port:
         # The account that is in every Azurite.
         account = (
-            "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2U"
-            f"VErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
+            "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;"
+            "AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;"
+            f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
         )
         os.environ["AZURE_STORAGE_CONNECTION_STRING"] = account
         BlobServiceClient.from_connection_string(account).create_container("talks")

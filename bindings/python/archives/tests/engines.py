@@ -1,4 +1,4 @@
-"""What transcribes in these tests, in the place of the model or around it. The content of a file says what is to happen."""
+"""What transcribes in these tests, in the place of the model or around it."""
 
 from __future__ import annotations
 

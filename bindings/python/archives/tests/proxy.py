@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Answer = tuple[int, str]
 Behaviour = Callable[[str, str], Answer | float | None]
-"""Of method and path: an answer in the place of that of S3, its status and S3's code; seconds to wait before; or as it is."""
+"""Of method and path: status and code in the place of S3's answer; or seconds to wait before it; or none, as it is."""
 
 
 class Proxy:
@@ -30,7 +30,9 @@ class Proxy:
                 told = proxy._behaviour and proxy._behaviour(self.command, self.path)
                 if isinstance(told, tuple):
                     status, code = told
-                    content = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+                    content = (
+                        f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+                    )
                     self._answer(status, [("Content-Type", "application/xml")], content)
                     return
                 if told:

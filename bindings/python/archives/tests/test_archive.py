@@ -12,7 +12,9 @@ from conftest import Bucket, Cluster, ended, objects, rows, statuses, write_clip
 TROUBLE = {"engine": "engines:trouble", "gpus": 1}
 
 
-def test_a_folder_is_transcribed_and_a_second_run_does_nothing(cluster: Cluster, recordings: Path, tmp_path: Path) -> None:
+def test_a_folder_is_transcribed_and_a_second_run_does_nothing(
+    cluster: Cluster, recordings: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     done = cluster.command.run(recordings, out, gpus=1)
     assert done.code == 0, done.err
@@ -29,7 +31,9 @@ def test_a_folder_is_transcribed_and_a_second_run_does_nothing(cluster: Cluster,
     assert objects(out) == first and len(rows(out)) == 24
 
 
-def test_every_kind_of_trouble_has_a_status_and_costs_no_neighbour(cluster: Cluster, recordings: Path, tmp_path: Path) -> None:
+def test_every_kind_of_trouble_has_a_status_and_costs_no_neighbour(
+    cluster: Cluster, recordings: Path, tmp_path: Path
+) -> None:
     undisturbed = cluster.command.run(recordings, tmp_path / "undisturbed", **TROUBLE)
     assert undisturbed.code == 0, undisturbed.err
     good = objects(tmp_path / "undisturbed")
@@ -106,7 +110,9 @@ def test_what_changed_is_done_again_and_nothing_else(cluster: Cluster, bucket: B
     assert len(third) == 13 and third.items() >= second.items()
 
 
-def test_a_worker_without_an_engine_ends_the_run_and_says_why(cluster: Cluster, recordings: Path, tmp_path: Path) -> None:
+def test_a_worker_without_an_engine_ends_the_run_and_says_why(
+    cluster: Cluster, recordings: Path, tmp_path: Path
+) -> None:
     done = cluster.command.run(recordings, tmp_path / "out", "--delay", "100", gpus=1)
     assert done.code == 1
     assert "voxtral-archive: a worker cannot begin: a delay of 100 ms is not one the model knows" in done.err

@@ -12,7 +12,11 @@ import pytest
 from voxtral_rs.ray.job import ArchiveError, Job
 from voxtral_rs.ray.manifest import entries
 
-ROWS = [{"key": "/talks/a, b.wav", "etag": "1"}, {"key": "/talks/ü.wav", "etag": "2"}, {"key": "s3://talks/c", "etag": "3"}]
+ROWS = [
+    {"key": "/talks/a, b.wav", "etag": "1"},
+    {"key": "/talks/ü.wav", "etag": "2"},
+    {"key": "s3://talks/c", "etag": "3"},
+]
 EXPECTED = [("/talks/a, b.wav", "1", None), ("/talks/ü.wav", "2", None), ("s3://talks/c", "3", None)]
 
 

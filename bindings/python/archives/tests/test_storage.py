@@ -59,7 +59,9 @@ def test_what_is_forbidden_is_not_done_and_done_later(cluster: Cluster, archive:
     assert len(archive.objects("out")) == 8
 
 
-def test_credentials_that_expire_end_a_run_and_the_next_goes_on(cluster: Cluster, archive: Bucket, proxy: Proxy) -> None:
+def test_credentials_that_expire_end_a_run_and_the_next_goes_on(
+    cluster: Cluster, archive: Bucket, proxy: Proxy
+) -> None:
     written = 0
 
     def expire(method: str, path: str) -> Answer | None:

@@ -27,7 +27,7 @@ from voxtral_rs.ray.worker import NO_ENGINE, Worker
 
 TODO = pa.schema([("key", pa.string()), ("etag", pa.string()), ("name", pa.string())])
 
-# Recordings in a task of Ray: few enough that all workers end at about the same time, many enough that tasks cost nothing.
+# Recordings in a task of Ray: few enough that all workers end at the same time, many enough that tasks cost nothing.
 MOST_IN_A_TASK = 64
 
 # In a shard, which a task writes.
@@ -58,7 +58,7 @@ def run(job: Job) -> Progress:
 
 
 def _todo(job: Job, progress: Progress, summary: Summary) -> dict[str, tuple[str, str]]:
-    """The key and version of what is to be transcribed, by the name of its object. What is there goes into the summary."""
+    """Key and version of what is to be transcribed, by the name of its object. What is there goes into the summary."""
     transcripts = Shards(job.out) if job.shards else Objects(job.out)
     there = transcripts.names()
     todo: dict[str, tuple[str, str]] = {}

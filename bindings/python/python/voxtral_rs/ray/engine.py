@@ -36,8 +36,8 @@ class EngineError(Exception):
 class Engine:
     """Transcribes `jobs` recordings at a time, for as many threads as there are.
 
-    If its process ends, nobody knows which of the recordings that ran it was. So each of them is tried again with nothing beside it, until
-    one is found guilty; the others run together again.
+    If its process ends, nobody knows which of the recordings that ran it was. So each of them is tried again with nothing
+    beside it, until one is found guilty; the others run together again.
     """
 
     def __init__(self, job: Job) -> None:
@@ -47,7 +47,7 @@ class Engine:
         self._turns = threading.Condition()
         self._running = 0
         self._alone = False
-        # How many were found guilty. Who is suspected remembers the number, and is no longer suspected once it has grown.
+        # How many were found guilty. A suspect remembers the number, and is no longer suspected once it has grown.
         self._guilty = 0
         self._suspects: list[int] = []
 
@@ -209,4 +209,3 @@ class _Process:
         except OSError:
             pass
         return 0.0
-

@@ -14,7 +14,7 @@ TRANSCRIBED = frozenset({DONE, "damaged"})
 """There is a text; of a damaged recording, that of the rest."""
 
 NOT_DONE = "not_done"
-"""There is no object: storage failed, or the run ended. The next run does it again. All else is an object, and stays."""
+"""There is no object: storage failed, or the run ended. The next run does it again. All else is an object."""
 
 
 class ArchiveError(Exception):
