@@ -19,7 +19,7 @@ __all__ = ["ArchiveError", "Job", "run"]
 
 
 def run(job: Job) -> Progress:
-    """Transcribes what a job's manifest lists and its `out` does not have yet, on the Ray cluster that is there or here.
+    """Transcribes what a job's manifest lists and its `out` does not have yet, on Ray's cluster or on this machine.
 
     Raises:
         ArchiveError: It cannot begin or go on. What is done is done: the next run goes on from there.

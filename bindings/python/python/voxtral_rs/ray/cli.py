@@ -10,8 +10,8 @@ from voxtral_rs.ray import ArchiveError, Job, run
 
 WRONG, INTERRUPTED = 1, 130
 
-ABOUT = """Transcribes an archive: each recording becomes one object, named after the recording, its version, the model and the
-options. What is there already is not done again, so the same command goes on where an earlier run ended."""
+ABOUT = """Transcribes an archive: each recording becomes one object, named after the recording, its version, the model
+and the options. What is there already is not done again, so the same command goes on where an earlier run ended."""
 
 CODES = """exit codes: 0 all is transcribed; 4 all is done, but recordings are damaged or could not be transcribed;
 1 something could not be done now: run it again; 2 wrong usage; 130 Ctrl-C"""
@@ -22,8 +22,8 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="voxtral-archive", description=ABOUT, epilog=CODES)
     parser.add_argument(
         "manifest",
-        help="a folder or bucket; or a file ending with .parquet, .csv or .jsonl with a column `key`, the path or URI of a "
-        "recording, and perhaps `etag`, its version",
+        help="a folder or bucket; or a file ending with .parquet, .csv or .jsonl with a column `key`, the path or URI of "
+        "a recording, and perhaps `etag`, its version",
     )
     parser.add_argument("out", help="the folder or bucket that transcripts go to: a path, s3://…, gs://… or az://…")
     parser.add_argument(

@@ -17,8 +17,8 @@ from voxtral_rs.ray.job import ArchiveError
 
 # Names that sound and videos usually end with, as the program has them.
 ENDINGS = frozenset(
-    "3ga 3gp aac ac3 aif aifc aiff amr asf au avi caf dts eac3 flac flv m4a m4b m4v mka mkv mov mp1 mp2 mp3 mp4 mpeg mpg "
-    "mts oga ogg ogv opus spx ts voc vob w64 wav wave webm wma wmv".split()
+    "3ga 3gp aac ac3 aif aifc aiff amr asf au avi caf dts eac3 flac flv m4a m4b m4v mka mkv mov mp1 mp2 mp3 mp4 mpeg "
+    "mpg mts oga ogg ogv opus spx ts voc vob w64 wav wave webm wma wmv".split()
 )
 
 Entry = tuple[str, str, str | None]

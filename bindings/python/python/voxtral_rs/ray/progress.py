@@ -85,7 +85,8 @@ class Progress:
         ]
         if self.audio_s:
             lines.append(
-                f"{self.audio_s / 3600:,.2f} h of audio in {seconds / 3600:,.2f} h, {self.audio_s / seconds:,.0f} × real time; "
+                f"{self.audio_s / 3600:,.2f} h of audio in {seconds / 3600:,.2f} h, "
+                f"{self.audio_s / seconds:,.0f} × real time; "
                 f"{self.audio_s / max(self.worker_s, 1e-9):,.0f} h for each hour of a worker"
             )
         return "\n".join(filter(None, lines))

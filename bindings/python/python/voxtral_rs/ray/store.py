@@ -111,7 +111,7 @@ def _local_version(path: str) -> str:
 
 
 def names_in(uri: str, folder: str, ending: str) -> list[str]:
-    """The files of a folder below a URI with such an ending, by their names below it. None, where there is no such folder."""
+    """The files of a folder below a URI with such an ending, by their names below the URI: none without the folder."""
     fs, root = file_system(uri)
     try:
         paths = steadily(lambda: fs.ls(f"{root}/{folder}", detail=False, refresh=True))

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from voxtral_rs.ray import store
-from voxtral_rs.ray.job import TRANSCRIBED, ArchiveError, row_of
+from voxtral_rs.ray.job import ArchiveError, row_of
 
 Row = dict[str, Any]
 
