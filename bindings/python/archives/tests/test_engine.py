@@ -92,6 +92,7 @@ def test_an_engine_that_hangs_ends_with_its_worker(tmp_path: Path) -> None:
     (child,) = wait_for(lambda: psutil.Process(worker.pid).children())
     wait_for(lambda: b"voxtral_rs.ray.child" in Path(f"/proc/{child.pid}/cmdline").read_bytes())
     wait_for(lambda: Path(f"/proc/{child.pid}/oom_score_adj").read_text() == "1000\n")
+    child.suspend()  # now it cannot see that nobody is there
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
     child.wait(10)

@@ -76,7 +76,7 @@ def test_ctrl_c_ends_a_run_and_the_summary_says_what_is_left(
     cluster: Cluster, archive: tuple[Path, dict[str, bytes]], tmp_path: Path
 ) -> None:
     driver = cluster.command.start(archive[0], tmp_path, **SLOW)
-    wait_for(lambda: objects(tmp_path))
+    wait_for(lambda: len(objects(tmp_path)) > 6)
     driver.send_signal(signal.SIGINT)
     done = ended(driver)
     assert done.code == 130 and "Traceback" not in done.err, done.err

@@ -30,6 +30,9 @@ TODO = pa.schema([("key", pa.string()), ("etag", pa.string()), ("name", pa.strin
 # Recordings in a task of Ray: few enough that all workers end at the same time, many enough that tasks cost nothing.
 MOST_IN_A_TASK = 64
 
+# Workers one after another that may be lost before one begins: more have a reason, such as machines without the package.
+WORKERS_LOST = 20
+
 # In a shard, which a task writes.
 MOST_IN_A_SHARD = 1000
 
@@ -105,7 +108,9 @@ def _with_workers(job: Job) -> Job:
     if not ray.is_initialized():
         # Ray warns of the way in which Ray Data starts actors, which nobody can change here.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        # The cluster that the environment names, as in a job that was submitted to one; no other that happens to be there.
+        address = os.environ.get("RAY_ADDRESS", "local")
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     gpus = ray.cluster_resources().get("GPU", 0)
     device = job.device or ("cuda" if gpus else "cpu")
     claim = job.gpus if job.gpus is not None else float(device == "cuda")
@@ -124,14 +129,17 @@ def _transcribe(job: Job, todo: dict[str, tuple[str, str]], progress: Progress, 
     # A recording may take hours, and a worker never fails because of one.
     context.execution_no_progress_timeout_s = -1
     context.max_errored_blocks = 0
+    # With their machines, workers are lost before they have begun, too.
+    context.max_consecutive_actor_init_deaths = WORKERS_LOST
     rows = pa.table(
         [[*(key for key, _ in todo.values())], [*(etag for _, etag in todo.values())], [*todo]], schema=TODO
     )
     most = MOST_IN_A_SHARD if job.shards else MOST_IN_A_TASK
     in_a_task = min(max(len(todo) // (8 * job.jobs * job.workers), 1), most)
-    recordings = ray.data.from_arrow([rows.slice(start, in_a_task) for start in range(0, len(todo), in_a_task)])
+    # Each block is a task.
+    blocks = [rows.slice(start, in_a_task) for start in range(0, len(todo), in_a_task)]
     tasks = job.jobs + 2
-    done = recordings.map_batches(
+    done = ray.data.from_blocks(blocks).map_batches(
         Worker,
         fn_constructor_args=[job],
         batch_size=in_a_task,

@@ -22,8 +22,8 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="voxtral-archive", description=ABOUT, epilog=CODES)
     parser.add_argument(
         "manifest",
-        help="a folder or bucket; or a file ending with .parquet, .csv or .jsonl with a column `key`, the path or URI of "
-        "a recording, and perhaps `etag`, its version",
+        help="a folder or bucket; or a file ending with .parquet, .csv or .jsonl with a column `key`, the path or URI "
+        "of a recording, and perhaps `etag`, its version",
     )
     parser.add_argument("out", help="the folder or bucket that transcripts go to: a path, s3://…, gs://… or az://…")
     parser.add_argument(

@@ -36,8 +36,8 @@ class EngineError(Exception):
 class Engine:
     """Transcribes `jobs` recordings at a time, for as many threads as there are.
 
-    If its process ends, nobody knows which of the recordings that ran it was. So each of them is tried again alone, until
-    one is found guilty; the others run together again.
+    If its process ends, nobody knows which of the recordings that ran it was. So each of them is tried again alone,
+    until one is found guilty; the others run together again.
     """
 
     def __init__(self, job: Job) -> None:

@@ -58,7 +58,7 @@ class Progress:
         """One line."""
         seconds = max(time.monotonic() - self.began, 1e-9)
         parts = [
-            f"{self.statuses.total():,} of {self.recordings:,} recordings",
+            f"{self.statuses.total() - self.statuses[NOT_DONE]:,} of {self.recordings:,} recordings",
             f"{self.audio_s / 3600:,.2f} h of audio",
             f"{self.audio_s / seconds:,.0f} × real time",
         ]
