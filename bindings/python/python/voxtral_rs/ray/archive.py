@@ -30,7 +30,7 @@ TODO = pa.schema([("key", pa.string()), ("etag", pa.string()), ("name", pa.strin
 # Recordings in a task of Ray: few enough that all workers end at the same time, many enough that tasks cost nothing.
 MOST_IN_A_TASK = 64
 
-# Workers one after another that may be lost before one begins: more have a reason, such as machines without the package.
+# Workers in a row that may be lost before they begin: more have a reason, such as machines without the package.
 WORKERS_LOST = 20
 
 # In a shard, which a task writes.
@@ -108,7 +108,7 @@ def _with_workers(job: Job) -> Job:
     if not ray.is_initialized():
         # Ray warns of the way in which Ray Data starts actors, which nobody can change here.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        # The cluster that the environment names, as in a job that was submitted to one; no other that happens to be there.
+        # The cluster that the environment names, as in a job that was submitted; none that happens to be there.
         address = os.environ.get("RAY_ADDRESS", "local")
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     gpus = ray.cluster_resources().get("GPU", 0)

@@ -201,7 +201,7 @@ def remove(uri: str) -> None:
 
 @contextmanager
 def at_hand(uri: str) -> Iterator[str]:
-    """A path where a recording can be read: its own, or that of a copy, which has no name and so is never left behind.
+    """A path where a recording can be read: its own, or that of a copy that has no name, and so is not left behind.
 
     Raises:
         FileNotFoundError: There is none.
@@ -212,10 +212,12 @@ def at_hand(uri: str) -> Iterator[str]:
         steadily(lambda: open(path, "rb").close())
         yield path
         return
-    with tempfile.TemporaryFile() as file:
-        copy = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, "recording")
         steadily(lambda: fs.get_file(path, copy))
-        yield copy
+        file = open(copy, "rb")
+    with file:
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
 
 
 @contextmanager
