@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod beside;
 mod compare;
 mod destination;
 mod doctor;

@@ -6,7 +6,7 @@ use voxtral_cuda::CudaBackend;
 
 use crate::args::{BackendChoice, DecodeChoice, IsaChoice, PrecisionChoice, Setup, name};
 use crate::output::{Unmet, say};
-use crate::{models, progress, wsl};
+use crate::{beside, models, progress, wsl};
 
 /// Tells which model it is, where nobody chose one.
 pub(crate) fn tell_of_default(setup: &Setup) {
@@ -48,11 +48,17 @@ pub(crate) fn open(
     });
     drop(line);
     let opened = match opened {
-        Err(error @ Error::Backend(_)) if config.backend == Choice::Cuda => Err(error).context("--backend cuda"),
+        Err(error @ Error::Backend(_)) if config.backend == Choice::Cuda => {
+            if let Error::Backend(why) = &error {
+                beside::advise(why, &config.model, &model);
+            }
+            Err(error).context("--backend cuda")
+        }
         opened => Ok(opened?),
     }?;
     if let Some(why) = opened.fallback.as_ref().filter(|_| !silent) {
         say(&format!("running on the CPU: {why}"));
+        beside::advise(why, &config.model, &model);
     }
     Ok(Voxtral::with_backend(&config, model, around(opened.backend))?)
 }

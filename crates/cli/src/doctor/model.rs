@@ -16,7 +16,7 @@ use super::gpu::Gpu;
 use super::smoke::Device;
 use super::system::Host;
 use crate::args::{BackendChoice, Doctor};
-use crate::models;
+use crate::{beside, models};
 
 /// An opened model.
 pub(crate) struct Opened {
@@ -109,6 +109,11 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &mut Opened) -> Check {
         Err(why) => format!("; on a GPU it cannot run: {why}"),
     };
     let bad = |status, what: &str, remedy: &str| Check::bad("model", status, format!("{found}: {what}"), remedy);
+    let smaller = || {
+        let named = args.model.as_ref().zip(gpu.usable.as_ref().ok());
+        let advice = named.and_then(|(named, report)| beside::advice(named, &opened.model, report.free));
+        advice.unwrap_or_else(|| "pack the weights in fewer bits: voxtral quantize".to_owned())
+    };
     let check = match (args.backend, gpu_fit) {
         (BackendChoice::Cuda | BackendChoice::Auto, Some(Fit::Whole)) => Check::ok("model", found),
         (BackendChoice::Cuda | BackendChoice::Auto, Some(Fit::Partly)) => bad(
@@ -119,8 +124,7 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &mut Opened) -> Check {
         (BackendChoice::Cuda, Some(Fit::No)) => bad(
             Status::Failure,
             "it does not fit the GPU",
-            "end other programs that use the GPU, take one with more memory, or pack the weights in fewer bits: \
-             voxtral quantize",
+            &format!("end other programs that use the GPU, take one with more memory, or {}", smaller()),
         ),
         // That there is no GPU has been said.
         (BackendChoice::Cuda, None) => Check::ok("model", found),
@@ -130,9 +134,8 @@ fn fit(args: &Doctor, host: &Host, gpu: &Gpu, opened: &mut Opened) -> Check {
             "give the machine, container or WSL more memory, or compute on a GPU",
         ),
         (BackendChoice::Auto, Some(Fit::No)) => {
-            let remedy = "it runs on the CPU; end other programs that use the GPU, or pack the weights in fewer bits: \
-                          voxtral quantize";
-            bad(Status::Warning, "it does not fit the GPU", remedy)
+            let remedy = format!("it runs on the CPU; end other programs that use the GPU, or {}", smaller());
+            bad(Status::Warning, "it does not fit the GPU", &remedy)
         }
         (_, _) if cpu_fit == Fit::Partly => bad(
             Status::Warning,

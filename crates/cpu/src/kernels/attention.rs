@@ -153,11 +153,15 @@ fn softmax(scores: &mut [f32], scale: f32, seen: std::ops::Range<usize>) {
     scores[..seen.start].fill(0.0);
     scores[seen.end..].fill(0.0);
     let origin = seen.start / BLOCK * BLOCK;
-    let mut max = f32::NEG_INFINITY;
-    for &score in &scores[seen.clone()] {
-        // NaN wins, so that it is not lost.
-        max = if max > score { max } else { score };
+    let larger = |max: f32, score: f32| if max > score { max } else { score };
+    let (whole, rest) = scores[seen.clone()].as_chunks::<BLOCK>();
+    let mut lanes = [f32::NEG_INFINITY; BLOCK];
+    for block in whole {
+        for lane in 0..BLOCK {
+            lanes[lane] = larger(lanes[lane], block[lane]);
+        }
     }
+    let max = rest.iter().copied().chain(lanes).fold(f32::NEG_INFINITY, larger);
     for score in &mut scores[seen.clone()] {
         *score = exp((*score - max) * scale);
     }

@@ -157,15 +157,21 @@ unsafe fn some_rows<Q: Quads, const WIDE: usize>(
         let sums = sums.as_mut_ptr().cast::<[Q::V; WIDE]>();
         // One row alone has its sums in registers.
         let mut one = [Q::V::splat(0.0); WIDE];
-        for block in 0..x.k.div_ceil(BLOCK) {
+        let blocks = x.k.div_ceil(BLOCK);
+        let ahead = AHEAD / WIDE / encoding.block_bytes();
+        for block in 0..blocks {
             let mut scales = [Q::V::splat(0.0); WIDE];
             let mut weights = [[Q::splat_bytes(0); QUADS]; WIDE];
             for i in 0..WIDE {
-                let at = panels[i].scales.as_ptr().cast::<half::f16>();
-                scales[i] = Q::V::load_f16(at.add(block / blocks_a_scale * LANES + lane(i)));
+                let at = panels[i].scales.as_ptr().cast::<half::f16>().add(block / blocks_a_scale * LANES + lane(i));
+                scales[i] = Q::V::load_f16(at);
+                // The panels that are next lie behind all of these.
+                let next = WIDE * (panels[i].scales.len() + panels[i].blocks.len());
+                Q::prefetch(at.cast::<u8>().wrapping_add(next));
                 let at = panels[i].blocks.as_ptr().add(block * encoding.block_bytes() + lane(i) * QUAD);
+                let jump = if block + ahead < blocks { 0 } else { next - panels[i].blocks.len() };
                 for line in (0..encoding.block_bytes()).step_by(64) {
-                    Q::prefetch(at.wrapping_add(AHEAD + line));
+                    Q::prefetch(at.wrapping_add(ahead * encoding.block_bytes() + jump + line));
                 }
                 if four_bits {
                     for quad in 0..QUADS / 2 {
