@@ -21,3 +21,7 @@ def test_a_folder_with_a_killed_worker(recordings: Path, tmp_path: Path) -> None
     # All is there: Ray is not even started.
     again = Command().run(recordings, out, engine="engines:refuses")
     assert again.code == 4 and objects(out) == first, again.err
+    # What is no manifest changes nothing.
+    none = Command().run(tmp_path / "none.csv", out)
+    assert none.code == 1 and "none.csv" in none.err and "Traceback" not in none.err
+    assert len(rows(out)) == 25

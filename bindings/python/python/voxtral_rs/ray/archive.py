@@ -53,6 +53,7 @@ def run(job: Job) -> Progress:
                     progress.add(row)
                     summary.add(row)
                 progress.show(last=True)
+                summary.write()
     except (store.StorageError, OSError) as error:
         raise ArchiveError(str(error)) from error
     except ray.exceptions.RayError as error:
@@ -188,8 +189,12 @@ class Summary:
         self._writer.write_table(pa.Table.from_pylist(self._rows, ROW))
         self._rows = []
 
-    def __exit__(self, *_: object) -> None:
+    def write(self) -> None:
+        """Puts it in the place of the one before."""
         self._flush()
         self._writer.close()
         store.replace(self._uri, Path(self._file.name))
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
         self._file.close()
