@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from conftest import Cluster
+from proxy import Proxy
+
+
+@pytest.fixture
+def cluster(proxy: Proxy) -> Iterator[Cluster]:
+    """One of which nothing was killed."""
+    cluster = Cluster(2)
+    yield cluster
+    cluster.close()
 
 
 def test_two_workers_are_nearly_twice_as_fast(cluster: Cluster, tmp_path: Path) -> None:
