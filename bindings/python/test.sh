@@ -59,12 +59,12 @@ for python in "${all[@]}"; do
     venv=$work/venv
     rm -rf "$venv"
     "$python" -m venv "$venv"
-    "$venv/bin/pip" install -q "$wheel[test]"
+    "$venv/bin/pip" install -q "${wheel}[test]"
     # What is installed is tested, not what lies here.
     (cd tests && timeout 1800 "$venv/bin/python" -m pytest -q -p no:cacheprovider -c ../pyproject.toml .)
     "$venv/bin/python" -m mypy
     PATH=$venv/bin:$PATH "$venv/bin/python" -m pyright
-    "$venv/bin/python" -m mypy.stubtest voxtral_rs
+    "$venv/bin/python" -m mypy.stubtest voxtral_rs._voxtral
 done
 
 step 'all passed'
