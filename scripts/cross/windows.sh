@@ -118,17 +118,17 @@ ended $server
 draining
 kill -INT $server
 ended $server && code=0 || code=$?
-wait $asking || true
+wait $asking || true # curl says that it was cut short
 [[ $code == 130 ]]
 rm -r "$folder"
 
 printf '\n== doctor: no driver, and one without a function\n'
-found=$(program doctor)
+found=$(program doctor 2>/dev/null) # where ALSA complains
 driver='no NVIDIA driver: nvcuda.dll is not in C:\windows\System32'
 grep -E '^[a-z]+ +(driver|gpu|audio):' <<<"$found"
 [[ $found == *"$driver"* && $found == *WASAPI* ]]
 x86_64-w64-mingw32-gcc -shared -o "$WINEPREFIX/drive_c/windows/system32/nvcuda.dll" -x c /dev/null
-found=$(CUDA_VISIBLE_DEVICES=9 program doctor)
+found=$(CUDA_VISIBLE_DEVICES=9 program doctor 2>/dev/null)
 rm "$WINEPREFIX/drive_c/windows/system32/nvcuda.dll"
 grep -E '^[a-z]+ +(driver|gpu):' <<<"$found"
 [[ $found == *'gpu: the NVIDIA driver is too old: it has no cuInit'*PowerShell* ]]
