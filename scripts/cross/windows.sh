@@ -24,20 +24,16 @@ printf '%s\n' '#include <windows.h>' '#include <ntsecapi.h>' \
     '__declspec(dllexport) BOOL ProcessPrng(PBYTE to, SIZE_T count) { return RtlGenRandom(to, count); }' >"$cross/prng.c"
 x86_64-w64-mingw32-gcc -shared -o "$WINEPREFIX/drive_c/windows/system32/bcryptprimitives.dll" "$cross/prng.c" -ladvapi32
 
-# What Windows cannot do has `#[cfg(unix)]` in the sources; what only Wine cannot is left out here, with the reason.
-left_out=(
-)
-
 # A profile without facts for debuggers: MinGW's fill the disk.
 tests() { CARGO_PROFILE_DEV_DEBUG=false CARGO_PROFILE_TEST_DEBUG=false cargo test --locked --target $gnu --lib --bins --tests "$@"; }
 
 if [[ $# -gt 0 ]]; then
-    tests "$@" -- "${left_out[@]}"
+    tests "$@"
     exit
 fi
 
 printf '\n== tests\n'
-tests --workspace --no-fail-fast -- "${left_out[@]}"
+tests --workspace --no-fail-fast
 exe=target/$gnu/debug/voxtral.exe
 program() { $wine $exe "$@"; }
 
