@@ -6,6 +6,7 @@
 mod common;
 
 use std::io::Cursor;
+#[cfg(unix)]
 use std::path::Path;
 
 use common::{all, built_in, digits, wav};

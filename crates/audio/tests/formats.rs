@@ -2,13 +2,13 @@
 
 mod common;
 
-use std::io::{Cursor, Read, Write};
+use std::io::{Cursor, Read};
 use std::time::Duration;
 
 use common::testing::noise;
 use common::{Pipe, all, amplitude, bytes_of, error_of, wav};
 use hound::{SampleFormat as Kind, WavSpec, WavWriter};
-use voxtral_audio::{AudioSource, Error, Notice, RawFormat, SampleFormat, Waiting};
+use voxtral_audio::{AudioSource, Error, Notice, RawFormat, SampleFormat};
 
 /// 440 Hz, 0.6 left and 0.4 right, half a second at 44.1 kHz or 0.3 at 8 kHz, by ffmpeg. With what codecs may add, in ms.
 const TONES: [(&str, u32, f64, f64); 12] = [
@@ -138,13 +138,15 @@ fn no_sample_is_so_loud_that_sums_are_no_numbers() {
 #[test]
 #[cfg(unix)]
 fn a_pipe_that_is_set_not_to_wait_is_waited_for() {
+    use std::io::Write;
+
     let (mut sender, receiver) = std::os::unix::net::UnixStream::pair().unwrap();
     receiver.set_nonblocking(true).unwrap();
     let mut alone = receiver.try_clone().unwrap();
     assert_eq!(alone.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     let (heard, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let mut source = common::from_reader(Waiting(receiver), Some(RawFormat::default())).unwrap();
+        let mut source = common::from_reader(voxtral_audio::Waiting(receiver), Some(RawFormat::default())).unwrap();
         while let Some(block) = source.next_block().unwrap() {
             heard.send(block.to_vec()).unwrap();
         }

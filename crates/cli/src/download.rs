@@ -73,7 +73,9 @@ fn token() -> anyhow::Result<Option<String>> {
             }
         }
     };
-    Ok(Some(token.trim().to_owned()).filter(|token| !token.is_empty()))
+    // Editors of Windows put a mark before the first letter.
+    let token = token.trim_start_matches('\u{feff}').trim();
+    Ok(Some(token.to_owned()).filter(|token| !token.is_empty()))
 }
 
 /// A line for each file, and its progress for somebody who watches.

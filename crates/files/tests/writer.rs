@@ -1,7 +1,7 @@
 //! What is written is there whole, under its own name, or nothing has happened.
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::fs;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use voxtral_files::Writer;
@@ -83,6 +83,8 @@ fn a_device_takes_what_is_written_at_once() {
 
 #[cfg(unix)]
 mod unix {
+    use std::fs::File;
+    use std::io::Read;
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::PathBuf;

@@ -136,13 +136,19 @@ impl Hub {
     fn get(&self, repo: &Repo, snapshot: &Path, file: &Remote, tell: &mut dyn FnMut(Event)) -> Result<(), Error> {
         let place = snapshot.join(&file.name);
         let begin = |have| Event::File { name: file.name.clone(), size: file.size, have };
-        if has_size(&place, file.size) {
+        let is_there = || has_size(&place, file.size);
+        if is_there() {
             tell(begin(file.size));
             return Ok(());
         }
         let blob = self.cache.blob(repo, &file.checksum);
         make_parent(&blob)?;
         let _lock = self.cache.lock(repo, &file.checksum, || tell(Event::Locked))?;
+        // Another program may have put it there meanwhile, and where it makes no links, it leaves no blob to find.
+        if is_there() {
+            tell(begin(file.size));
+            return Ok(());
+        }
         let is_new = !has_size(&blob, file.size);
         if is_new {
             let path = unfinished(&blob);

@@ -25,6 +25,7 @@ struct Site {
     hub: Server,
     store: Server,
     cache: TempDir,
+    links: bool,
 }
 
 type Twist = Box<dyn Fn(&Request, Answer) -> Answer + Send + Sync>;
@@ -43,11 +44,12 @@ impl Site {
         let store = Server::start(move |request| store(request, files.stored(request)));
         let files = Repository { store: Some(store.by_name()), ..repository() };
         let hub = Server::start(move |request| hub(request, files.answer(request)));
-        Self { hub, store, cache: tempfile::tempdir().unwrap() }
+        Self { hub, store, cache: tempfile::tempdir().unwrap(), links: true }
     }
 
     fn cache(&self) -> Cache {
-        Cache::new(self.cache.path())
+        let cache = Cache::new(self.cache.path());
+        if self.links { cache } else { cache.without_links() }
     }
 
     fn download_with(&self, token: Option<&str>, tell: &mut dyn FnMut(Event)) -> Result<PathBuf, Error> {
@@ -407,19 +409,21 @@ fn a_hub_that_is_not_there_is_told() {
 #[test]
 fn two_downloads_at_a_time_fetch_everything_once() {
     let slow = |_: &Request, answer: Answer| Answer { pace: Duration::from_millis(20), ..answer };
-    let site = Arc::new(Site::twisted(as_it_is(), Box::new(slow)));
-    let start = |site: &Arc<Site>| {
-        let site = Arc::clone(site);
-        thread::spawn(move || {
-            let mut locked = false;
-            site.download_with(None, &mut |event| locked |= event == Event::Locked).unwrap();
-            locked
-        })
-    };
-    let waited: Vec<bool> = [start(&site), start(&site)].map(|running| running.join().unwrap()).into();
-    assert!(waited.contains(&true), "neither waited for the other");
-    assert_eq!(site.store.take_sent(), LARGE as u64);
-    site.arrives();
+    for links in [true, false] {
+        let site = Arc::new(Site { links, ..Site::twisted(as_it_is(), Box::new(slow)) });
+        let start = |site: &Arc<Site>| {
+            let site = Arc::clone(site);
+            thread::spawn(move || {
+                let mut locked = false;
+                site.download_with(None, &mut |event| locked |= event == Event::Locked).unwrap();
+                locked
+            })
+        };
+        let waited: Vec<bool> = [start(&site), start(&site)].map(|running| running.join().unwrap()).into();
+        assert!(waited.contains(&true), "neither waited for the other");
+        assert_eq!(site.store.take_sent(), LARGE as u64, "links: {links}");
+        site.arrives();
+    }
 }
 
 #[test]

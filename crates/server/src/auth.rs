@@ -95,6 +95,8 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 fn read(path: &Path) -> Result<Vec<String>, ApiKeysError> {
     let text = fs::read_to_string(path).map_err(|source| ApiKeysError::Unreadable { path: path.to_owned(), source })?;
+    // Editors of Windows put a mark before the first letter.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let keys: Vec<String> = lines.map(str::to_owned).collect();
     if keys.is_empty() {

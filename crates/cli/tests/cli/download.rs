@@ -159,7 +159,7 @@ fn the_environment_is_that_of_hugging_faces_programs() {
             site.hub.requests().into_iter().skip(before).map(|request| request.authorization().map(str::to_owned));
         (run, last.next_back().flatten())
     };
-    fs::write(site.home.path().join("token"), "hf_saved\n").unwrap();
+    fs::write(site.home.path().join("token"), "\u{feff}hf_saved\r\n").unwrap();
     assert_eq!(asked(&mut site.program()).1.as_deref(), Some("Bearer hf_saved"));
     assert_eq!(asked(site.program().env("HF_TOKEN", "hf_given")).1.as_deref(), Some("Bearer hf_given"));
     assert!(site.store.requests().iter().all(|request| request.authorization().is_none()));
@@ -205,7 +205,6 @@ fn refusals_are_sentences_with_what_to_do() {
 }
 
 #[test]
-#[cfg(unix)]
 fn a_download_that_was_killed_goes_on_where_it_was() {
     let is_slow = Arc::new(AtomicBool::new(true));
     let slow = Arc::clone(&is_slow);
@@ -222,7 +221,7 @@ fn a_download_that_was_killed_goes_on_where_it_was() {
         thread::sleep(Duration::from_millis(20));
         sent += site.store.take_sent();
     }
-    running.kill().unwrap(); // SIGKILL
+    running.kill().unwrap();
     running.wait().unwrap();
     assert!(!site.snapshot().join("consolidated.safetensors").exists());
     thread::sleep(Duration::from_millis(500)); // for the server to see it

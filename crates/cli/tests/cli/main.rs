@@ -10,7 +10,6 @@ mod endpoints;
 mod faults;
 #[path = "../../../hub/tests/support/mod.rs"]
 mod hub;
-#[cfg(unix)]
 mod live;
 mod manual;
 mod many;
@@ -23,3 +22,5 @@ mod serve;
 mod support;
 mod transcripts;
 mod troubleshooting;
+#[cfg(unix)]
+mod unix;

@@ -114,6 +114,7 @@ impl Serving {
     }
 
     /// How it ends, of itself.
+    #[cfg(unix)]
     fn exit_code(&mut self) -> Option<i32> {
         let deadline = Instant::now() + HANGS;
         loop {

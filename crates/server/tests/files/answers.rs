@@ -263,9 +263,9 @@ fn a_stream_is_deltas_and_what_they_come_to() {
     assert!(events.iter().all(|(kind, _)| kind.is_empty()));
     let events = parsed(&events);
     let (done, deltas) = events.split_last().unwrap();
-    assert!(
-        deltas.len() > 1 && deltas.iter().all(|event| event["type"] == "transcript.text.delta" && event["delta"] != "")
-    );
+    // What has been heard by the time that one is written is one, so that there may be few.
+    let is_delta = |event: &Value| event["type"] == "transcript.text.delta" && event["delta"] != "";
+    assert!(!deltas.is_empty() && deltas.iter().all(is_delta), "{deltas:?}");
     assert_eq!(joined(deltas, "delta"), TEXT);
     let logprobs: Vec<Value> = deltas.iter().flat_map(|event| event["logprobs"].as_array().unwrap().clone()).collect();
     assert_eq!(json!(logprobs), done["logprobs"]);
