@@ -81,29 +81,37 @@ fn logits(model: &Model, case: &str, options: CpuOptions) -> Vec<f32> {
     logits
 }
 
-fn cosine(got: &[f32], want: &[f32]) -> f64 {
+/// How far these logits point from where those do: 1 less the cosine of the angle.
+fn astray(got: &[f32], want: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
-    dot(got, want) / (dot(got, got) * dot(want, want)).sqrt()
+    1.0 - dot(got, want) / (dot(got, got) * dot(want, want)).sqrt()
 }
 
-/// The weights of this checkpoint are random, and it makes much of small differences: rounded to bf16 the cosine is 0.9999, and with the
-/// weights of a decoder layer cut to 4 bits, each of which is off by 8 %, 0.98.
+/// The weights of this checkpoint are random, and it makes much of small differences. What rounding them turns the logits by is the same
+/// on every CPU, to a millionth, and its limit is close. What rounding activations adds is noise, which is another draw on every CPU, and
+/// with every change of the input by a ten thousandth. Its limit is half as much again as the mean of 16 draws, for the case and the CPU
+/// with the largest; they are within a tenth of their mean.
 #[test]
 fn quantised_logits_point_where_the_goldens_do() {
     let model = model("tiny");
     let (int8, int4) = (Encoding::Int8(Group::Of32), Encoding::Int4(Group::Of32));
+    // The plan, and the limits for its weights and for activations.
     let plans = [
-        (Plan { encoder: Encoding::Bf16, ..Plan::all(int8) }, 0.9994),
-        (Plan::all(int8), 0.998),
-        (Plan { head: int4, ..Plan::all(Encoding::Bf16) }, 0.995),
-        (Plan { decoder: int4, ..Plan::all(int8) }, 0.965),
+        (Plan { encoder: Encoding::Bf16, ..Plan::all(int8) }, 1.5e-4, 4.6e-4),
+        (Plan::all(int8), 8.5e-4, 1.6e-3),
+        (Plan { head: int4, ..Plan::all(Encoding::Bf16) }, 3.9e-3, 1.6e-4),
+        (Plan { decoder: int4, ..Plan::all(int8) }, 2.95e-2, 1.6e-3),
     ];
-    for ((plan, least), case) in plans.iter().flat_map(|plan| cases().into_iter().map(move |case| (plan, case))) {
-        for isa in Isa::available() {
-            let options = CpuOptions { threads: 2, precision: Precision::Auto, isa };
-            let (got, want) = (logits(&model.packed(plan), case, options), array(&format!("{case}_logits")).1);
-            let cosine = cosine(&got[got.len() - want.len()..], &want);
-            assert!(cosine >= *least, "{case} {plan:?} {}: {cosine}", isa.name());
+    for (plan, weights, activations) in plans {
+        let model = model.packed(&plan);
+        for (case, isa) in cases().into_iter().flat_map(|case| Isa::available().into_iter().map(move |isa| (case, isa)))
+        {
+            let run = |precision| logits(&model, case, CpuOptions { threads: 2, precision, isa });
+            let (exact, rounded) = (run(Precision::F32), run(Precision::Auto));
+            let want = array(&format!("{case}_logits")).1;
+            let prompt = exact.len() - want.len();
+            let off = [astray(&exact[prompt..], &want), astray(&rounded[prompt..], &exact[prompt..])];
+            assert!(off[0] <= weights && off[1] <= activations, "{case} {plan:?} {}: {off:?}", isa.name());
         }
     }
 }
