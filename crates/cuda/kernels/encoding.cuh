@@ -51,14 +51,26 @@ DEVICE u32 fma_pair(u32 a, u32 b, u32 c) {
 }
 constexpr u32 ONES = 0x3f803f80, NO_ZEROS = 0x80008000;                 // -0 changes nothing that is added to it
 
+// a & mask | b, or ~a & mask | b: one instruction each, of which the compiler makes two where both others are constants.
+DEVICE u32 and_or(u32 a, u32 mask, u32 b) {
+    u32 of;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(of) : "r"(a), "r"(mask), "r"(b));
+    return of;
+}
+DEVICE u32 and_not_or(u32 a, u32 mask, u32 b) {
+    u32 of;
+    asm("lop3.b32 %0, %1, %2, %3, 0xae;" : "=r"(of) : "r"(a), "r"(mask), "r"(b));
+    return of;
+}
+
 // Two codes of 8 bits, in bytes 0 and 2 of `pair` with 0x43 above: that is 128 and the lower seven bits, of which 128 is too much, or 256.
 DEVICE u32 decode_int8(u32 pair, u32 scale) {
-    return fma_pair(fma_pair(pair & 0xff7fff7f, ONES, (~pair & 0x00800080) | 0xc300c300), scale, NO_ZEROS);
+    return fma_pair(fma_pair(pair & 0xff7fff7f, ONES, and_not_or(pair, 0x00800080, 0xc300c300)), scale, NO_ZEROS);
 }
 
 // Two codes of 4 bits, at bits 0 and 16.
 DEVICE u32 decode_int4(u32 codes, u32 scale) {
-    return fma_pair(fma_pair((codes & 0x000f000f) | 0x43004300, ONES, 0xc308c308), scale, NO_ZEROS);
+    return fma_pair(fma_pair(and_or(codes, 0x000f000f, 0x43004300), ONES, 0xc308c308), scale, NO_ZEROS);
 }
 
 // Whether one of eight codes is 0.

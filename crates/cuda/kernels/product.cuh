@@ -22,17 +22,14 @@ template <int HALF> DEVICE void multiply(float (&c)[4], const uint4& a, const ui
     mma(c, a.x, a.y, a.z, a.w, HALF ? b.z : b.x, HALF ? b.w : b.y);
 }
 
-// 16 bytes to shared memory in the background; zeros where `live` is false.
+// 16 bytes to shared memory in the background; zeros where `live` is false. The second-level cache takes 128 (the step in 4 bits: 2 % less).
 DEVICE void fetch(u32 shared, const void* global, bool live) {
     const u32 bytes = live ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(shared), "l"(global), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" :: "r"(shared), "l"(global), "r"(bytes) : "memory");
 }
-// 8 or 4 bytes.
+// 8 bytes.
 DEVICE void fetch_8(u32 shared, const void* global) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" :: "r"(shared), "l"(global) : "memory");
-}
-DEVICE void fetch_4(u32 shared, const void* global) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" :: "r"(shared), "l"(global) : "memory");
 }
 DEVICE void fetch_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int PENDING> DEVICE void fetch_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(PENDING) : "memory"); }

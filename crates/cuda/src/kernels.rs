@@ -195,16 +195,17 @@ const STREAM_WARPS: u32 = 8;
 const STREAM_WIDTH: u32 = 48;
 const STREAM_OUTPUTS: u32 = STREAM_WARPS * STREAM_WIDTH;
 
-/// Shared memory of the streaming kernel for so many rows (kernels/product_stream.cuh): for each warp a ring of chunks, weights and rows,
+/// Shared memory of the streaming kernel for so many rows (kernels/product_stream.cuh): for each warp a ring of steps, weights and rows,
 /// and the sums of the rows that leave at once.
 fn stream_bytes(format: Format, rows: usize, large_shared: bool) -> u32 {
-    const CHUNKS: [[[usize; 4]; 2]; 2] = [[[3, 3, 4, 6], [2, 2, 2, 3]], [[4, 5, 6, 8], [4, 5, 5, 7]]];
+    const CHUNKS: [[[usize; 4]; 2]; 2] = [[[3, 3, 4, 6], [2, 2, 2, 3]], [[4, 5, 6, 10], [4, 5, 5, 6]]];
     let (outputs, few) = (STREAM_WIDTH as usize, STREAM_ROWS[0]);
     let chunks = CHUNKS[usize::from(large_shared)][usize::from(rows > few)][format as usize];
+    let of_step = if format == Format::Int4 && chunks.is_multiple_of(2) { 2 } else { 1 };
     let round = if large_shared { rows } else { few };
-    let scales = if format.scaled() { 128 } else { 0 };
-    let chunk = outputs / 16 * (format.fragment_bytes() + scales) + rows * CHUNK * 2;
-    STREAM_WARPS * (chunks * chunk + round * (outputs + 4) * 4) as u32
+    let scales = if format.scaled() { (outputs / 16 * 32 * of_step).next_multiple_of(128) } else { 0 };
+    let step = of_step * (outputs / 16 * format.fragment_bytes() + rows * CHUNK * 2) + scales;
+    STREAM_WARPS * (chunks / of_step * step + round * (outputs + 4) * 4) as u32
 }
 
 /// Shared memory of `product_tile`: three stages of two chunks.
@@ -606,7 +607,7 @@ mod tests {
     fn a_block_fits_its_shared_memory() {
         let smallest = 99 * 1024; // compute capability 8.6, 8.9 and 12.0
         let source = include_str!("../kernels/product_stream.cuh");
-        assert!(source.contains("{{{3, 3, 4, 6}, {2, 2, 2, 3}}, {{4, 5, 6, 8}, {4, 5, 5, 7}}}"), "as stream_bytes");
+        assert!(source.contains("{{{3, 3, 4, 6}, {2, 2, 2, 3}}, {{4, 5, 6, 10}, {4, 5, 5, 6}}}"), "as stream_bytes");
         for format in Format::ALL {
             assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(format, rows, false) <= smallest - 1024));
             assert!(STREAM_ROWS.into_iter().all(|rows| stream_bytes(format, rows, true) <= 227 * 1024));

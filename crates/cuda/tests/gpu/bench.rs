@@ -7,8 +7,11 @@ use voxtral_cuda::CudaBackend;
 use voxtral_cuda::cut::{slices, splits};
 use voxtral_cuda::driver::Event;
 use voxtral_cuda::kernels::{Kernels, Mode, Product, RowWork};
+use voxtral_cuda::packed::Joined;
 use voxtral_cuda::table::{Counts, Row, Table};
-use voxtral_model::{Backend, DecodeSpan, EncodeSpan, Encoding, Group, Model, ModelConfig, Plan};
+use voxtral_model::{
+    Backend, DecodeSpan, EncodeSpan, Encoding, Group, LANES, Model, ModelConfig, Packed, Plan, Tensor, Weight,
+};
 
 use crate::gpu::{Gpu, random, rng};
 use crate::model::{backend, open};
@@ -16,8 +19,14 @@ use crate::twins_attention::{Call, Shape};
 
 /// The figures whose names hold `filter`; how many that are.
 pub fn run(gpu: &Gpu, filter: &str) -> usize {
-    let all: [(_, fn(&Gpu)); 5] =
-        [("products", products), ("norms", norms), ("attention", attention), ("passes", passes), ("packed", packed)];
+    let all: [(_, fn(&Gpu)); 6] = [
+        ("products", products),
+        ("encodings", packed_products),
+        ("norms", norms),
+        ("attention", attention),
+        ("passes", passes),
+        ("packed", packed),
+    ];
     let asked = all.iter().filter(|(name, _)| name.contains(filter));
     asked.inspect(|(_, measure)| measure(gpu)).count()
 }
@@ -102,6 +111,64 @@ fn products(gpu: &Gpu) {
         let flops = |rows: usize, us: f64| (2 * n * k * rows) as f64 / us / 1e6;
         let (few, many) = (flops(256, times[5]), flops(1024, times[7]));
         println!("{name:18}{row}   ({:.2}, {:.2}; {few:.0}, {many:.0})", rate(times[0]), rate(times[2]));
+    }
+}
+
+/// The decoder's products with every encoding of the weights.
+fn packed_products(gpu: &Gpu) {
+    let shapes = [
+        ("qkv", 6144, 3072),
+        ("out", 3072, 4096),
+        ("gate, up", 18432, 3072),
+        ("down", 3072, 9216),
+        ("head", 131072, 3072),
+    ];
+    let encodings = [Encoding::Bf16, Encoding::Bf12, Encoding::Int8(Group::Of32), Encoding::Int4(Group::Of32)];
+    println!("{:18} us at rows 1, 8, 32 (TB/s of weights)", "");
+    for (name, n, k) in shapes {
+        for encoding in encodings {
+            // A panel of random weights again and again, more than the second-level cache holds.
+            let tensor = Tensor::from_f32_as_bf16(&random(&mut rng(1), LANES * k, 0.05), &[LANES, k]);
+            let weight = Weight::Packed(Packed::of(&tensor, encoding).expect("it can be packed"));
+            let joined = Joined::new(&[&weight], false).expect("it can be taken as it is");
+            let mut panel = vec![0u8; joined.panel_bytes()];
+            joined.panel(0, &mut panel);
+            let bytes = n / LANES * panel.len();
+            let copies = (400 << 20) / bytes + 1;
+            let w = gpu.put(&panel.repeat(n / LANES * copies));
+            let x = gpu.put_bf16(&random(&mut rng(2), 32 * k, 1.0));
+            let splits = if n < k { splits(n, k) } else { 1 };
+            let mode = if splits > 1 { Mode::Store } else { Mode::SiluMul } as u32;
+            let slices = if name == "head" { 1 } else { slices(n, k, splits) as u32 };
+            let out = gpu.poison(splits * 32 * n * 4);
+            let mut row = String::new();
+            for rows in [1usize, 8, 32] {
+                let count = gpu.put(&[rows as u32]);
+                let us = time(gpu, 3 * copies, 5, |i| {
+                    let p = Product {
+                        w: w.address() + i % copies * bytes,
+                        x: x.address(),
+                        out: out.address(),
+                        count: count.address(),
+                        n: n as u32,
+                        k: k as u32,
+                        encoding: joined.format() as u32,
+                        stride: joined.panel_bytes() as u32,
+                        head: joined.head_bytes() as u32,
+                        parameter: joined.parameter(),
+                        splits: splits as u32,
+                        split_stride: (32 * n) as u32,
+                        slices,
+                        mode,
+                        ldo: n as u32,
+                        ..Product::default()
+                    };
+                    gpu.product(p, rows).expect("launched");
+                });
+                row += &format!("{us:8.1} ({:.2})", bytes as f64 / us / 1e6);
+            }
+            println!("{name:10}{:8}{row}", encoding.name());
+        }
     }
 }
 

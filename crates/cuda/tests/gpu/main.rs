@@ -2,8 +2,8 @@
 //! memory, and with `--bench` the figures.
 //!
 //! `cargo test -p voxtral-cuda --test gpu` checks; `… -- --bench` checks and measures; `… -- --bench-only` measures. A word after these takes
-//! only the checks, or the figures (products, norms, attention, passes), whose name holds it. With `VOXTRAL_FORCE_PTX=1` each takes the
-//! kernels that the driver compiles. Without a GPU it says so and passes.
+//! only the checks, or the figures (products, encodings, norms, attention, passes, packed), whose name holds it. With
+//! `VOXTRAL_FORCE_PTX=1` each takes the kernels that the driver compiles. Without a GPU it says so and passes.
 
 mod bench;
 mod goldens;
