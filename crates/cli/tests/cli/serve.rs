@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -43,7 +44,7 @@ fn started(command: &mut Command) -> Serving {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let (sender, lines) = mpsc::channel();
-    std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
     let mut serving = Serving { child, lines, address: ([127, 0, 0, 1], 0).into() };
     let mut before = Vec::new();
     loop {
@@ -122,7 +123,7 @@ impl Serving {
                 return status.code();
             }
             assert!(Instant::now() < deadline, "it does not end");
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
     }
 }
@@ -197,7 +198,14 @@ fn what_is_being_transcribed_is_so_to_its_end() {
     let (stream, rest) = server.upload("");
     server.signal("-TERM");
     while !server.lines.recv_timeout(HANGS).unwrap().contains("taking no more requests") {}
-    let (status, body) = server.get("/ready", "");
+    // It is told in the thread of the signal, and holds for requests a moment later.
+    let told = Instant::now();
+    let (status, body) = loop {
+        match server.get("/ready", "") {
+            (200, _) if told.elapsed() < HANGS => thread::sleep(Duration::from_millis(10)),
+            answer => break answer,
+        }
+    };
     assert!(status == 503 && body.contains("server_draining"), "{status} {body}");
     let answer = answer(stream, &rest);
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(DIGITS), "{answer}");
