@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use voxtral::{BackendError, Model, ModelRef};
 use voxtral_cuda::CudaBackend;
 
+use crate::models::files_in;
 use crate::output::say;
 
 /// Of the folders beside a model's, the one with the most bytes that holds the same model in fewer, and for which `fits` holds.
@@ -24,9 +25,7 @@ fn smaller(dir: &Path, model: &Model, fits: impl Fn(&Model) -> bool) -> Option<P
 
 /// Bytes of the files of weights in a folder of a model.
 fn weights(dir: &Path) -> Option<u64> {
-    let names: Vec<String> =
-        fs::read_dir(dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    let files = Model::files_among(&names).into_iter().filter(|name| name.ends_with(".safetensors"));
+    let files = files_in(dir).ok()?.into_iter().filter(|name| name.ends_with(".safetensors"));
     let sizes: Vec<u64> = files.map(|name| Some(fs::metadata(dir.join(name)).ok()?.len())).collect::<Option<_>>()?;
     (!sizes.is_empty()).then(|| sizes.iter().sum())
 }

@@ -21,6 +21,7 @@ use tracing::Span;
 use voxtral::{Damage, End, Json, Options, SAMPLE_RATE, Sink, Summary, Word};
 
 use crate::app::App;
+use crate::lines::Lines;
 
 /// Pieces of audio that may wait for the disk: at a second or less each, some minutes.
 const QUEUE: usize = 512;
@@ -67,7 +68,12 @@ impl Keep {
         let (to, messages) = sync_channel(QUEUE);
         let sender = Sender { to, lost: Arc::default(), samples: Arc::default() };
         let about = app.voxtral.about(format!("{name}.wav"), options, Default::default());
-        let json = Json::new(Line { to: sender.clone(), line: Vec::new() }, about);
+        let transcript = sender.clone();
+        let give = move |line| {
+            transcript.send(Message::Transcript(line));
+            Ok(())
+        };
+        let json = Json::new(Lines::new(give), about);
         let (folder, lost, open, request) =
             (self.folder.clone(), Arc::clone(&sender.lost), self.open.token(), Span::current());
         let work = move || {
@@ -96,7 +102,7 @@ impl Keep {
 pub(crate) struct Kept {
     app: Arc<App>,
     ear: Ear,
-    json: Json<Line>,
+    json: Json<Lines>,
     text: String,
     begun: Instant,
     ended: bool,
@@ -193,24 +199,6 @@ impl Sender {
         {
             tracing::warn!("a session is not kept: the disk is too slow");
         }
-    }
-}
-
-/// Takes a transcript as a sink writes it, and gives it on when it is flushed.
-struct Line {
-    to: Sender,
-    line: Vec<u8>,
-}
-
-impl Write for Line {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.line.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.to.send(Message::Transcript(std::mem::take(&mut self.line)));
-        Ok(())
     }
 }
 

@@ -39,6 +39,7 @@ mod error;
 mod files;
 mod id;
 mod keep;
+mod lines;
 mod live;
 mod metrics;
 mod operations;

@@ -35,13 +35,7 @@ def trouble(job: Job) -> Transcribe:
 
 def slow(job: Job) -> Transcribe:
     """The model, a while later: there is time to disturb it."""
-    model = voxtral(job)
-
-    def transcribe(path: str) -> Heard:
-        time.sleep(0.8)
-        return model(path)
-
-    return transcribe
+    return _later(0.8, voxtral(job))
 
 
 def sizes(job: Job) -> Transcribe:
@@ -56,10 +50,12 @@ def sizes(job: Job) -> Transcribe:
 
 def sleepy(job: Job) -> Transcribe:
     """Takes half a second and no processor."""
-    hear = sizes(job)
+    return _later(0.5, sizes(job))
 
+
+def _later(seconds: float, hear: Transcribe) -> Transcribe:
     def transcribe(path: str) -> Heard:
-        time.sleep(0.5)
+        time.sleep(seconds)
         return hear(path)
 
     return transcribe

@@ -31,6 +31,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::files::{Incoming, is_timeout};
 use crate::keep::Kept;
+use crate::lines::Lines;
 use crate::requests::RequestId;
 use crate::slots::Slot;
 
@@ -96,9 +97,20 @@ pub(crate) async fn upload(
 
     let accepted = headers.get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok());
     let is_sse = accepted.is_some_and(|accepted| accepted.contains("text/event-stream"));
-    let (prefix, content_type) = if is_sse { ("data: ", "text/event-stream") } else { ("", "application/x-ndjson") };
+    let content_type = if is_sse { "text/event-stream" } else { "application/x-ndjson" };
     let (to, mut waiting) = mpsc::channel(LINES);
-    let lines = Lines { to, runtime: Handle::current(), prefix, line: Vec::new() };
+    let runtime = Handle::current();
+    let lines = Lines::new(move |mut line| {
+        if is_sse {
+            line = [b"data: ", line.as_slice(), b"\n"].concat();
+        }
+        // A timeout begins inside the runtime.
+        match runtime.block_on(async { timeout(STALLED, to.send(Bytes::from(line))).await }) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    });
     let body = StreamReader::new(body.map_err(unread));
     let body = SyncIoBridge::new(body);
     let (begun, begins) = oneshot::channel();
@@ -179,32 +191,4 @@ fn unread(error: axum::Error) -> io::Error {
         return io::Error::new(io::ErrorKind::TimedOut, "no audio came for too long");
     }
     io::Error::new(io::ErrorKind::ConnectionAborted, "the request broke off in the middle of its audio")
-}
-
-/// Gives each line to the client when it is flushed.
-struct Lines {
-    to: mpsc::Sender<Bytes>,
-    runtime: Handle,
-    /// Before each line. Server-sent events have an empty line behind each, too.
-    prefix: &'static str,
-    line: Vec<u8>,
-}
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.line.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        let mut line = std::mem::take(&mut self.line);
-        if !self.prefix.is_empty() {
-            line = [self.prefix.as_bytes(), &line, b"\n"].concat();
-        }
-        match self.runtime.block_on(async { timeout(STALLED, self.to.send(line.into())).await }) {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(io::ErrorKind::BrokenPipe.into()),
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
-        }
-    }
 }

@@ -6,10 +6,8 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +84,7 @@ def _todo(job: Job, progress: Progress, summary: Summary) -> dict[str, tuple[str
                 todo[name] = (key, version)
 
     again: dict[str, tuple[str, str]] = {}
-    for name, row in _in_threads(lambda name: (name, transcripts.row(name)), there_already()):
+    for name, row in store.in_threads(lambda name: (name, transcripts.row(name)), there_already()):
         if job.retry_failed and row["status"] not in TRANSCRIBED:
             again[name] = (row["key"], row["etag"])
         else:
@@ -94,14 +92,6 @@ def _todo(job: Job, progress: Progress, summary: Summary) -> dict[str, tuple[str
             summary.add(row)
     transcripts.forget([*again])
     return todo | again
-
-
-def _in_threads(work: Any, items: Iterable[Any]) -> Iterator[Any]:
-    """Many requests at a time, and no more in memory than there are of them."""
-    items = iter(items)
-    with ThreadPoolExecutor(store.THREADS) as pool:
-        while batch := list(islice(items, 100 * store.THREADS)):
-            yield from pool.map(work, batch)
 
 
 def _with_workers(job: Job) -> Job:

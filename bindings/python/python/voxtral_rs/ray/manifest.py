@@ -6,8 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 
 import pyarrow.parquet as parquet
@@ -72,9 +70,7 @@ def _versioned(keys: Iterator[tuple[str, str]]) -> Iterator[Entry]:
         except store.StorageError as error:
             return key, "", str(error)
 
-    with ThreadPoolExecutor(store.THREADS) as pool:
-        while batch := list(islice(keys, 100 * store.THREADS)):
-            yield from pool.map(known, batch)
+    return store.in_threads(known, keys)
 
 
 def _parquet(file: Any) -> Iterator[dict[str, Any]]:

@@ -7,15 +7,17 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 # Seconds to wait before trying again. Clients of stores try several times themselves each time.
@@ -44,6 +46,14 @@ def steadily(request: Callable[[], T]) -> T:
                 raise StorageError(f"{type(error).__name__}: {error}") from error
             time.sleep(wait * random.uniform(0.5, 1.5))
     raise AssertionError("unreachable")
+
+
+def in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """What work makes of each item, in their order: many requests at a time, and no more in memory than there are of them."""
+    items = iter(items)
+    with ThreadPoolExecutor(THREADS) as pool:
+        while batch := [*islice(items, 100 * THREADS)]:
+            yield from pool.map(work, batch)
 
 
 def file_system(uri: str) -> tuple[Any, str]:
@@ -123,9 +133,8 @@ def names_in(uri: str, folder: str, ending: str) -> list[str]:
 
 def transcripts_below(uri: str) -> Iterator[str]:
     """The names of the transcripts that are there, as `Job.object_of` has them."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        for names in pool.map(lambda number: names_in(uri, f"{number:02x}", ".json"), range(256)):
-            yield from names
+    for names in in_threads(lambda number: names_in(uri, f"{number:02x}", ".json"), range(256)):
+        yield from names
 
 
 def read(uri: str) -> bytes:

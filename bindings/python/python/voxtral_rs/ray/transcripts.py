@@ -7,7 +7,6 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,9 +63,8 @@ class Objects:
             return
         # First of all the summary: it is not to tell of those that were removed if this run ends now.
         store.remove(f"{self._out}/{SUMMARY}")
-        with ThreadPoolExecutor(store.THREADS) as pool:
-            for _ in pool.map(lambda name: store.remove(f"{self._out}/{name}"), names):
-                pass
+        for _ in store.in_threads(lambda name: store.remove(f"{self._out}/{name}"), names):
+            pass
 
 
 class Shards:
@@ -84,9 +82,8 @@ class Shards:
             rows: list[Row] = self._table(shard, columns).to_pylist()
             return rows
 
-        with ThreadPoolExecutor(store.THREADS) as pool:
-            for rows in pool.map(read, store.names_in(self._out, "shards", ".parquet")):
-                self._rows.update((row.pop("name"), row) for row in rows)
+        for rows in store.in_threads(read, store.names_in(self._out, "shards", ".parquet")):
+            self._rows.update((row.pop("name"), row) for row in rows)
         return set(self._rows)
 
     def row(self, name: str) -> Row:
