@@ -38,7 +38,20 @@ impl Decoding {
 /// Guesses of one stream: what the pass before predicted behind the first wrong guess, then silence.
 pub(crate) struct Guesses {
     pad: u32,
-    next: Vec<u32>,
+    next: Vec<Guess>,
+}
+
+struct Guess {
+    id: u32,
+    age: usize,
+}
+
+/// A guess that a pass has judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Judged {
+    /// Passes that predicted something for its position, each from better guesses than the one before; 0 for silence.
+    pub(crate) age: usize,
+    pub(crate) held: bool,
 }
 
 impl Guesses {
@@ -48,17 +61,20 @@ impl Guesses {
 
     /// The inputs of `rows` positions, of which the first is certain.
     pub(crate) fn inputs(&self, certain: u32, rows: usize) -> Vec<u32> {
-        let guesses = self.next.iter().copied().chain(std::iter::repeat(self.pad));
+        let guesses = self.next.iter().map(|guess| guess.id).chain(std::iter::repeat(self.pad));
         std::iter::once(certain).chain(guesses).take(rows).collect()
     }
 
-    /// How many of the predictions for `inputs` are certain: the first, and each one whose input was predicted by the one before.
-    /// The rest become guesses.
-    pub(crate) fn accept(&mut self, inputs: &[u32], predictions: &[Prediction]) -> usize {
-        let right = inputs[1..].iter().zip(predictions).take_while(|(guess, truth)| **guess == truth.id).count();
-        self.next.clear();
-        self.next.extend(predictions[right + 1..].iter().map(|p| p.id));
-        right + 1
+    /// The guesses among `inputs` up to the first that did not hold. The predictions behind those that did, and one, are certain: the
+    /// others become guesses.
+    pub(crate) fn accept(&mut self, inputs: &[u32], predictions: &[Prediction]) -> Vec<Judged> {
+        let age = |ahead: usize| self.next.get(ahead).map_or(0, |guess| guess.age);
+        let held = inputs[1..].iter().zip(predictions).map(|(guess, truth)| *guess == truth.id);
+        let right = held.clone().take_while(|&held| held).count();
+        let judged = held.take(right + 1).enumerate().map(|(ahead, held)| Judged { age: age(ahead), held }).collect();
+        let guess = |(row, prediction): (usize, &Prediction)| Guess { id: prediction.id, age: age(row) + 1 };
+        self.next = predictions.iter().enumerate().skip(right + 1).map(guess).collect();
+        judged
     }
 }
 
@@ -70,9 +86,8 @@ impl Guesses {
 pub(crate) struct Pace {
     /// Seconds of a pass by its number of rows.
     cost: BTreeMap<usize, f64>,
-    /// Guesses that held and that did not, by how far ahead they were: 1, 2 to 3, 4 to 7 and so on. Far ones hold more often, once
-    /// near ones have: they were corrected by more passes, or lie in a pause. All fade to [`HOPE`].
-    guesses: [(f64, f64); 7],
+    /// Guesses that held and that did not, by their age, up to that: older ones hold more often. All fade to [`HOPE`].
+    guesses: [(f64, f64); 4],
     /// Seconds that passes may still cost above the sequential ones.
     budget: Option<f64>,
 }
@@ -97,33 +112,46 @@ const FADE_COST: f64 = 0.99;
 
 impl Pace {
     pub(crate) fn new() -> Self {
-        Self { cost: BTreeMap::new(), guesses: [HOPE; 7], budget: None }
+        Self { cost: BTreeMap::new(), guesses: [HOPE; 4], budget: None }
     }
 
     /// Rows for each of `streams` that decode together, at most `most`.
     pub(crate) fn rows(&self, streams: usize, most: usize) -> usize {
         let (Some(&sequential), Some(budget)) = (self.cost.get(&streams), self.budget) else { return 1 };
-        let holds = |ahead: usize| {
-            let (held, failed) = self.guesses[ahead.ilog2() as usize];
-            held / (held + failed)
-        };
-        let tokens = |rows: usize| {
-            let reached = |certain: &mut f64, ahead| {
-                *certain *= holds(ahead);
-                Some(*certain)
-            };
-            1.0 + (1..rows).scan(1.0, reached).sum::<f64>()
-        };
+        // Beyond twice what was tried, costs cannot be told, and guesses are too young to hold as they will.
+        let tried = 2 * self.cost.keys().last().copied().unwrap_or(streams);
         let mut best = (1, 1.0 / sequential);
         for rows in [2, 4, 8, 16, 32, 64, 128].map(|rows: usize| rows.min(most)) {
             let Cost { expected, most } = self.cost_of(streams * rows);
             // What is not known yet is tried if the budget can bear that it costs the most.
-            let speed = tokens(rows) / expected;
-            if most - sequential <= budget && speed > best.1 {
+            let speed = self.tokens(rows) / expected;
+            if most - sequential <= budget && streams * rows <= tried && speed > best.1 {
                 best = (rows, speed);
             }
         }
         best.0
+    }
+
+    /// Tokens that passes of `rows` rows of one stream are expected to give.
+    fn tokens(&self, rows: usize) -> f64 {
+        // Part of the guesses of each age that hold: no less than of younger ones, where older ones are not known yet.
+        let mut parts = self.guesses.map(|(held, failed)| held / (held + failed));
+        (1..parts.len()).for_each(|age| parts[age] = parts[age].max(parts[age - 1]));
+        let holds = |age: f64| {
+            let part = |age: usize| parts[age.min(parts.len() - 1)];
+            let younger = age as usize;
+            part(younger) + age.fract() * (part(younger + 1) - part(younger))
+        };
+        // A guess comes as much nearer with each pass as that gives tokens, so its age depends on them as they do on its age.
+        let mut tokens = 1.0;
+        for _ in 0..8 {
+            let reached = |certain: &mut f64, ahead| {
+                *certain *= holds((rows - ahead) as f64 / tokens);
+                Some(*certain)
+            };
+            tokens = (tokens + 1.0 + (1..rows).scan(1.0, reached).sum::<f64>()) / 2.0;
+        }
+        tokens
     }
 
     /// What a pass of `rows` costs: on the line through the two numbers of rows next to it whose costs are known, and at most what it can:
@@ -171,18 +199,18 @@ impl Pace {
         }
     }
 
-    /// Learns from one stream's guesses, of which `held` were right before the first wrong one, if there was one. Where none was made, what
-    /// is known of them grows old.
-    pub(crate) fn guessed(&mut self, held: usize, failed: bool) {
-        if held == 0 && !failed {
+    /// Learns from one stream's guesses, up to the first that did not hold. Where none was made, what is known of them grows old.
+    pub(crate) fn guessed(&mut self, guesses: &[Judged]) {
+        if guesses.is_empty() {
             for (held, failed) in &mut self.guesses {
                 *held = HOPE.0 + (*held - HOPE.0) * FADE;
                 *failed = HOPE.1 + (*failed - HOPE.1) * FADE;
             }
         }
-        for ahead in 1..=held + usize::from(failed) {
-            let right = f64::from(u8::from(ahead <= held));
-            let (held, failed) = &mut self.guesses[ahead.ilog2() as usize];
+        let oldest = self.guesses.len() - 1;
+        for guess in guesses {
+            let right = f64::from(u8::from(guess.held));
+            let (held, failed) = &mut self.guesses[guess.age.min(oldest)];
             (*held, *failed) = (*held * FADE + right, *failed * FADE + 1.0 - right);
         }
     }
@@ -202,22 +230,38 @@ mod tests {
     fn keeps_what_the_guesses_were_right_for_and_one_more() {
         let mut guesses = Guesses::new(32);
         assert_eq!(guesses.inputs(7, 3), [7, 32, 32]);
-        assert_eq!(guesses.accept(&[7, 32, 32, 32], &predicted(&[32, 5, 9, 9])), 2);
+        let judged = |all: &[(usize, bool)]| all.iter().map(|&(age, held)| Judged { age, held }).collect::<Vec<_>>();
+        assert_eq!(guesses.accept(&[7, 32, 32, 32], &predicted(&[32, 5, 9, 9])), judged(&[(0, true), (0, false)]));
         assert_eq!(guesses.inputs(5, 5), [5, 9, 9, 32, 32]);
-        assert_eq!(guesses.accept(&[5, 9], &predicted(&[9, 8])), 2);
-        assert_eq!(guesses.inputs(8, 2), [8, 32]);
+        assert_eq!(guesses.accept(&[5, 9, 9, 32], &predicted(&[7, 8, 4, 6])), judged(&[(1, false)]));
+        assert_eq!(guesses.inputs(7, 4), [7, 8, 4, 6]);
+        assert_eq!(
+            guesses.accept(&[7, 8, 4, 6], &predicted(&[8, 4, 6, 1])),
+            judged(&[(2, true), (1, true), (1, true)])
+        );
+        assert_eq!(guesses.inputs(1, 2), [1, 32]);
     }
 
-    /// Time for `tokens` tokens where a pass of r rows takes `cost(r)` and guesses hold as `holds` says, and one token a pass.
-    fn simulate(tokens: usize, cost: impl Fn(usize) -> f64, mut holds: impl FnMut() -> bool) -> (f64, f64) {
+    /// Time for `tokens` tokens where a pass of r rows takes `cost(r)` and guesses of an age hold as `holds` says, and one token a pass.
+    fn simulate(tokens: usize, cost: impl Fn(usize) -> f64, mut holds: impl FnMut(usize) -> bool) -> (f64, f64) {
         let (mut pace, mut done, mut total) = (Pace::new(), 0, 0.0);
+        let mut ages = Vec::new();
         pace.took(8, Duration::from_secs_f64(cost(8))); // the prompt
         while done < tokens {
             let rows = pace.rows(1, 32.min(tokens - done));
-            let held = (1..rows).take_while(|_| holds()).count();
+            let age = |ahead: usize| ages.get(ahead).copied().unwrap_or(0);
+            let mut judged = Vec::new();
+            for age in (1..rows).map(|row| age(row - 1)) {
+                judged.push(Judged { age, held: holds(age) });
+                if !judged[judged.len() - 1].held {
+                    break;
+                }
+            }
+            let held = judged.iter().filter(|guess| guess.held).count();
+            ages = (held + 1..rows).map(|row| age(row) + 1).collect();
             total += cost(rows);
             pace.gave(1, rows, held + 1, Duration::from_secs_f64(cost(rows)));
-            pace.guessed(held, held + 1 < rows);
+            pace.guessed(&judged);
             done += held + 1;
         }
         (total, tokens as f64 * cost(1))
@@ -228,7 +272,7 @@ mod tests {
         let costs: [fn(usize) -> f64; 3] =
             [|rows| rows as f64, |rows| 1.0 + 0.05 * rows as f64, |rows| if rows <= 4 { 1.0 } else { 1.5 }];
         for (i, cost) in costs.into_iter().enumerate() {
-            let (time, sequential) = simulate(500, cost, || false);
+            let (time, sequential) = simulate(500, cost, |_| false);
             assert!(time <= 1.1 * sequential, "cost {i}: {time} for {sequential}");
         }
     }
@@ -242,7 +286,7 @@ mod tests {
         };
         let best = [1, 2, 4, 8, 16, 32].map(fixed).into_iter().fold(f64::INFINITY, f64::min);
         let mut seed = 1_u32;
-        let holds = || {
+        let holds = |_| {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             f64::from(seed) < 0.8 * f64::from(u32::MAX)
         };
@@ -252,10 +296,10 @@ mod tests {
 
     #[test]
     fn takes_what_there_is_to_gain() {
-        let (time, sequential) = simulate(500, |rows| 1.0 + 0.01 * rows as f64, || true);
+        let (time, sequential) = simulate(500, |rows| 1.0 + 0.01 * rows as f64, |_| true);
         assert!(time < sequential / 14.0, "{time} for {sequential}");
         // Where a row costs as much as a pass, there is nothing to gain, and nothing is lost.
-        let (time, sequential) = simulate(500, |rows| rows as f64, || true);
+        let (time, sequential) = simulate(500, |rows| rows as f64, |_| true);
         assert!(time <= 1.1 * sequential, "{time} for {sequential}");
     }
 }

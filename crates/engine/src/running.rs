@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use voxtral_model::{AUDIO_WINDOW, Kind, Prediction, RunnerUp, StreamId, Tokenizer};
 use voxtral_transcript::{Alternative, Event, Piece, SessionStats, Summary, TokenRecord, Transcript, Word};
 
-use crate::decoding::{Decoding, Guesses};
+use crate::decoding::{Decoding, Guesses, Judged};
 use crate::front_end::{Mark, ModelParts, Timeline};
 use crate::port::Seat;
 use crate::scheduler::Opening;
@@ -73,8 +73,8 @@ pub(crate) struct Running {
 pub(crate) struct Accepted {
     /// Positions that are certain by it.
     pub(crate) positions: usize,
-    /// How many guesses held, and whether one did not; none in a prompt, where nothing is guessed.
-    pub(crate) guessed: Option<(usize, bool)>,
+    /// Guesses up to the first that did not hold; none in a prompt, where nothing is guessed.
+    pub(crate) guessed: Option<Vec<Judged>>,
 }
 
 impl Running {
@@ -230,8 +230,8 @@ impl Running {
             self.accept(&predictions[inputs.len() - 1..]);
             return Ok(Accepted { positions: inputs.len(), guessed: None });
         }
-        let certain = self.guesses.accept(&inputs, predictions);
-        let guessed = (certain - 1, certain < inputs.len());
+        let guessed = self.guesses.accept(&inputs, predictions);
+        let certain = 1 + guessed.iter().filter(|guess| guess.held).count();
         self.stats.certain[certain.ilog2() as usize] += 1;
         self.accept(&predictions[..certain]);
         Ok(Accepted { positions: certain, guessed: Some(guessed) })

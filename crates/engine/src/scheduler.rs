@@ -362,7 +362,7 @@ impl Scheduler {
                 Ok(accepted) => {
                     tokens += accepted.positions;
                     match accepted.guessed {
-                        Some((held, failed)) => self.pace.guessed(held, failed),
+                        Some(guesses) => self.pace.guessed(&guesses),
                         None => only_text = false,
                     }
                 }
