@@ -37,6 +37,9 @@ impl Mapping {
         // SAFETY: the map is read-only and any bytes are valid u8. If the file is cut, reading what is gone ends the process (see
         // above), so no code sees it. That nobody writes into the file meanwhile is what `Model::open` asks of its caller.
         let map = unsafe { memmap2::Mmap::map(file) }?;
+        // Weights are read from end to end at each step, which is faster in pages of 2 MB. Systems that have none go on with what they have.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
         Ok(Self { _watched: Watched::new(&map, path), map })
     }
 }

@@ -30,8 +30,8 @@ const QUAD: usize = 4;
 const QUADS: usize = BLOCK / QUAD;
 /// Rows whose sums stay in the first-level cache.
 const ROWS: usize = 256;
-/// Bytes of weights that are on their way from memory.
-const AHEAD: usize = 8192;
+/// Bytes of each panel that are on their way from memory.
+const AHEAD: usize = 4096;
 
 /// Multiplies bytes of weights with signed bytes, four of a lane at a time.
 ///
@@ -158,7 +158,7 @@ unsafe fn some_rows<Q: Quads, const WIDE: usize>(
         // One row alone has its sums in registers.
         let mut one = [Q::V::splat(0.0); WIDE];
         let blocks = x.k.div_ceil(BLOCK);
-        let ahead = AHEAD / WIDE / encoding.block_bytes();
+        let ahead = AHEAD / encoding.block_bytes();
         for block in 0..blocks {
             let mut scales = [Q::V::splat(0.0); WIDE];
             let mut weights = [[Q::splat_bytes(0); QUADS]; WIDE];
