@@ -55,11 +55,11 @@ impl KvCache {
         config.layers * kv_heads * slots * (head_dim + value_stride) * size_of::<bf16>()
     }
 
-    /// Writes the keys and values of one position, `[kv_heads * head_dim]` each.
-    pub(crate) fn put(&mut self, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
+    /// Writes the keys and values of positions from `position` on, `[positions, kv_heads * head_dim]` each.
+    pub(crate) fn put(&mut self, team: &Team, layer: usize, position: usize, keys: &[f32], values: &[f32]) {
         match &mut self.layers {
-            Layers::F32(layers) => layers[layer].put(&self.shape, position, keys, values),
-            Layers::Bf16(layers) => layers[layer].put(&self.shape, position, keys, values),
+            Layers::F32(layers) => layers[layer].put(team, &self.shape, position, keys, values),
+            Layers::Bf16(layers) => layers[layer].put(team, &self.shape, position, keys, values),
         }
     }
 
@@ -111,22 +111,29 @@ impl Shape {
     }
 }
 
-impl<E: Element + Zeroable> Layer<E> {
+impl<E: Element + Zeroable + Send> Layer<E> {
     fn new(shape: &Shape) -> Result<Self, usize> {
         let positions = shape.kv_heads * shape.slots;
         Ok(Self { keys: zeros(positions * shape.head_dim)?, values: zeros(positions * shape.value_stride)? })
     }
 
-    fn put(&mut self, shape: &Shape, position: usize, keys: &[f32], values: &[f32]) {
-        let d = shape.head_dim;
-        for h in 0..shape.kv_heads {
-            let block = &mut self.keys[shape.block(h, position)..][..d * BLOCK];
-            for (lanes, &key) in block.chunks_exact_mut(BLOCK).zip(&keys[h * d..]) {
-                lanes[position % BLOCK] = E::from_f32(key);
+    fn put(&mut self, team: &Team, shape: &Shape, position: usize, keys: &[f32], values: &[f32]) {
+        let &Shape { slots, kv_heads, head_dim: d, value_stride, .. } = shape;
+        let rows = |all: usize| position..position + all / (kv_heads * d);
+        team.each_row(&mut self.keys, slots * d, keys.len(), |h, ring| {
+            for (position, keys) in rows(keys.len()).zip(keys.chunks_exact(kv_heads * d)) {
+                let block = &mut ring[shape.block(0, position)..][..d * BLOCK];
+                for (lanes, &key) in block.chunks_exact_mut(BLOCK).zip(&keys[h * d..]) {
+                    lanes[position % BLOCK] = E::from_f32(key);
+                }
             }
-            let slot = &mut self.values[shape.value(h, position)..][..d];
-            slot.iter_mut().zip(&values[h * d..]).for_each(|(slot, &value)| *slot = E::from_f32(value));
-        }
+        });
+        team.each_row(&mut self.values, slots * value_stride, values.len(), |h, ring| {
+            for (position, values) in rows(values.len()).zip(values.chunks_exact(kv_heads * d)) {
+                let slot = &mut ring[shape.value(0, position)..][..d];
+                slot.iter_mut().zip(&values[h * d..]).for_each(|(slot, &value)| *slot = E::from_f32(value));
+            }
+        });
     }
 
     fn head(&self, shape: &Shape, head: usize) -> Head<'_, E> {
@@ -233,7 +240,7 @@ mod tests {
                 let [mut from, mut to] = [from, to].map(|span| KvCache::new(&config(), span, exact).unwrap());
                 for p in 0..end {
                     let row: Vec<f32> = (0..6).map(|i| (p % 100 + i) as f32).collect();
-                    from.put(0, p, &row, &row);
+                    from.put(&team, 0, p, &row, &row);
                 }
                 to.copy_from(&team, &from, end, 0);
                 assert_has(&to, end.saturating_sub(20)..end);

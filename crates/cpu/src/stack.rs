@@ -104,10 +104,8 @@ impl Stack {
             team.each_row(q, config.q_dim(), cost, |row, q| rotate_pairs(q, &cos_sin[row]));
             team.each_row(k, config.kv_dim(), cost, |row, k| rotate_pairs(k, &cos_sin[row]));
             for span in spans.iter_mut() {
-                for i in 0..span.rows {
-                    let row = (span.row + i) * config.kv_dim()..(span.row + i + 1) * config.kv_dim();
-                    span.cache.put(index, span.position + i, &k[row.clone()], &v[row]);
-                }
+                let rows = span.row * config.kv_dim()..(span.row + span.rows) * config.kv_dim();
+                span.cache.put(team, index, span.position, &k[rows.clone()], &v[rows]);
             }
             self.attention(arithmetic, index, q, spans, attended.begin(q.len()));
             layer.wo.add_to(arithmetic, attended, x);
