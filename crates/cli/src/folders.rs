@@ -24,6 +24,8 @@ pub(crate) enum Nothing {
     InFolders,
     /// No file that a pattern names.
     Named,
+    /// An address on the internet.
+    Address,
 }
 
 impl Nothing {
@@ -32,6 +34,7 @@ impl Nothing {
             Self::InFolder => anyhow!("no recordings in this folder; --recursive looks into its folders too"),
             Self::InFolders => anyhow!("no recordings in this folder"),
             Self::Named => anyhow!("no file has such a name"),
+            Self::Address => anyhow!("addresses are not opened; pipe what is there: curl -L ADDRESS | voxtral --stdin"),
         }
     }
 }
@@ -47,6 +50,9 @@ pub(crate) fn expand(path: &Path, recursive: bool) -> Vec<Input> {
             true => nothing(Nothing::InFolder),
             false => found,
         };
+    }
+    if !path.exists() && path.to_str().is_some_and(|text| text.contains("://")) {
+        return nothing(Nothing::Address);
     }
     // As a shell does.
     let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::default() };

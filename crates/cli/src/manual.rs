@@ -57,7 +57,7 @@ pub(crate) fn man(args: &Man) -> anyhow::Result<()> {
     let about = match &args.command {
         None => command,
         Some(name) => {
-            let named = command.find_subcommand(name).cloned();
+            let named = command.find_subcommand(name).map(|named| named.clone().version(env!("CARGO_PKG_VERSION")));
             named.unwrap_or_else(|| usage(ErrorKind::InvalidValue, format!("there is no command {name}")))
         }
     };

@@ -86,6 +86,12 @@ fn a_pattern_that_the_shell_has_left_is_the_files_that_it_names() {
 }
 
 #[test]
+fn an_address_is_told_to_be_piped() {
+    let run = voxtral().arg("https://example.com/talk.mp3").assert().code(1).stdout("");
+    run.stderr("voxtral: https://example.com/talk.mp3: addresses are not opened; pipe what is there: curl -L ADDRESS | voxtral --stdin\n");
+}
+
+#[test]
 fn namesakes_keep_their_endings() {
     let dir = folder();
     let talks = dir.path().join("talks");
