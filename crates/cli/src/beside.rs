@@ -25,7 +25,7 @@ fn smaller(dir: &Path, model: &Model, fits: impl Fn(&Model) -> bool) -> Option<P
 
 /// Bytes of the files of weights in a folder of a model.
 fn weights(dir: &Path) -> Option<u64> {
-    let files = files_in(dir).ok()?.into_iter().filter(|name| name.ends_with(".safetensors"));
+    let files = files_in(dir).into_iter().filter(|name| name.ends_with(".safetensors"));
     let sizes: Vec<u64> = files.map(|name| Some(fs::metadata(dir.join(name)).ok()?.len())).collect::<Option<_>>()?;
     (!sizes.is_empty()).then(|| sizes.iter().sum())
 }

@@ -51,12 +51,13 @@ pub(crate) fn expand(path: &Path, recursive: bool) -> Vec<Input> {
             false => found,
         };
     }
-    if !path.exists() && path.to_str().is_some_and(|text| text.contains("://")) {
+    let no_file = path.to_str().filter(|_| !path.exists());
+    if no_file.is_some_and(|text| text.contains("://")) {
         return nothing(Nothing::Address);
     }
     // As a shell does.
     let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::default() };
-    let pattern = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists());
+    let pattern = no_file.filter(|text| text.contains(['*', '?', '[']));
     let Some(Ok(named)) = pattern.map(|pattern| glob::glob_with(pattern, options)) else {
         return vec![Input::file(path)];
     };

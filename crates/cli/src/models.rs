@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -52,15 +52,15 @@ fn downloaded(name: &Path) -> Option<PathBuf> {
 /// The folder of a model in the cache, if all of its files are there.
 pub(crate) fn complete(cache: &Cache, repo: &Repo) -> Option<PathBuf> {
     let dir = cache.snapshot(repo)?;
-    (!files_in(&dir).ok()?.is_empty()).then_some(dir)
+    (!files_in(&dir).is_empty()).then_some(dir)
 }
 
-/// The names of the files in a folder that make a model: none if one of them is missing.
-pub(crate) fn files_in(dir: &Path) -> io::Result<Vec<String>> {
+/// The names of the files in a folder that make a model: none if one of them is missing, or the folder cannot be read.
+pub(crate) fn files_in(dir: &Path) -> Vec<String> {
     // Links that lead nowhere are no files.
-    let files = fs::read_dir(dir)?.flatten().filter(|entry| entry.path().is_file());
+    let files = fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| entry.path().is_file());
     let names: Vec<String> = files.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    Ok(Model::files_among(&names))
+    Model::files_among(&names)
 }
 
 fn named(name: &Path) -> Option<Repo> {

@@ -124,8 +124,11 @@ impl Pace {
         for rows in [2, 4, 8, 16, 32, 64, 128].map(|rows: usize| rows.min(most)) {
             let Cost { expected, most } = self.cost_of(streams * rows);
             // What is not known yet is tried if the budget can bear that it costs the most.
+            if most - sequential > budget || streams * rows > tried {
+                continue;
+            }
             let speed = self.tokens(rows) / expected;
-            if most - sequential <= budget && streams * rows <= tried && speed > best.1 {
+            if speed > best.1 {
                 best = (rows, speed);
             }
         }

@@ -101,6 +101,7 @@ pub(crate) async fn upload(
     let (to, mut waiting) = mpsc::channel(LINES);
     let runtime = Handle::current();
     let lines = Lines::new(move |mut line| {
+        // An event has an empty line behind it.
         if is_sse {
             line = [b"data: ", line.as_slice(), b"\n"].concat();
         }
