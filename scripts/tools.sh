@@ -1,17 +1,22 @@
 # shellcheck shell=bash
 # Sourced by scripts: what they need and this machine may lack.
 
-# Installs packages of Debian unless a program of theirs is there: what wants them, the program, the packages.
-need() {
-    local why=$1 program=$2
-    shift 2
-    command -v "$program" >/dev/null && return
+# Installs packages of Debian: what wants them, the packages.
+install_packages() {
+    local why=$1
+    shift
     printf '%s needs %s: installing it\n' "$why" "$*" >&2
     { apt-get update -q && apt-get install -qy --no-install-recommends "$@"; } >/dev/null || {
         printf 'cannot install %s here: install it and run this again\n' "$*" >&2
         exit 1
     }
 }
+
+# Installs packages of Debian unless a program of theirs is there: what wants them, the program, the packages.
+need() { command -v "$2" >/dev/null || install_packages "$1" "${@:3}"; }
+
+# Python with venv: what wants it.
+need_python() { python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages "$1" python3 python3-venv; }
 
 # Makes a Python environment with these packages, unless it has them: its folder, the file that lists them.
 python_environment() {

@@ -8,24 +8,15 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source scripts/cross/common.sh
 
-gnu=x86_64-pc-windows-gnu msvc=x86_64-pc-windows-msvc wine=/usr/lib/wine/wine64
-need 'the build for Windows' x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64-posix
-need 'the tests on Windows' $wine wine64
+gnu=x86_64-pc-windows-gnu msvc=x86_64-pc-windows-msvc
+use_wine
 need 'the server on Windows' curl curl
 need 'the server on Windows' openssl openssl
 rustup target add $gnu $msvc
-
 export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER=$wine
-export WINEPREFIX=$cross/wine WINEDEBUG=-all
-mkdir -p "$WINEPREFIX"
-$wine wineboot --init
-# Rust takes random numbers from a library of Windows that Wine 8 lacks; this one asks another.
-printf '%s\n' '#include <windows.h>' '#include <ntsecapi.h>' \
-    '__declspec(dllexport) BOOL ProcessPrng(PBYTE to, SIZE_T count) { return RtlGenRandom(to, count); }' >"$cross/prng.c"
-x86_64-w64-mingw32-gcc -shared -o "$WINEPREFIX/drive_c/windows/system32/bcryptprimitives.dll" "$cross/prng.c" -ladvapi32
 
 # A profile without facts for debuggers: MinGW's fill the disk.
-tests() { CARGO_PROFILE_DEV_DEBUG=false CARGO_PROFILE_TEST_DEBUG=false cargo test --locked --target $gnu --lib --bins --tests "$@"; }
+tests() { CARGO_PROFILE_DEV_DEBUG=false CARGO_PROFILE_TEST_DEBUG=false cargo test --locked --target $gnu --tests "$@"; }
 
 if [[ $# -gt 0 ]]; then
     tests "$@"
@@ -54,7 +45,8 @@ else
 fi
 
 printf '\n== a model that is cut while it is in use\n'
-model=$(mktemp -d)
+model=$(mktemp -d) folder=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$model" "$folder"' EXIT
 cp models/digits/{params.json,tekken.json,consolidated.safetensors} "$model"
 audio() {
     head -c 100000 samples/digits.wav
@@ -63,12 +55,10 @@ audio() {
     tail -c +100001 samples/digits.wav
 }
 said=$(audio | program --silent -d "Z:$model" - 2>&1 >/dev/null) && code=0 || code=$?
-rm -r "$model"
 printf '%s\n' "$said"
 [[ $code == 1 && $said == *'consolidated.safetensors: the file was cut'* ]]
 
 printf '\n== Ctrl-C, for which Wine takes SIGINT\n'
-folder=$(mktemp -d)
 # Waits for a line of a file; for the end of a program, whose exit code it returns.
 told() { timeout 60 bash -c 'until grep -qs "$0" "$1"; do sleep 0.1; done' "$1" "$2"; }
 ended() { timeout 60 tail --pid="$1" -f /dev/null && wait "$1"; }
@@ -99,7 +89,7 @@ draining() {
         "$address/v1/audio/transcriptions" >"$folder/said" &
     asking=$!
     for _ in {1..100}; do
-        ask "$address/metrics" | grep -q '^voxtral_streams_active 1$' && break
+        ask "$address/metrics" | grep -c '^voxtral_streams_active 1$' >/dev/null && break
         sleep 0.1
     done
     kill -INT $server
@@ -116,7 +106,6 @@ kill -INT $server
 ended $server && code=0 || code=$?
 wait $asking || true # curl says that it was cut short
 [[ $code == 130 ]]
-rm -r "$folder"
 
 printf '\n== doctor: no driver, and one without a function\n'
 found=$(program doctor 2>/dev/null) # where ALSA complains
