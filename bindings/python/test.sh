@@ -4,6 +4,8 @@
 # Needs a Python with venv; all else comes from PyPI, into target/.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/tools.sh
+source ../../scripts/tools.sh
 
 short=false
 if [[ ${1:-} == short ]]; then short=true; elif [[ $# -gt 0 ]]; then sed -n '2,4p' "$0" >&2; exit 2; fi
@@ -32,10 +34,7 @@ fi
 if $short; then all=("${all[0]}"); fi
 
 step 'tools'
-if [[ ! -x $tools/bin/maturin ]]; then
-    "${all[0]}" -m venv "$tools"
-    "$tools/bin/pip" install -q 'maturin>=1.16,<2'
-fi
+python_environment "$tools" tools.txt
 "$tools/bin/maturin" --version
 
 step 'format, lints'
@@ -44,15 +43,16 @@ PYO3_PYTHON=${all[0]} cargo clippy --locked --all-targets -- -D warnings
 
 step 'wheel'
 rm -rf "$work/wheels"
+(cd "$root" && packaging/third_party.py licences bindings/python/Cargo.toml) >python/voxtral_rs/THIRD-PARTY.txt
 if $short; then
     "$tools/bin/maturin" build --locked --interpreter "${all[0]}" --out "$work/wheels"
 else
-    "$tools/bin/pip" install -q ziglang
     PATH=$tools/bin:$PATH maturin build --locked --release --zig --compatibility manylinux2014 --interpreter "${all[0]}" \
         --out "$work/wheels"
 fi
 wheel=$(echo "$work"/wheels/*.whl)
 ls -l "$wheel"
+python3 -m zipfile -l "$wheel" | grep THIRD-PARTY.txt
 
 for python in "${all[@]}"; do
     step "$("$python" --version), $python"
