@@ -46,7 +46,7 @@ fi
 
 printf '\n== a model that is cut while it is in use\n'
 model=$(mktemp -d) folder=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$model" "$folder"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$model" "$folder"' EXIT
 cp models/digits/{params.json,tekken.json,consolidated.safetensors} "$model"
 audio() {
     head -c 100000 samples/digits.wav
