@@ -12,17 +12,17 @@ need 'a network of its own' ip iproute2
 export BUILDAH_ISOLATION=chroot work
 image() { buildah --root "$work/images" --runroot "$work/images/run" --storage-driver vfs "$@"; }
 export -f image
-first_image() { # NAME PACKAGES, with commas
+first_image() { # NAME, options of mmdebstrap
     local container
     image inspect --type image "$1" >/dev/null 2>&1 && return
     container=$(image from scratch)
-    mmdebstrap --quiet --variant=minbase --include="$2" bookworm "$(image mount "$container")"
+    mmdebstrap --quiet --variant=minbase "${@:2}" bookworm "$(image mount "$container")"
     image config --env PATH=/usr/local/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
         --env CARGO_HOME=/usr/local/cargo "$container"
     image commit --quiet --rm "$container" "$1"
 }
-first_image docker.io/library/rust:1.95-bookworm gcc,libc6-dev,python3
-first_image docker.io/library/debian:bookworm-slim base-files
+first_image docker.io/library/rust:1.95-bookworm --include=gcc,libc6-dev,python3
+first_image docker.io/library/debian:bookworm-slim
 TMPDIR=$work image build --quiet --format docker --pull-never --tag voxtral --volume "$(rustc --print sysroot):/usr/local/rust:ro" \
     --volume /etc/ssl/certs:/etc/ssl/certs:ro .
 

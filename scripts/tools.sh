@@ -22,6 +22,7 @@ need_python() { python3 -c 'import ensurepip, venv' 2>/dev/null || install_packa
 python_environment() {
     local folder=$1 packages=$2
     cmp -s "$packages" "$folder/requirements.txt" && return
+    need_python "$packages"
     rm -rf "$folder"
     python3 -m venv "$folder"
     "$folder/bin/pip" install --quiet --disable-pip-version-check -r "$packages"

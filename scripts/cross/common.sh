@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034 # who sources it uses the variables
-# Sourced by the scripts beside it, and by .ci/package, from the sources' folder: installing what they need.
+# Sourced by the scripts beside it, and by .ci/package, from the sources' folder: what they need, and what the sample has to say.
 
 source scripts/tools.sh
 cross=$PWD/target/cross
@@ -17,7 +17,6 @@ hears() { # COMMAND…: it writes down what the sample says
 
 # `cargo zigbuild`: cargo with zig's C compiler and linker, which know every version of glibc, and musl.
 use_zig() {
-    need_python 'zig'
     python_environment "$cross/zig" scripts/cross/zig.txt
     export PATH=$cross/zig/bin:$PATH
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A static build with musl: it runs everywhere, and says that it cannot load the GPU's driver, whether there is one or not. Needs rustup,
-# and Debian where Python with venv is not there.
+# and Python with venv, which it installs on Debian.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 source scripts/cross/common.sh

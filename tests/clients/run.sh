@@ -5,22 +5,20 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
+# shellcheck source=scripts/tools.sh
+source "$root/scripts/tools.sh"
 binary=$(realpath "${1:?usage: run.sh SERVER_BINARY [short]}")
 form=${2:-whole}
 home=$root/target/clients
 
 # What is installed stays until a version changes.
-wanted=$(cat "$here/requirements.txt" "$here/package.json")
-if [[ ! -f $home/installed || $(cat "$home/installed") != "$wanted" ]]; then
-    rm -rf "$home"
-    mkdir -p "$home"
-    python3 -m venv "$home/venv"
-    "$home/venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$here/requirements.txt"
-    cp "$here/package.json" "$home"
-    PATH=$home/venv/bin:$PATH npm install --prefix "$home" --no-audit --no-fund --silent
-    printf '%s\n' "$wanted" >"$home/installed"
-fi
+python_environment "$home/venv" "$here/requirements.txt"
 export PATH=$home/venv/bin:$PATH NODE_PATH=$home/node_modules
+if ! cmp -s "$here/package.json" "$home/installed.json"; then
+    cp "$here/package.json" "$home"
+    npm install --prefix "$home" --no-audit --no-fund --silent
+    cp "$here/package.json" "$home/installed.json"
+fi
 
 work=$(mktemp -d)
 servers=()
